@@ -1,0 +1,1 @@
+"""One function a verb: joins core, formats and tools; never prints."""

@@ -1,0 +1,1 @@
+"""Pure values and plans: no I/O, no clock, no environment."""
