@@ -1,0 +1,37 @@
+"""ImageFacts: what a limpet image says of itself (the SIF object `limpet.json`)."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from limpet.core.lock import LockedBase
+from limpet.core.recipe import Run
+
+PREFIX = "/opt/env"
+FACTS_OBJECT = "limpet.json"
+LOCK_OBJECT = "pylock.toml"
+SBOM_OBJECT = "sbom.cdx.json"
+RECIPE_OBJECT = "limpet.toml"
+
+
+class ImageFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """Read at every start, so small: where the environment lies and how it wants to be started.
+
+    `prefix` is the environment's place inside, `python` its interpreter's full version, `layout`
+    how it was laid out. `format` counts changes that an older limpet cannot run.
+    """
+
+    format: int = 1
+    limpet: str
+    name: str = ""
+    layout: Literal["merged", "layered"]
+    arch: str
+    prefix: str = PREFIX
+    python: str = ""
+    base: LockedBase
+    run: Run = msgspec.field(default_factory=Run)
+    env: dict[str, str] = msgspec.field(default_factory=dict)
+    lock_sha256: str = ""
+    labels: dict[str, str] = msgspec.field(default_factory=dict)

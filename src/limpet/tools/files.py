@@ -1,0 +1,145 @@
+"""Files and folders: where limpet keeps things, and how it writes them so that nothing is lost."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from limpet.core.errors import ExistsError, SpaceError
+
+PARTIAL_MARK = ".limpet-partial-"
+
+
+def cache_folder(chosen: str = "") -> Path:
+    """Where artifacts, bases and pieces are kept: `chosen`, $LIMPET_CACHE_DIR, or the XDG place."""
+    named = chosen or os.environ.get("LIMPET_CACHE_DIR", "")
+    if named:
+        return Path(named).expanduser().absolute()
+    return _xdg("XDG_CACHE_HOME", ".cache") / "limpet"
+
+
+def state_folder(chosen: str = "") -> Path:
+    """Where each image's personal things are kept: $LIMPET_STATE_DIR or the XDG place."""
+    named = chosen or os.environ.get("LIMPET_STATE_DIR", "")
+    if named:
+        return Path(named).expanduser().absolute()
+    return _xdg("XDG_STATE_HOME", ".local/state") / "limpet"
+
+
+def _xdg(variable: str, default: str) -> Path:
+    named = os.environ.get(variable, "")
+    # The XDG base directory specification has relative values ignored.
+    return Path(named) if named.startswith("/") else Path.home() / default
+
+
+def make_folder(path: Path) -> Path:
+    """The folder, made if need be; SpaceError where it cannot be written."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SpaceError(
+            f"The folder {path} cannot be made.",
+            why=f"{error.strerror}.",
+            now="Name another one: --cache-dir or LIMPET_CACHE_DIR.",
+        ) from error
+    if not os.access(path, os.W_OK | os.X_OK):
+        raise SpaceError(
+            f"The folder {path} cannot be written.",
+            now="Name another one: --cache-dir or LIMPET_CACHE_DIR.",
+        )
+    return path
+
+
+@contextlib.contextmanager
+def written_beside(path: Path, *, replace: bool = True) -> Iterator[BinaryIO]:
+    """Write a file under a passing name beside `path`; it takes its name only when all is well.
+
+    The passing file is locked while it is written, so `sweep_partials` can tell a dead build's
+    leftover from a living build's work.
+    """
+    partial = path.with_name(f".{path.name}{PARTIAL_MARK}{secrets.token_hex(4)}")
+    try:
+        file = partial.open("x+b")
+    except OSError as error:
+        raise SpaceError(f"{path} cannot be written.", why=f"{error.strerror}.") from error
+    try:
+        with file:
+            with contextlib.suppress(OSError):  # Lustre without -o flock has no locks
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            yield file
+            file.flush()
+            if replace:
+                partial.replace(path)
+            else:
+                _link_new(partial, path)
+    except OSError as error:
+        if error.errno in _FULL:
+            raise SpaceError(f"{path} cannot be written.", why=f"{error.strerror}.") from error
+        raise
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+_FULL = frozenset({28, 122, 30})  # ENOSPC, EDQUOT, EROFS
+
+
+def _link_new(partial: Path, path: Path) -> None:
+    try:
+        os.link(partial, path)
+    except FileExistsError as error:
+        raise ExistsError(f"{path} is there already.", now="Use --force to replace it.") from error
+
+
+def sweep_partials(folder: Path) -> list[Path]:
+    """Remove what dead builds left in a folder; living builds hold a lock on theirs."""
+    swept = []
+    for leftover in folder.glob(f".*{PARTIAL_MARK}*"):
+        with contextlib.suppress(OSError), leftover.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            leftover.unlink()
+            swept.append(leftover)
+    return swept
+
+
+@contextlib.contextmanager
+def held(path: Path) -> Iterator[None]:
+    """Hold a lock file, so that two builds do not do the same work twice; waits for the other."""
+    make_folder(path.parent)
+    with path.open("ab") as file:
+        with contextlib.suppress(OSError):
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def hash_file(path: Path) -> str:
+    """The hexadecimal sha256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def check_space(folder: Path, *, size_bytes: int, files: int = 0) -> None:
+    """SpaceError where the file system of `folder` has not that much left."""
+    there = folder
+    while not there.exists():
+        there = there.parent
+    free_bytes = shutil.disk_usage(there).free
+    if free_bytes < size_bytes:
+        raise SpaceError(
+            f"Not enough space in {folder}: {size_bytes / 1e6:.0f} MB needed, "
+            f"{free_bytes / 1e6:.0f} MB free.",
+            now="Make room, or name another folder.",
+        )
+    status = os.statvfs(there)
+    # Lustre, btrfs and others report 0 inodes in all: they have no such limit to tell of.
+    if status.f_files and status.f_favail < files:
+        raise SpaceError(
+            f"Not enough inodes in {folder}: {files} files needed, {status.f_favail} free.",
+            now="Remove files, or name another folder.",
+        )

@@ -1,0 +1,99 @@
+"""The only module that starts processes."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NoReturn
+
+import msgspec
+
+from limpet.core.errors import HostError
+
+
+class Finished(msgspec.Struct, frozen=True, kw_only=True):
+    """A process that ended: its exit code (negative: killed by that signal) and what it said."""
+
+    argv: tuple[str, ...]
+    code: int
+    stdout: bytes
+    stderr: str
+
+    @property
+    def text(self) -> str:
+        """Standard output as text."""
+        return self.stdout.decode("utf-8", "replace")
+
+
+def find_program(name: str, *, path: str | None = None) -> Path | None:
+    """Where a program is, or None."""
+    found = shutil.which(name, path=path)
+    return Path(found) if found else None
+
+
+def run(
+    argv: Sequence[str | Path],
+    *,
+    env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+    input_bytes: bytes | None = None,
+    timeout_s: float | None = None,
+) -> Finished:
+    """Run to the end with captured output; the exit code is the caller's to judge.
+
+    Raises HostError where the program is missing, may not be started, or outlasts `timeout_s`.
+    """
+    words = [str(word) for word in argv]
+    try:
+        done = subprocess.run(
+            words,
+            env=env,
+            cwd=cwd,
+            input=input_bytes if input_bytes is not None else b"",
+            capture_output=True,
+            timeout=timeout_s,
+            check=False,
+        )
+    except FileNotFoundError as error:
+        raise HostError(
+            f"{words[0]} cannot be started.",
+            why=f"There is no such program: {error.filename}.",
+            now="Install it, or name its place in PATH.",
+        ) from error
+    except PermissionError as error:
+        raise HostError(f"{words[0]} cannot be started.", why=str(error)) from error
+    except subprocess.TimeoutExpired as error:
+        raise HostError(f"{words[0]} did not end within {timeout_s:g} s.") from error
+    return Finished(
+        argv=tuple(words),
+        code=done.returncode,
+        stdout=done.stdout,
+        stderr=done.stderr.decode("utf-8", "replace"),
+    )
+
+
+def start(
+    argv: Sequence[str | Path],
+    *,
+    env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+) -> subprocess.Popen[bytes]:
+    """Start a process that is spoken with over pipes; it dies with its own process group."""
+    return subprocess.Popen(
+        [str(word) for word in argv],
+        env=env,
+        cwd=cwd,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        process_group=0,
+    )
+
+
+def replace_by(argv: Sequence[str | Path], env: Mapping[str, str]) -> NoReturn:
+    """Become another program: signals, terminal and exit code are its own from here on."""
+    words = [str(word) for word in argv]
+    os.execve(words[0], words, dict(env))
