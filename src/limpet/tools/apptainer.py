@@ -1,0 +1,138 @@
+"""Apptainer and SingularityCE: which is here, and how a command is run in an image at build time.
+
+The user's own starts (`run`, `shell`) are planned in `core.launch`; what is here serves builds,
+which must not see anything of the user's session.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from limpet.core.errors import HostError
+from limpet.tools import process
+
+OLDEST = {"apptainer": (1, 1), "singularity-ce": (3, 10)}
+
+
+class Runtime(msgspec.Struct, frozen=True, kw_only=True):
+    """A container runtime found on this machine."""
+
+    path: Path
+    kind: Literal["apptainer", "singularity-ce"]
+    version: str
+
+
+class Bind(msgspec.Struct, frozen=True, kw_only=True):
+    """A host path seen at a container path."""
+
+    source: Path
+    target: str
+    writable: bool = False
+
+
+def find_runtime() -> Path:
+    """The runtime's program: $LIMPET_RUNTIME, else apptainer, else singularity, from PATH."""
+    named = os.environ.get("LIMPET_RUNTIME", "")
+    names = (named,) if named else ("apptainer", "singularity")
+    for name in names:
+        found = process.find_program(name)
+        if found:
+            return found
+    raise HostError(
+        f"No container runtime is here: {' or '.join(names)} is not in PATH.",
+        now="Load your site's module for it (often `module load apptainer`), "
+        "or ask for Apptainer to be installed.",
+    )
+
+
+def probe_runtime() -> Runtime:
+    """The runtime and its version; HostError where there is none or it is too old."""
+    path = find_runtime()
+    said = process.run([path, "--version"], timeout_s=30).text
+    found = re.search(r"(apptainer|singularity-ce|singularity)\D*(\d+(?:\.\d+)+)", said)
+    if not found:
+        raise HostError(f"{path} does not say which version it is.", why=said.strip()[:200])
+    kind: Literal["apptainer", "singularity-ce"] = (
+        "apptainer" if found[1] == "apptainer" else "singularity-ce"
+    )
+    runtime = Runtime(path=path, kind=kind, version=found[2])
+    oldest = OLDEST[kind]
+    if tuple(int(part) for part in runtime.version.split(".")[:2]) < oldest:
+        raise HostError(
+            f"{path} is {kind} {runtime.version}: too old.",
+            why=f"limpet needs {kind} {oldest[0]}.{oldest[1]} or newer.",
+            now="Load a newer module, or set LIMPET_RUNTIME to a newer one.",
+        )
+    return runtime
+
+
+def build_environment(runtime: Runtime, variables: Mapping[str, str]) -> dict[str, str]:
+    """This process's environment without what would reach into a build container.
+
+    APPTAINER_BIND and its like, set for a site's users, must not change what a build gives.
+    `variables` are what the program inside is to see: by prefix, because `--env` splits its value
+    at commas. Without `--no-eval` (below) the runtime expands `$` and backquotes in them.
+    """
+    reaching = re.compile(r"^(APPTAINER|SINGULARITY)(ENV)?_")
+    keep = re.compile(r"^(APPTAINER|SINGULARITY)_(CACHEDIR|TMPDIR|CONFIGDIR|DOCKER_|NOHTTPS)")
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if not reaching.match(name) or keep.match(name)
+    }
+    prefix = "APPTAINERENV_" if runtime.kind == "apptainer" else "SINGULARITYENV_"
+    return kept | {prefix + name: value for name, value in variables.items()}
+
+
+def exec_argv(
+    runtime: Runtime,
+    image: Path,
+    command: Sequence[str],
+    *,
+    binds: Sequence[Bind] = (),
+    options: Sequence[str] = (),
+) -> list[str]:
+    """The command line that runs `command` in `image`, cut off from the user's home and session.
+
+    `--mount` rather than `--bind`, since a path may hold `:` or `,` (quoted as CSV there).
+    """
+    argv = [
+        str(runtime.path),
+        "--silent",
+        "exec",
+        "--no-eval",
+        "--cleanenv",
+        "--contain",
+        "--no-home",
+    ]
+    for bind in binds:
+        mode = "" if bind.writable else ",ro"
+        argv += ["--mount", f'type=bind,"source={_csv(bind.source)}","target={bind.target}"{mode}']
+    return [*argv, *options, "--pwd", "/", str(image), *command]
+
+
+def _csv(path: Path) -> str:
+    return str(path).replace('"', '""')
+
+
+def run_inside(
+    runtime: Runtime,
+    image: Path,
+    command: Sequence[str],
+    *,
+    binds: Sequence[Bind] = (),
+    variables: Mapping[str, str] | None = None,
+    options: Sequence[str] = (),
+    input_bytes: bytes | None = None,
+    timeout_s: float | None = None,
+) -> process.Finished:
+    """Run `command` in `image` to its end; see `exec_argv`."""
+    argv = exec_argv(runtime, image, command, binds=binds, options=options)
+    env = build_environment(runtime, variables or {})
+    return process.run(argv, env=env, input_bytes=input_bytes, timeout_s=timeout_s)
