@@ -1,0 +1,87 @@
+"""The software bill of materials of an image, as CycloneDX 1.6 JSON.
+
+Format: https://cyclonedx.org/docs/1.6/json/ ; package URLs: https://github.com/package-url/purl-spec
+"""
+
+from __future__ import annotations
+
+import json
+import uuid
+from typing import Any
+from urllib.parse import quote
+
+from limpet.core.lock import Lock, LockedPackage
+
+
+def render_sbom(lock: Lock, *, name: str, limpet_version: str) -> str:
+    """The bill for one lock: same lock, same text (no clock, and a serial number by content)."""
+    components = [_base(lock)]
+    components += [_package(package) for package in lock.packages]
+    components += [_python("pypi", *pair, note="base") for pair in sorted(lock.provided.items())]
+    components += [_system(pin, lock) for pin in (*lock.base.packages, *lock.apt)]
+    bill: dict[str, Any] = {
+        "bomFormat": "CycloneDX",
+        "specVersion": "1.6",
+        "version": 1,
+        "metadata": {
+            "tools": {
+                "components": [{"type": "application", "name": "limpet", "version": limpet_version}]
+            },
+            "component": {"type": "container", "name": name, "bom-ref": "image"},
+        },
+        "components": components,
+        "dependencies": _dependencies(lock),
+    }
+    text = json.dumps(bill, sort_keys=True)
+    bill["serialNumber"] = uuid.uuid5(uuid.NAMESPACE_URL, text).urn
+    return json.dumps(bill, indent=1, sort_keys=True) + "\n"
+
+
+def _base(lock: Lock) -> dict[str, Any]:
+    return {
+        "type": "container",
+        "bom-ref": "base",
+        "name": lock.base.reference,
+        "version": lock.base.digest,
+    }
+
+
+def _package(package: LockedPackage) -> dict[str, Any]:
+    artifact = package.artifact
+    component = _python("pypi", package.name, package.version)
+    if artifact.sha256:
+        component["hashes"] = [{"alg": "SHA-256", "content": artifact.sha256}]
+    if artifact.url:
+        component["externalReferences"] = [{"type": "distribution", "url": artifact.url}]
+    return component
+
+
+def _python(kind: str, name: str, version: str, *, note: str = "") -> dict[str, Any]:
+    purl = f"pkg:{kind}/{quote(name)}@{quote(version, safe='')}"
+    component = {
+        "type": "library",
+        "bom-ref": purl,
+        "name": name,
+        "version": version,
+        "purl": purl,
+    }
+    if note:
+        component["group"] = note
+    return component
+
+
+def _system(pin: str, lock: Lock) -> dict[str, Any]:
+    name, _, version = pin.partition("=")
+    purl = f"pkg:deb/{quote(name)}@{quote(version, safe='')}?arch={lock.base.arch}"
+    return {"type": "library", "bom-ref": purl, "name": name, "version": version, "purl": purl}
+
+
+def _dependencies(lock: Lock) -> list[dict[str, Any]]:
+    refs = {p.name: f"pkg:pypi/{quote(p.name)}@{quote(p.version, safe='')}" for p in lock.packages}
+    return [
+        {
+            "ref": refs[package.name],
+            "dependsOn": sorted(refs[name] for name in package.dependencies if name in refs),
+        }
+        for package in lock.packages
+    ]

@@ -1,0 +1,106 @@
+"""What limpet itself puts into an image: the virtual environment's frame and the start files."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from collections.abc import Mapping
+from pathlib import PurePosixPath
+from typing import Literal
+
+import msgspec
+
+from limpet.core.facts import Interpreter
+from limpet.core.image import PREFIX
+
+START = f"{PREFIX}/.limpet/start"
+ENV_SCRIPT = "/.singularity.d/env/95-limpet.sh"
+RUNSCRIPT = "/.singularity.d/runscript"
+LABELS = "/.singularity.d/labels.json"
+
+# Variables of the host that make a Python run other code than the image's own.
+PYTHON_LEAKS = ("PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP", "PYTHONUSERBASE", "PYTHONEXECUTABLE")
+
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+
+
+class Member(msgspec.Struct, frozen=True, kw_only=True):
+    """One path in the image: a folder, a file with its content, or a symbolic link."""
+
+    path: str
+    kind: Literal["dir", "file", "symlink"] = "file"
+    content: bytes = b""
+    target: str = ""
+    executable: bool = False
+
+
+def plan_skeleton(
+    interpreter: Interpreter,
+    *,
+    base_variables: Mapping[str, str],
+    env: Mapping[str, str],
+    labels: Mapping[str, str],
+    on_top: bool,
+) -> tuple[Member, ...]:
+    """The frame that stands around the packages: venv, start file, environment, labels.
+
+    `on_top` lets the environment see the packages of the base's own Python.
+    """
+    return (
+        *plan_venv(interpreter, on_top=on_top),
+        Member(path=START, content=b'#!/bin/sh\nexec "$@"\n', executable=True),
+        Member(path=ENV_SCRIPT, content=render_env_script(base_variables, env).encode()),
+        Member(path=RUNSCRIPT, content=_RUNSCRIPT.encode(), executable=True),
+        Member(path=LABELS, content=json.dumps(dict(labels), indent=1, sort_keys=True).encode()),
+    )
+
+
+def plan_venv(interpreter: Interpreter, *, on_top: bool) -> tuple[Member, ...]:
+    """A virtual environment at its final path, as `python -m venv` would make it there."""
+    python = PurePosixPath(interpreter.path)
+    config = (
+        f"home = {python.parent}\n"
+        f"include-system-site-packages = {'true' if on_top else 'false'}\n"
+        f"version = {interpreter.version}\n"
+        f"executable = {python}\n"
+    )
+    return (
+        Member(path=f"{PREFIX}/pyvenv.cfg", content=config.encode()),
+        Member(path=f"{PREFIX}/bin/python", kind="symlink", target=str(python)),
+        Member(path=f"{PREFIX}/bin/python3", kind="symlink", target="python"),
+        Member(path=f"{PREFIX}/bin/python{interpreter.minor}", kind="symlink", target="python"),
+        Member(path=f"{PREFIX}/lib/python{interpreter.minor}/site-packages", kind="dir"),
+        Member(path=f"{PREFIX}/lib64", kind="symlink", target="lib"),
+    )
+
+
+def render_env_script(base_variables: Mapping[str, str], env: Mapping[str, str]) -> str:
+    """The script that Apptainer sources at each start, also for a bare `apptainer exec`.
+
+    What leaks in from the host is put back to what the base itself says (a vendor image may set
+    PYTHONPATH: https://apptainer.org/docs/user/main/environment_and_metadata.html has the host's
+    value win over the image's).
+    """
+    lines = ["# Written by limpet: the environment, and nothing of the host's Python."]
+    for name in PYTHON_LEAKS:
+        own = base_variables.get(name)
+        lines.append(f"unset {name}" if own is None else f"export {name}={shlex.quote(own)}")
+    lines.append(f'export PATH="{PREFIX}/bin:$PATH"')
+    lines.append(f"export VIRTUAL_ENV={PREFIX}")
+    lines.append("export PYTHONNOUSERSITE=1")
+    lines += [
+        f"export {name}={shlex.quote(value)}"
+        for name, value in env.items()
+        if _NAME.fullmatch(name)
+    ]
+    return "\n".join(lines) + "\n"
+
+
+_RUNSCRIPT = f"""#!/bin/sh
+# `apptainer run image.sif CMD...` runs CMD in the environment; without CMD, its Python.
+if [ $# -eq 0 ]; then
+    exec {PREFIX}/bin/python
+fi
+exec "$@"
+"""
