@@ -12,6 +12,7 @@ from limpet.core.errors import ImageError
 from limpet.formats.squashfs import Entry, Source, Squashfs, compose
 from tests.formats.trees import (
     BLOCK,
+    Look,
     Tree,
     composed,
     entries_of,
@@ -45,7 +46,7 @@ def test_any_trees_merge(first: Tree, second: Tree, third: Tree) -> None:
     assert _modeless(looks(ordered)) == _modeless(expected)
 
 
-def _modeless(found: dict[str, tuple[str, int, object]]) -> dict[str, tuple[str, object]]:
+def _modeless(found: dict[str, Look]) -> dict[str, tuple[str, object]]:
     """Without the modes of directories, which those of the first source are."""
     return {path: (kind, held) for path, (kind, _, held) in found.items()}
 
