@@ -13,7 +13,9 @@ IS_ROOT = os.geteuid() == 0
 def run(*argv: str | Path, plain: bool = True, home: Path | None = None, check: bool = True) -> str:
     """What the program printed; with `plain` it runs as a user without rights."""
     prefix = ["runuser", "-u", USER, "--"] if plain and IS_ROOT else []
-    environment = {"PATH": os.environ["PATH"], "LANG": "C.UTF-8", "HOME": str(home or "/")}
+    environment = {"PATH": os.environ["PATH"], "LANG": "C.UTF-8"}
+    if home:  # the second because Apptainer does not believe every HOME
+        environment |= {"HOME": str(home), "APPTAINER_CONFIGDIR": f"{home}/.apptainer"}
     done = subprocess.run(
         [*prefix, *(str(word) for word in argv)],
         stdout=subprocess.PIPE,

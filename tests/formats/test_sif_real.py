@@ -125,18 +125,8 @@ def test_reads_what_apptainer_made(shared_folder: Path) -> None:
     squashfs.chmod(0o644)
     run("apptainer", "sif", "new", image)
     partition = ("--datatype", "4", "--parttype", "2", "--partfs", "1", "--partarch", "2")
-    run(
-        "apptainer",
-        "sif",
-        "add",
-        *partition,
-        "--groupid",
-        "1",
-        "--filename",
-        "base",
-        image,
-        squashfs,
-    )
+    group = ("--groupid", "1", "--filename", "base")
+    run("apptainer", "sif", "add", *partition, *group, image, squashfs)
     with image.open("rb") as file:
         sif = read_sif(file)
         (item,) = sif.descriptors

@@ -44,7 +44,12 @@ def test_unsquashfs(shared_folder: Path) -> None:
         target = shared_folder / f"from {name}"
         run("unsquashfs", "-q", "-n", "-no-exit-code", "-d", target, path, plain=not IS_ROOT)
         devices = IS_ROOT
-        assert looks_on_disk(target, devices=devices) == _expected(path, devices=devices)
+        expected = _expected(path, devices=devices)
+        if not IS_ROOT:  # unsquashfs gives no suid bits away
+            expected = {
+                place: (kind, mode & 0o1777, held) for place, (kind, mode, held) in expected.items()
+            }
+        assert looks_on_disk(target, devices=devices) == expected
         small, twin = target / "etc/small", target / "etc/twin"
         assert small.stat().st_ino == twin.stat().st_ino
         listing = run("unsquashfs", "-lln", path)
