@@ -16,13 +16,14 @@ if TYPE_CHECKING:
     from limpet.report.progress import Form
 
 Command = Callable[..., Any]
+Decorator = Callable[[Command], Command]
 
 
-def _many(*names: str, metavar: str, help: str) -> Any:  # noqa: A002
+def _many(*names: str, metavar: str, help: str) -> Decorator:  # noqa: A002
     return click.option(*names, multiple=True, metavar=metavar, help=help)
 
 
-def _one(*names: str, metavar: str, help: str) -> Any:  # noqa: A002
+def _one(*names: str, metavar: str, help: str) -> Decorator:  # noqa: A002
     return click.option(*names, default="", metavar=metavar, help=help)
 
 
@@ -69,7 +70,7 @@ def _lock_options(command: Command) -> Command:
 @_one("--lock", metavar="FILE", help="The lock to read and write.")
 @click.option("--frozen", is_flag=True, help="Exactly as locked, or fail.")
 @pass_session
-def build(session: Session, **flags: Any) -> None:
+def build(session: Session, /, **flags: Any) -> None:
     """Build an image from RECIPEs: requirements, pyproject.toml, a lock, limpet.toml."""
     _do(session, "build", flags)
 
@@ -80,7 +81,7 @@ def build(session: Session, **flags: Any) -> None:
 @_lock_options
 @_one("--freeze", metavar="IMAGE", help="Lock what is in this image.")
 @pass_session
-def lock(session: Session, **flags: Any) -> None:
+def lock(session: Session, /, **flags: Any) -> None:
     """Choose exact versions and artifacts for RECIPEs, and write them down."""
     if flags["freeze"] and (flags["recipes"] or flags["pip"]):
         raise UsageError("--freeze locks what is in an image: it takes no recipe and no --pip.")
@@ -115,13 +116,14 @@ def make_request(session: Session, flags: dict[str, Any]) -> BuildRequest:
             "There is nothing to build from.",
             now="Name a recipe (requirements.in, pyproject.toml, limpet.toml …) or use --pip.",
         )
-    pairs = {
-        "build_args": _pairs("--build-arg", flags.pop("build_args")),
-        "labels": _pairs("--label", flags.pop("labels", ())),
+    given = {
+        **flags,
+        "build_args": _pairs("--build-arg", flags["build_args"]),
+        "labels": _pairs("--label", flags.get("labels", ())),
+        "cache_dir": session.cache_dir,
+        "config_file": session.config_file,
     }
-    return BuildRequest(
-        **flags, **pairs, cache_dir=session.cache_dir, config_file=session.config_file
-    )
+    return BuildRequest(**given)
 
 
 def _pairs(option: str, words: tuple[str, ...]) -> dict[str, str]:

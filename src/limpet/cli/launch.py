@@ -55,7 +55,7 @@ def _launch_options(command: Command) -> Command:
 @click.argument("image")
 @click.argument("command", nargs=-1, type=click.UNPROCESSED)
 @pass_session
-def run(session: Session, image: str, command: tuple[str, ...], **flags: Any) -> None:
+def run(session: Session, /, image: str, command: tuple[str, ...], **flags: Any) -> None:
     """Run COMMAND in IMAGE; its exit code is passed on."""
     _start(session, image, flags, command=command)
 
@@ -64,7 +64,7 @@ def run(session: Session, image: str, command: tuple[str, ...], **flags: Any) ->
 @_launch_options
 @click.argument("image")
 @pass_session
-def shell(session: Session, image: str, **flags: Any) -> None:
+def shell(session: Session, /, image: str, **flags: Any) -> None:
     """An interactive shell in IMAGE."""
     _start(session, image, flags, shell=True)
 

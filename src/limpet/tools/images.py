@@ -59,7 +59,7 @@ def _read_sif(path: Path, file: BinaryIO) -> ImageSeen:
     if described is None:
         return _seen(path, "sif", found.id.hex, arch=arch)
     facts = parse_facts(sif.read_object(file, described))
-    # The same packages on the same base share their personal folders, however often built or copied.
+    # The same packages on the same base share their personal folders, in every copy.
     same = "\n".join((facts.lock_sha256, facts.base.digest, facts.prefix, facts.name))
     identity = hashlib.sha256(same.encode()).hexdigest()
     return _seen(path, "sif", identity, arch=arch, facts=facts)
