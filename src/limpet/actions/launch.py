@@ -1,0 +1,42 @@
+"""Start a program in an image: look, plan, then become the runtime."""
+
+from __future__ import annotations
+
+import signal
+from typing import NoReturn
+
+from limpet.core.config import Config
+from limpet.core.errors import HostError, UsageError
+from limpet.core.launch import Launch, Request, plan_launch, wished_binds
+from limpet.tools import apptainer, host, images, process
+
+
+def plan_start(image: str, request: Request, config: Config) -> Launch:
+    """The launch of `image` on this machine; nothing is made or changed."""
+    if not request.shell and not request.command:
+        raise UsageError(
+            "There is no command to run.",
+            now="Write limpet run IMAGE COMMAND…, or limpet shell IMAGE.",
+        )
+    seen = images.read_image(image)
+    offered, asked = wished_binds(seen, request, host.working_folder())
+    runtime = apptainer.probe_runtime()
+    here = host.probe_host(
+        runtime=str(runtime.path),
+        runtime_kind=runtime.kind,
+        runtime_version=runtime.version,
+        state_folder=config.state_dir,
+        binds=(*offered, *asked),
+    )
+    return plan_launch(seen, here, request)
+
+
+def start(launch: Launch) -> NoReturn:
+    """Become the program; its signals, terminal and exit code are its own from here on."""
+    host.make_private(launch.folders, launch.state)
+    # Python ignores SIGPIPE, and what is ignored stays so in the program that it becomes.
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    try:
+        process.replace_by(launch.argv, launch.env)
+    except OSError as error:
+        raise HostError(f"{launch.argv[0]} cannot be started.", why=f"{error.strerror}.") from error

@@ -1,0 +1,144 @@
+"""`limpet build` and `limpet lock`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from limpet.cli.session import Session, pass_session
+from limpet.core.errors import UsageError
+
+if TYPE_CHECKING:
+    from limpet.core.request import BuildRequest
+    from limpet.report.progress import Form
+
+Command = Callable[..., Any]
+Decorator = Callable[[Command], Command]
+
+
+def _many(*names: str, metavar: str, help: str) -> Decorator:  # noqa: A002
+    return click.option(*names, multiple=True, metavar=metavar, help=help)
+
+
+def _one(*names: str, metavar: str, help: str) -> Decorator:  # noqa: A002
+    return click.option(*names, default="", metavar=metavar, help=help)
+
+
+# What both commands know: where the packages come from, and how they are chosen.
+_LOCK_OPTIONS = (
+    _many("--pip", metavar="SPEC", help="A requirement, as pip writes it."),
+    _one("--base", metavar="REF", help="The base image: docker://…, a SIF, debian:SUITE, …"),
+    _one("--python", metavar="X.Y", help="Which of the base's Pythons."),
+    _many("--apt", metavar="NAME", help="A package of the base's distribution."),
+    _many("--extra", "extras", metavar="NAME", help="An extra of pyproject.toml or uv.lock."),
+    _many("--group", "groups", metavar="NAME", help="A dependency group."),
+    _many("--build-arg", "build_args", metavar="NAME=VALUE", help="Sets ${NAME} of the recipe."),
+    click.option("--isolated-from-base", is_flag=True, help="Use none of the base's packages."),
+    _one("--index-url", metavar="URL", help="The package index."),
+    _many("--extra-index-url", "extra_index_urls", metavar="URL", help="A further index."),
+    _many("--find-links", metavar="PATH|URL", help="A folder or page of packages."),
+    _one("--exclude-newer", metavar="DATE", help="Nothing published after this date."),
+    click.option("--upgrade", is_flag=True, help="Choose all versions anew."),
+    _many("--upgrade-package", "upgrade_packages", metavar="NAME", help="Choose this one anew."),
+    click.option("--offline", is_flag=True, help="Use only what the cache has."),
+    click.option("--force", is_flag=True, help="Replace the output if it is there."),
+    click.option("--dry-run", is_flag=True, help="Print the plan, change nothing."),
+    click.option("--json", "as_json", is_flag=True, help="Progress and result as JSON lines."),
+    click.option("-j", "--jobs", type=click.IntRange(0), default=0, help="Processes at once."),
+    _one("--system", metavar="NAME", help="A preset of the configuration."),
+    _one("--build-dir", metavar="DIR", help="Where passing files are put."),
+)
+
+
+def _lock_options(command: Command) -> Command:
+    for option in reversed(_LOCK_OPTIONS):
+        command = option(command)
+    return command
+
+
+@click.command()
+@click.argument("recipes", nargs=-1, metavar="[RECIPE]...")
+@click.option("-o", "--output", required=True, metavar="FILE", help="The image to write.")
+@_lock_options
+@_one("--name", metavar="NAME", help="What the image calls itself.")
+@_many("--label", "labels", metavar="KEY=VALUE", help="A label for the image.")
+@click.option("--layout", type=click.Choice(["auto", "merged", "layered"]), help="One part or two.")
+@click.option("--compression", type=click.Choice(["zstd", "gzip"]), help="How it is compressed.")
+@_one("--lock", metavar="FILE", help="The lock to read and write.")
+@click.option("--frozen", is_flag=True, help="Exactly as locked, or fail.")
+@pass_session
+def build(session: Session, /, **flags: Any) -> None:
+    """Build an image from RECIPEs: requirements, pyproject.toml, a lock, limpet.toml."""
+    _do(session, "build", flags)
+
+
+@click.command()
+@click.argument("recipes", nargs=-1, metavar="[RECIPE]...")
+@_one("-o", "--output", metavar="FILE", help="The lock to write.")
+@_lock_options
+@_one("--freeze", metavar="IMAGE", help="Lock what is in this image.")
+@pass_session
+def lock(session: Session, /, **flags: Any) -> None:
+    """Choose exact versions and artifacts for RECIPEs, and write them down."""
+    if flags["freeze"] and (flags["recipes"] or flags["pip"]):
+        raise UsageError("--freeze locks what is in an image: it takes no recipe and no --pip.")
+    _do(session, "lock", flags)
+
+
+def _do(session: Session, verb: str, flags: dict[str, Any]) -> None:
+    from limpet.actions import build as actions  # type: ignore[attr-defined,unused-ignore]
+    from limpet.report.progress import shown
+
+    as_json = flags.pop("as_json")
+    request = make_request(session, flags)
+    form, stream = _form(session, as_json=as_json)
+    with shown(form, stream) as notify:
+        report = getattr(actions, verb)(request, notify)
+    if as_json:
+        import msgspec
+
+        sys.stdout.write(msgspec.json.encode({"kind": "result", "result": report}).decode() + "\n")
+    elif session.verbosity >= 0:
+        from limpet.report.result import render_result
+
+        sys.stdout.write(render_result(report))
+
+
+def make_request(session: Session, flags: dict[str, Any]) -> BuildRequest:
+    """The flags as one value."""
+    from limpet.core.request import BuildRequest
+
+    if not (flags["recipes"] or flags["pip"] or flags.get("freeze") or flags.get("lock")):
+        raise UsageError(
+            "There is nothing to build from.",
+            now="Name a recipe (requirements.in, pyproject.toml, limpet.toml …) or use --pip.",
+        )
+    given = {
+        **flags,
+        "build_args": _pairs("--build-arg", flags["build_args"]),
+        "labels": _pairs("--label", flags.get("labels", ())),
+        "cache_dir": session.cache_dir,
+        "config_file": session.config_file,
+    }
+    return BuildRequest(**given)
+
+
+def _pairs(option: str, words: tuple[str, ...]) -> dict[str, str]:
+    pairs = {}
+    for word in words:
+        name, given, value = word.partition("=")
+        if not given or not name:
+            raise UsageError(f"{option} {word}: it must be NAME=VALUE.")
+        pairs[name] = value
+    return pairs
+
+
+def _form(session: Session, *, as_json: bool) -> tuple[Form, Any]:
+    if as_json:
+        return "json", sys.stdout
+    if session.verbosity < 0:
+        return "none", sys.stderr
+    return ("bars" if sys.stderr.isatty() else "lines"), sys.stderr

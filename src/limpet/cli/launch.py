@@ -1,0 +1,113 @@
+"""`limpet run` and `limpet shell`."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from limpet.cli.session import Session, pass_session
+
+if TYPE_CHECKING:
+    from limpet.core.config import Config
+    from limpet.core.launch import Request
+
+Command = Callable[..., Any]
+
+_OPTIONS = (
+    click.option(
+        "--home",
+        type=click.Choice(["isolated", "private", "none", "host"]),
+        help="What is seen as the home; isolated: yours, but with caches and settings apart.",
+    ),
+    click.option(
+        "--variables",
+        type=click.Choice(["clean", "host", "strict"]),
+        help="Which environment variables pass; clean: what a job needs.",
+    ),
+    click.option(
+        "--gpu",
+        type=click.Choice(["auto", "none", "nvidia", "amd"]),
+        help="Which GPUs are handed in; auto: those that are here.",
+    ),
+    click.option("-B", "--bind", multiple=True, metavar="SRC[:DST[:ro]]", help="Mount inside."),
+    click.option("-e", "--env", multiple=True, metavar="NAME[=VALUE]", help="Pass or set."),
+    click.option("--overlay", multiple=True, metavar="PATH", help="Lay over the image."),
+    click.option("--writable-tmpfs", is_flag=True, help="Let writes go to memory (a few MB)."),
+    click.option("--pwd", default="", metavar="DIR", help="Start in this folder inside."),
+    click.option("--system", default="", metavar="NAME", help="A preset of the configuration."),
+    click.option("--dry-run", is_flag=True, help="Print the exact command, start nothing."),
+    click.option("--explain", is_flag=True, help="Say what would be done and why, start nothing."),
+)
+
+
+def _launch_options(command: Command) -> Command:
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
+
+
+@click.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+@_launch_options
+@click.argument("image")
+@click.argument("command", nargs=-1, type=click.UNPROCESSED)
+@pass_session
+def run(session: Session, /, image: str, command: tuple[str, ...], **flags: Any) -> None:
+    """Run COMMAND in IMAGE; its exit code is passed on."""
+    _start(session, image, flags, command=command)
+
+
+@click.command()
+@_launch_options
+@click.argument("image")
+@pass_session
+def shell(session: Session, /, image: str, **flags: Any) -> None:
+    """An interactive shell in IMAGE."""
+    _start(session, image, flags, shell=True)
+
+
+def _start(session: Session, image: str, flags: dict[str, Any], **what: Any) -> None:
+    from limpet.actions.launch import plan_start, start
+    from limpet.tools.config import read_config
+
+    config = read_config(session.config_file)
+    launch = plan_start(image, _request(session, config, flags, what), config)
+    if flags["dry_run"] or flags["explain"]:
+        from limpet.report.launch import render_command, render_explanation
+
+        if flags["explain"]:
+            sys.stdout.write(render_explanation(launch))
+        if flags["dry_run"]:
+            sys.stdout.write(render_command(launch, os.environ))
+        return
+    if session.verbosity >= 0:
+        from limpet.report.text import safe
+
+        for note in launch.notes:
+            sys.stderr.write(f"limpet: {safe(note)}\n")
+    sys.stderr.flush()
+    start(launch)
+
+
+def _request(
+    session: Session, config: Config, flags: dict[str, Any], what: dict[str, Any]
+) -> Request:
+    from limpet.core.launch import Request
+
+    preset = config.system(flags["system"])
+    return Request(
+        home=flags["home"],
+        variables=flags["variables"],
+        gpu=flags["gpu"],
+        env=flags["env"],
+        binds=flags["bind"],
+        site_binds=(*config.binds, *preset.bind),
+        overlays=flags["overlay"],
+        writable_tmpfs=flags["writable_tmpfs"],
+        pwd=flags["pwd"],
+        verbose=session.verbosity > 0,
+        **what,
+    )

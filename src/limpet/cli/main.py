@@ -1,0 +1,119 @@
+"""`main`: parse, do, and turn every failure into words and an exit code."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+import click
+
+from limpet import __version__
+from limpet.cli.session import Session
+from limpet.core.errors import LimpetError, UsageError
+
+INTERNAL_CODE = 70  # EX_SOFTWARE of sysexits.h
+INTERRUPTED_CODE = 130
+COMMANDS = {
+    "build": "limpet.cli.build",
+    "lock": "limpet.cli.build",
+    "run": "limpet.cli.launch",
+    "shell": "limpet.cli.launch",
+    "inspect": "limpet.cli.inspect",
+}
+
+
+class LazyGroup(click.Group):
+    """Imports a command's module only when that command is asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        command = getattr(importlib.import_module(COMMANDS[cmd_name]), cmd_name)
+        assert isinstance(command, click.Command)
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args[0] not in COMMANDS and not args[0].startswith("-"):
+            import difflib
+
+            near = difflib.get_close_matches(args[0], COMMANDS, n=1)
+            raise UsageError(
+                f"There is no command {args[0]!r}.",
+                now=f"Did you mean {near[0]}?" if near else "limpet --help lists them.",
+            )
+        return super().resolve_command(ctx, args)
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, message="limpet %(version)s")
+@click.option("--debug", is_flag=True, help="Show a traceback with an error.")
+@click.option("--config", "config_file", metavar="FILE", default="", help="Read this one as well.")
+@click.option("--cache-dir", metavar="DIR", default="", help="Keep downloads and pieces here.")
+@click.option("-v", "--verbose", count=True, help="Say more.")
+@click.option("-q", "--quiet", count=True, help="Say nothing but errors.")
+@click.pass_context
+def group(
+    ctx: click.Context, debug: bool, config_file: str, cache_dir: str, verbose: int, quiet: int
+) -> None:
+    """A Python environment as one locked file that runs on any cluster."""
+    session = ctx.ensure_object(Session)
+    session.command = ctx.invoked_subcommand or ""
+    session.debug = debug
+    session.verbosity = verbose - quiet
+    session.config_file = config_file
+    session.cache_dir = cache_dir
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command line; the exit code is the result."""
+    session = Session(debug="--debug" in (sys.argv[1:2] if argv is None else argv[:1]))
+    words = None if argv is None else list(argv)
+    try:
+        done = group.main(words, prog_name="limpet", standalone_mode=False, obj=session)
+        return done if isinstance(done, int) else 0
+    except LimpetError as error:
+        return _failed(session, error)
+    except click.UsageError as error:
+        where = error.ctx.command_path if error.ctx else "limpet"
+        now = f"{where} --help shows what there is."
+        return _failed(session, UsageError(error.format_message(), now=now))
+    except click.ClickException as error:
+        return _failed(session, UsageError(error.format_message()))
+    except (click.Abort, KeyboardInterrupt):
+        return INTERRUPTED_CODE
+    except Exception as error:
+        return _broken(session, error)
+
+
+def _failed(session: Session, error: LimpetError) -> int:
+    from limpet.report.errors import render_error
+
+    if session.shows_traceback:
+        import traceback
+
+        traceback.print_exc()
+    colour = sys.stderr.isatty() and not os.environ.get("NO_COLOR")
+    sys.stderr.write(render_error(error, colour=colour))
+    return session.exit_code(error.code)
+
+
+def _broken(session: Session, error: Exception) -> int:
+    if session.shows_traceback:
+        import traceback
+
+        traceback.print_exc()
+    else:
+        from limpet.report.text import safe
+
+        said = safe(f"{type(error).__name__}: {error}")
+        sys.stderr.write(
+            f"limpet: This is a mistake in limpet ({said}). Please report it; --debug shows more.\n"
+        )
+    return session.exit_code(INTERNAL_CODE)

@@ -1,0 +1,115 @@
+"""What the program inside sees as its home, and where its personal things go.
+
+`isolated` mounts the real home and lays this image's own folders over the personal ones. The
+runtime makes a missing mount point in the real home (it was seen to, even in a read-only one), so
+only folders that exist are covered; for the others a variable sends programs to the same place,
+which is seen inside at `INSIDE`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import PurePosixPath
+
+import msgspec
+
+from limpet.core.recipe import HomePolicy
+
+INSIDE = "/.limpet/home"
+
+
+class Personal(msgspec.Struct, frozen=True, kw_only=True):
+    """A folder of the home that belongs to one image, and the variables that move it."""
+
+    folder: str
+    variables: dict[str, str]
+
+
+PERSONAL = (
+    Personal(
+        folder=".local",
+        variables={
+            "PYTHONUSERBASE": ".local",
+            "XDG_DATA_HOME": ".local/share",
+            "XDG_STATE_HOME": ".local/state",
+        },
+    ),
+    Personal(folder=".cache", variables={"XDG_CACHE_HOME": ".cache"}),
+    Personal(folder=".config", variables={"XDG_CONFIG_HOME": ".config"}),
+    Personal(folder=".ipython", variables={"IPYTHONDIR": ".ipython"}),
+    Personal(folder=".jupyter", variables={"JUPYTER_CONFIG_DIR": ".jupyter"}),
+    Personal(folder=".keras", variables={"KERAS_HOME": ".keras"}),
+    Personal(
+        folder=".conda",
+        variables={"CONDA_PKGS_DIRS": ".conda/pkgs", "CONDA_ENVS_DIRS": ".conda/envs"},
+    ),
+    Personal(folder=".nv", variables={"CUDA_CACHE_PATH": ".nv/ComputeCache"}),
+    # Triton takes its home's parent, and before 2024 only knew the cache folder.
+    Personal(folder=".triton", variables={"TRITON_HOME": "", "TRITON_CACHE_DIR": ".triton/cache"}),
+    Personal(folder=".cupy", variables={"CUPY_CACHE_DIR": ".cupy/kernel_cache"}),
+)
+
+
+class Mount(msgspec.Struct, frozen=True, kw_only=True):
+    """A host path seen at a container path."""
+
+    source: str
+    target: str
+    writable: bool = True
+
+
+class Home(msgspec.Struct, frozen=True, kw_only=True):
+    """How a home policy is carried out.
+
+    `options` are the runtime's; `mounts` and `variables` what is added; `folders` must exist on the
+    host before the start; `visible` are host folders that are seen inside at the same path; `start`
+    is where to start when the working folder is not seen inside.
+    """
+
+    options: tuple[str, ...] = ()
+    mounts: tuple[Mount, ...] = ()
+    variables: dict[str, str] = msgspec.field(default_factory=dict)
+    folders: tuple[str, ...] = ()
+    visible: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    start: str = "/"
+
+
+def plan_home(
+    policy: HomePolicy, *, home: str, account_home: str, state: str, present: Sequence[str]
+) -> Home:
+    """The home as the policy wants it.
+
+    `home` is where the real one is seen ($HOME), `account_home` what the account says (the runtime
+    goes by that), `state` this image's own folder, `present` the personal folders that the real
+    home has.
+    """
+    if policy == "none":
+        return Home(options=("--no-home", "--no-mount", "home"))
+    own = f"{state}/home"
+    if ":" in home or (policy == "private" and ":" in own):
+        # The runtime splits `--home` at colons and has no way to quote one.
+        return Home(
+            options=("--no-home", "--no-mount", "home"),
+            notes=("There is no home inside: its path has a colon, which the runtime splits at.",),
+        )
+    chosen = () if home == account_home else ("--home", home)
+    if policy == "host":
+        return Home(options=chosen, visible=(home,), start=home)
+    if policy == "private":
+        return Home(options=("--home", f"{own}:{home}"), folders=(own,), start=home)
+    covered = [personal for personal in PERSONAL if personal.folder in present]
+    moved = [personal for personal in PERSONAL if personal.folder not in present]
+    mounts = [Mount(source=f"{own}/{p.folder}", target=f"{home}/{p.folder}") for p in covered]
+    return Home(
+        options=chosen,
+        mounts=(Mount(source=own, target=INSIDE), *mounts),
+        variables={
+            name: str(PurePosixPath(INSIDE, place))
+            for personal in moved
+            for name, place in personal.variables.items()
+        },
+        folders=(own, *(f"{own}/{personal.folder}" for personal in covered)),
+        visible=(home,),
+        start=home,
+    )

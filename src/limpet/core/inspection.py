@@ -1,0 +1,35 @@
+"""Inspection: what can be seen of an image without starting it."""
+
+from __future__ import annotations
+
+import msgspec
+
+from limpet.core.image import ImageFacts
+
+
+class Part(msgspec.Struct, frozen=True, kw_only=True):
+    """One object in an image's file."""
+
+    name: str
+    kind: str
+    size_bytes: int
+
+
+class Package(msgspec.Struct, frozen=True, kw_only=True):
+    """An installed package."""
+
+    name: str
+    version: str
+
+
+class Inspection(msgspec.Struct, frozen=True, kw_only=True):
+    """What is in an image. `facts` is None, and `packages` empty, where limpet did not make it."""
+
+    path: str
+    kind: str
+    arch: str
+    size_bytes: int
+    identity: str
+    facts: ImageFacts | None = None
+    parts: tuple[Part, ...] = ()
+    packages: tuple[Package, ...] = ()

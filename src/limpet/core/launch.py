@@ -1,0 +1,380 @@
+"""Image + host + request → the launch: the exact command line and environment of a start."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import PurePosixPath
+from typing import Literal
+
+import msgspec
+
+from limpet.core.errors import HostError, ImageError, UsageError
+from limpet.core.homes import Home, Mount, plan_home
+from limpet.core.image import ImageFacts
+from limpet.core.recipe import GpuPolicy, HomePolicy, Run, VariablePolicy
+from limpet.core.variables import Verdict, select_variables
+
+FORMAT = 1
+Gpu = Literal["nvidia", "amd"]
+ImageKind = Literal["sif", "squashfs", "sandbox"]
+
+
+class ImageSeen(msgspec.Struct, frozen=True, kw_only=True):
+    """An image as it lies there; `facts` only where limpet made it.
+
+    `identity` names what is in it and stays the same for every copy: its personal folders are kept
+    under that name. `title` is for people. `arch` is empty where nothing tells.
+    """
+
+    path: str
+    kind: ImageKind
+    identity: str
+    title: str
+    arch: str = ""
+    facts: ImageFacts | None = None
+
+
+class HostSeen(msgspec.Struct, frozen=True, kw_only=True):
+    """What a launch has to know of this machine and this session.
+
+    `home` is $HOME, `real_home` the same without symbolic links, `account_home` what the account
+    database says. `personal` are the personal folders that the home really has. `state` is the
+    folder for images' personal things; `state_note` is set where it is only a passing one.
+    `missing` are the sources of wished binds that do not exist.
+    """
+
+    runtime: str
+    runtime_kind: Literal["apptainer", "singularity-ce"]
+    runtime_version: str
+    arch: str
+    environment: dict[str, str]
+    home: str
+    real_home: str
+    account_home: str
+    state: str
+    cwd: str
+    personal: tuple[str, ...] = ()
+    state_note: str = ""
+    gpus: tuple[Gpu, ...] = ()
+    fuse: bool = True
+    missing: tuple[str, ...] = ()
+
+
+class Request(msgspec.Struct, frozen=True, kw_only=True):
+    """What the user asked for; what is None or empty, the image and the site decide.
+
+    `binds` are the user's own `--bind` (they must exist), `site_binds` the configuration's.
+    """
+
+    command: tuple[str, ...] = ()
+    shell: bool = False
+    variables: VariablePolicy | None = None
+    home: HomePolicy | None = None
+    gpu: GpuPolicy | None = None
+    env: tuple[str, ...] = ()
+    binds: tuple[str, ...] = ()
+    site_binds: tuple[str, ...] = ()
+    overlays: tuple[str, ...] = ()
+    writable_tmpfs: bool = False
+    pwd: str = ""
+    verbose: bool = False
+
+
+class Launch(msgspec.Struct, frozen=True, kw_only=True):
+    """A start, ready to be done: make `folders` (all below `state`), then become `argv` with `env`.
+
+    The rest explains it: the policies in force, the verdict on every variable, and notes.
+    """
+
+    argv: tuple[str, ...]
+    env: dict[str, str]
+    state: str
+    folders: tuple[str, ...] = ()
+    variables: VariablePolicy
+    home: HomePolicy
+    gpu: Gpu | None = None
+    mounts: tuple[Mount, ...] = ()
+    pwd: str = ""
+    added: dict[str, str] = msgspec.field(default_factory=dict)
+    verdicts: tuple[Verdict, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+def plan_launch(image: ImageSeen, host: HostSeen, request: Request) -> Launch:
+    """The launch; ImageError, HostError or UsageError where it cannot work."""
+    check_fit(image, host)
+    wants = image.facts.run if image.facts else Run()
+    policy = request.variables or wants.variables
+    home_policy = request.home or wants.home
+    home = plan_home(
+        home_policy,
+        home=host.home,
+        account_home=host.account_home,
+        state=f"{host.state}/{image.identity}",
+        present=host.personal,
+    )
+    binds, bind_notes = plan_binds(image, host, request)
+    place = plan_place(host, home, binds, request, image)
+    mounts = (*binds, *home.mounts, *place.mounts)
+    visible = ("/tmp", "/var/tmp", *home.visible, *_same_inside(mounts))
+    named, values, env_notes = parse_env(request.env, host.environment)
+    passed, verdicts = select_variables(
+        host.environment, policy, named=(*wants.pass_variables, *named), visible=visible
+    )
+    ours = image.facts.env if image.facts else {}
+    added = {n: v for n, v in home.variables.items() if n not in ours} | values
+    gpu, gpu_notes = plan_gpu(request.gpu or wants.gpu, host)
+    return Launch(
+        argv=(
+            *_options(host, request, home, gpu),
+            *(word for mount in mounts for word in render_mount(mount)),
+            *("--pwd", place.pwd),
+            image.path,
+            *_inside(image, request),
+        ),
+        env=_runtime_environment(passed, added, host),
+        state=host.state,
+        folders=home.folders,
+        variables=policy,
+        home=home_policy,
+        gpu=gpu,
+        mounts=mounts,
+        pwd=place.pwd,
+        added=added,
+        verdicts=verdicts,
+        notes=(
+            *home.notes,
+            *((host.state_note,) if host.state_note and home.folders else ()),
+            *bind_notes,
+            *place.notes,
+            *env_notes,
+            *gpu_notes,
+            *_session_notes(image, host),
+        ),
+    )
+
+
+def check_fit(image: ImageSeen, host: HostSeen) -> None:
+    """ImageError where this machine or this limpet cannot start the image."""
+    if image.arch and image.arch != host.arch:
+        raise ImageError(
+            f"{image.path} is for {image.arch}; this machine is {host.arch}.",
+            now="Build it for this machine, or start it on one that it is for.",
+        )
+    if image.facts and image.facts.format > FORMAT:
+        raise ImageError(
+            f"{image.path} was made by a newer limpet ({image.facts.limpet}).",
+            why=f"Its format is {image.facts.format}; this limpet knows {FORMAT}.",
+            now="Use a newer limpet. `apptainer exec` starts it as well.",
+        )
+
+
+def _options(host: HostSeen, request: Request, home: Home, gpu: Gpu | None) -> list[str]:
+    # --no-eval: without it the runtime evaluates `$` and backquotes in what limpet hands over.
+    # --no-mount cwd: the runtime would mount even /usr/lib over the image's own; see `plan_place`.
+    options = [host.runtime, *(() if request.verbose else ("--quiet",))]
+    options += ["exec", "--no-eval", "--no-mount", "cwd", *home.options]
+    if gpu:
+        options.append("--nv" if gpu == "nvidia" else "--rocm")
+    if request.writable_tmpfs:
+        options.append("--writable-tmpfs")
+    for overlay in request.overlays:
+        options += ["--overlay", overlay]
+    return options
+
+
+# Started through a file of the environment, so that a layer which the runtime left out is an
+# error, not the base's Python.
+_PROOF = (
+    's="$1"/.limpet/start; m="$2"; shift 2; [ -x "$s" ] && exec "$s" "$@"; '
+    'printf "%s\\n" "$m" >&2; exit 125'
+)
+
+# The session's start files are not read: they would bring the host's conda and modules back.
+_SHELL = (
+    "unset PROMPT_COMMAND ENV; export PS1; "
+    'if command -v bash >/dev/null; then PS1="$1 \\\\w \\$ "; exec bash --norc --noprofile -i; fi; '
+    'PS1="$1 \\$ "; exec sh -i'
+)
+
+
+def _inside(image: ImageSeen, request: Request) -> tuple[str, ...]:
+    command = request.command
+    if request.shell:
+        # bash evaluates a prompt, so nothing of a file's name may mean something to it.
+        prompt = f"[{re.sub(r'[^A-Za-z0-9._+-]', '_', image.title)}]"
+        command = ("/bin/sh", "-c", _SHELL, "limpet", prompt)
+    if image.facts is None:
+        return command
+    prefix = image.facts.prefix
+    return ("/bin/sh", "-c", _PROOF, "limpet", prefix, _dropped(image.facts), *command)
+
+
+def _dropped(facts: ImageFacts) -> str:
+    what = f"limpet: The image was started without its environment: {facts.prefix} is not there."
+    if facts.layout == "merged":
+        return f"{what}\nThe image is damaged, or something is mounted over it."
+    return (
+        f"{what}\n"
+        "The runtime left out the environment layer, as it does with --underlay, with "
+        "'enable overlay = no' in its configuration, and in SingularityCE's user namespace mode.\n"
+        "Build the image with --layout merged: that runs everywhere."
+    )
+
+
+def parse_env(
+    words: Sequence[str], environment: dict[str, str]
+) -> tuple[tuple[str, ...], dict[str, str], tuple[str, ...]]:
+    """`--env NAME[=VALUE]`: the names, the values as they are to be inside, and notes."""
+    values: dict[str, str] = {}
+    notes = []
+    for word in words:
+        name, given, value = word.partition("=")
+        if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
+            raise UsageError(f"--env {word}: {name!r} is no variable's name.")
+        if name == "HOME":
+            raise UsageError("--env HOME: the runtime sets it.", now="Use --home.")
+        if given:
+            values[name] = value
+        elif name in environment:
+            values[name] = environment[name]
+        else:
+            notes.append(f"--env {name}: it is not set here.")
+    return tuple(values), values, tuple(notes)
+
+
+def _runtime_environment(
+    passed: dict[str, str], added: dict[str, str], host: HostSeen
+) -> dict[str, str]:
+    """What limpet adds goes by prefix, which alone wins over what the image itself sets."""
+    ours = "APPTAINERENV_" if host.runtime_kind == "apptainer" else "SINGULARITYENV_"
+    both = ("APPTAINERENV_", "SINGULARITYENV_")
+    stale = {prefix + name for prefix in both for name in added}
+    kept = {name: value for name, value in passed.items() if name not in stale}
+    return kept | {ours + name: value for name, value in added.items()}
+
+
+def parse_bind(text: str, cwd: str) -> Mount:
+    """`SRC[:DST[:ro|rw]]`; a relative SRC counts from `cwd`."""
+    source, _, rest = text.partition(":")
+    target, _, mode = rest.partition(":")
+    if not source:
+        raise UsageError(f"--bind {text}: there is no source.", now="Write SRC[:DST[:ro]].")
+    source = str(PurePosixPath(cwd, source))
+    target = target or source
+    if not target.startswith("/"):
+        raise UsageError(f"--bind {text}: {target} must be an absolute path.")
+    if mode not in ("", "ro", "rw"):
+        raise UsageError(f"--bind {text}: {mode} is neither ro nor rw.")
+    return Mount(source=source, target=target, writable=mode != "ro")
+
+
+def render_mount(mount: Mount) -> tuple[str, str]:
+    """The runtime's flag for it: `--bind`, or `--mount` where a path has its separators in it."""
+    if not re.search(r'[:,"\\]', mount.source + mount.target):
+        words = [mount.source] if mount.source == mount.target else [mount.source, mount.target]
+        if not mount.writable:
+            words = [mount.source, mount.target, "ro"]
+        return "--bind", ":".join(words)
+    source, target = (path.replace('"', '""') for path in (mount.source, mount.target))
+    mode = "" if mount.writable else ",ro"
+    return "--mount", f'type=bind,"source={source}","target={target}"{mode}'
+
+
+def wished_binds(
+    image: ImageSeen, request: Request, cwd: str
+) -> tuple[tuple[Mount, ...], tuple[Mount, ...]]:
+    """What the site and the recipe offer, and what the user asks for."""
+    recipe = image.facts.run.bind if image.facts else ()
+    offered = tuple(parse_bind(text, cwd) for text in (*request.site_binds, *recipe))
+    return offered, tuple(parse_bind(text, cwd) for text in request.binds)
+
+
+def plan_binds(
+    image: ImageSeen, host: HostSeen, request: Request
+) -> tuple[tuple[Mount, ...], tuple[str, ...]]:
+    """The user's binds must exist; the site's and the recipe's are left out where they do not."""
+    offered, asked = wished_binds(image, request, host.cwd)
+    for mount in asked:
+        if mount.source in host.missing:
+            raise HostError(f"--bind {mount.source}: there is no such file or folder.")
+    targets = {mount.target for mount in asked}
+    chosen = {m.target: m for m in offered if m.source not in host.missing}
+    notes = tuple(f"{m.source} does not exist here." for m in offered if m.source in host.missing)
+    return (*(m for m in chosen.values() if m.target not in targets), *asked), notes
+
+
+def plan_gpu(policy: GpuPolicy, host: HostSeen) -> tuple[Gpu | None, tuple[str, ...]]:
+    """Which GPUs are handed in; `auto` takes what the machine has."""
+    if policy == "none":
+        return None, ()
+    if policy == "auto":
+        return (host.gpus[0] if host.gpus else None), ()
+    notes = () if policy in host.gpus else (f"--gpu {policy}: this machine shows no such device.",)
+    return policy, notes
+
+
+class Place(msgspec.Struct, frozen=True, kw_only=True):
+    """Where the program starts."""
+
+    pwd: str
+    mounts: tuple[Mount, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+# The image's own: the host's are never mounted over them.
+_OWN_TREES = ("/usr", "/etc", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/boot")
+_OWN_FOLDERS = ("/", "/opt", "/var", "/run", "/mnt", "/media", "/srv")
+_ALWAYS = ("/tmp", "/var/tmp", "/proc", "/sys", "/dev")
+
+
+def plan_place(
+    host: HostSeen, home: Home, binds: Sequence[Mount], request: Request, image: ImageSeen
+) -> Place:
+    """The working folder inside: the same as outside wherever that can be."""
+    if request.pwd:
+        return Place(pwd=request.pwd)
+    cwd = host.cwd
+    if home.visible and is_below(cwd, host.real_home):
+        # A home that is reached over a symbolic link is seen under its own name only.
+        return Place(pwd=host.home + cwd.removeprefix(host.real_home))
+    if any(is_below(cwd, folder) for folder in (*_ALWAYS, *_same_inside(binds))):
+        return Place(pwd=cwd)
+    own = (*_OWN_TREES, image.facts.prefix) if image.facts else _OWN_TREES
+    if cwd in _OWN_FOLDERS or any(is_below(cwd, tree) for tree in own):
+        why = "that place is the image's own"
+    elif is_below(host.real_home, cwd) or is_below(host.home, cwd):
+        why = "the home lies below it, and would be seen whole"
+    else:
+        return Place(pwd=cwd, mounts=(Mount(source=cwd, target=cwd),))
+    if cwd == host.real_home and home.start == host.home:
+        return Place(pwd=home.start)
+    note = (
+        f"The working folder {cwd} is not seen inside: {why}. The program starts in {home.start}."
+    )
+    return Place(pwd=home.start, notes=(note,))
+
+
+def _same_inside(mounts: Sequence[Mount]) -> tuple[str, ...]:
+    return tuple(mount.source for mount in mounts if mount.source == mount.target)
+
+
+def is_below(path: str, folder: str) -> bool:
+    """Whether `path` is `folder` or lies in it."""
+    return path == folder or path.startswith(folder.rstrip("/") + "/")
+
+
+_MEDDLING = ("CLEANENV", "CONTAIN", "CONTAINALL", "COMPAT", "NO_HOME", "HOME", "PWD", "UNDERLAY")
+
+
+def _session_notes(image: ImageSeen, host: HostSeen) -> tuple[str, ...]:
+    names = [f"{runtime}_{word}" for runtime in ("APPTAINER", "SINGULARITY") for word in _MEDDLING]
+    notes = [
+        f"{name} is set, and the runtime obeys it." for name in names if host.environment.get(name)
+    ]
+    if image.kind != "sandbox" and not host.fuse:
+        notes.append(
+            "/dev/fuse cannot be used: the runtime needs setuid rights to mount the image."
+        )
+    return tuple(notes)

@@ -1,0 +1,50 @@
+"""BuildRequest: what a `build` or `lock` command asks for, as one value."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from limpet.core.recipe import Layout
+
+
+class BuildRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """Flags as given; an empty one leaves the word to the recipe, then to the configuration.
+
+    `recipes` are the descriptions as typed. `output` is the image (`build`) or the lock (`lock`).
+    `upgrade` re-resolves all, `upgrade_packages` only these. `freeze` is an image whose contents
+    become the lock. `cache_dir`, `build_dir` and `config_file` are passed on as given.
+    """
+
+    recipes: tuple[str, ...] = ()
+    output: str = ""
+    lock: str = ""
+    freeze: str = ""
+    name: str = ""
+    base: str = ""
+    python: str = ""
+    pip: tuple[str, ...] = ()
+    apt: tuple[str, ...] = ()
+    extras: tuple[str, ...] = ()
+    groups: tuple[str, ...] = ()
+    build_args: dict[str, str] = msgspec.field(default_factory=dict)
+    labels: dict[str, str] = msgspec.field(default_factory=dict)
+    layout: Layout | None = None
+    compression: Literal["zstd", "gzip"] | None = None
+    isolated_from_base: bool = False
+    index_url: str = ""
+    extra_index_urls: tuple[str, ...] = ()
+    find_links: tuple[str, ...] = ()
+    exclude_newer: str = ""
+    frozen: bool = False
+    upgrade: bool = False
+    upgrade_packages: tuple[str, ...] = ()
+    offline: bool = False
+    force: bool = False
+    dry_run: bool = False
+    jobs: int = 0
+    system: str = ""
+    cache_dir: str = ""
+    build_dir: str = ""
+    config_file: str = ""

@@ -1,0 +1,46 @@
+"""A launch as a command line to copy, and as an explanation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from limpet.core.launch import Launch
+from limpet.report.text import quote, safe
+
+
+def render_command(launch: Launch, environment: Mapping[str, str]) -> str:
+    """The exact command, for bash, as seen from `environment`."""
+    words = [f"-u {quote(name)}" for name in sorted(environment) if name not in launch.env]
+    words += [
+        quote(f"{name}={value}")
+        for name, value in sorted(launch.env.items())
+        if environment.get(name) != value
+    ]
+    command = " ".join(quote(word) for word in launch.argv)
+    lines = [" ".join(["mkdir -p", *map(quote, launch.folders)])] if launch.folders else []
+    lines.append(" ".join(["env", *words, command]) if words else command)
+    return "\n".join(lines) + "\n"
+
+
+def render_explanation(launch: Launch) -> str:
+    """Which policies are in force, and what became of every variable."""
+    lines = [
+        f"runtime      {launch.argv[0]}",
+        f"home         {launch.home}",
+        f"gpu          {launch.gpu or 'none'}",
+        f"starts in    {launch.pwd}",
+    ]
+    lines += [
+        f"bind         {mount.source} → {mount.target}{'' if mount.writable else ' (read-only)'}"
+        for mount in launch.mounts
+    ]
+    lines += [f"note         {note}" for note in launch.notes]
+    lines.append(f"variables    {launch.variables}")
+    lines += [f"  set        {name}={value}" for name, value in sorted(launch.added.items())]
+    for passes, word in ((True, "passed"), (False, "dropped")):
+        lines += [
+            f"  {word:<10} {verdict.name}: {verdict.reason}"
+            for verdict in launch.verdicts
+            if verdict.passes is passes
+        ]
+    return "\n".join(safe(line) for line in lines) + "\n"
