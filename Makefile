@@ -36,7 +36,7 @@ bench: ## measure limpet against other ways to build such images
 
 docs: ## write the command line's reference and build the documentation into site/
 	venv=$$(scripts/make-venv dev docs); \
-	"$$venv/bin/python" scripts/render-cli-reference; \
+	"$$venv/bin/python" scripts/render_reference.py; \
 	"$$venv/bin/mkdocs" build --strict
 
 clean: ## remove what was built here

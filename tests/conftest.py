@@ -82,19 +82,19 @@ class SharedOnce(Protocol):
 
 
 @pytest.fixture(scope="session")
-def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One folder for all workers of this run."""
     base = tmp_path_factory.getbasetemp()
     return base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base
 
 
 @pytest.fixture(scope="session")
-def shared_once(shared_folder: Path) -> SharedOnce:
+def shared_once(run_folder: Path) -> SharedOnce:
     """`shared_once(name, make)`: the JSON value that the first worker's `make()` gave."""
 
     def get(name: str, make: Callable[[], Any]) -> Any:
-        kept = shared_folder / f"{name}.json"
-        with (shared_folder / f"{name}.lock").open("ab") as lock:
+        kept = run_folder / f"{name}.json"
+        with (run_folder / f"{name}.lock").open("ab") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             if not kept.exists():
                 partial = kept.with_suffix(".partial")
@@ -126,7 +126,6 @@ def limpet(cache_dir: Path, home: Path, tmp_path: Path) -> Limpet:
     It shares the tests' cache; `env` adds to (or overrides) the environment. The exit code is the
     test's to judge.
     """
-    program = "import sys; sys.argv[0] = 'limpet'; from limpet.cli import main; sys.exit(main())"
     source = Path(__file__).parent.parent / "src"
 
     def run(
@@ -143,7 +142,7 @@ def limpet(cache_dir: Path, home: Path, tmp_path: Path) -> Limpet:
             **(env or {}),
         }
         return subprocess.run(
-            [sys.executable, "-P", "-c", program, *map(str, words)],
+            [sys.executable, "-P", "-m", "limpet", *map(str, words)],
             env=variables,
             cwd=cwd or tmp_path,
             input=stdin,

@@ -22,11 +22,12 @@ MAY_IMPORT = {
     "actions": {"", "actions", "tools", "formats", "core"},
     "report": {"", "report", "core"},
     "cli": {"", "cli", "actions", "report", "core"},
+    "__main__": {"cli"},
     "base_scripts": set[str](),
 }
 SHARED_TOOLS = {"process", "files"}
 CORE_LIBRARIES = {"packaging", "msgspec"}
-FORMATS_LIBRARIES = CORE_LIBRARIES | {"backports"}
+FORMATS_LIBRARIES = CORE_LIBRARIES | {"backports", "compression"}  # zstd, by Python's version
 
 MAY_START_PROCESSES = {
     "tools/process.py": "the one seam",
