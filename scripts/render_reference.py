@@ -1,0 +1,94 @@
+"""Write the pages of the reference that limpet itself knows best; `make docs` runs this."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+
+from limpet.cli.main import group
+from limpet.core.homes import PERSONAL
+from limpet.core.variables import FOREIGN, WANTED, Group
+
+FOLDER = Path(__file__).parent.parent / "docs" / "reference"
+WRITTEN = "<!-- Written by `make docs` from limpet itself: change the code, not this page. -->"
+
+
+def render_option(option: click.Option, context: click.Context) -> str:
+    """One line of a list: the words to type and what they do."""
+    record = option.get_help_record(context)
+    if record is None:
+        return ""
+    words, text = record
+    one_line = re.sub(r"\s+", " ", text)
+    return f"- `{words}`: {one_line}\n" if text else f"- `{words}`\n"
+
+
+def render_command(command: click.Command, names: tuple[str, ...]) -> Iterator[str]:
+    """A command's paragraphs, then those of the commands below it."""
+    context = click.Context(command, info_name=" ".join(names))
+    name = " ".join(names)
+    yield f"## {name}\n"
+    yield f"`{name} {' '.join(command.collect_usage_pieces(context))}`\n"
+    text = re.sub(r"(?m)^[ \t]+", "", (command.help or "").replace("\b", "")).strip()
+    if text:
+        yield f"{text}\n"
+    options = [param for param in command.get_params(context) if isinstance(param, click.Option)]
+    yield "".join(render_option(option, context) for option in options)
+    if isinstance(command, click.Group):
+        for below_name in command.list_commands(context):
+            below = command.get_command(context, below_name)
+            if below is not None and not below.hidden:
+                yield from render_command(below, (*names, below_name))
+
+
+def render_command_line() -> str:
+    """The page on the command line."""
+    body = "\n".join(render_command(group, ("limpet",)))
+    return f"# Command line\n\n{WRITTEN}\n\n{body.rstrip()}\n"
+
+
+def render_group(group: Group) -> str:
+    """One row: what it is, its variables, why."""
+    patterns = ", ".join(f"`{pattern}`" for pattern in group.patterns)
+    return f"| {group.name} | {patterns} | {group.reason} |\n"
+
+
+def render_variables() -> str:
+    """The page on what passes into an image and what does not."""
+    head = "| | variables | why |\n| --- | --- | --- |\n"
+    moved = ", ".join(f"`{name}`" for personal in PERSONAL for name in personal.variables)
+    return f"""# Environment variables
+
+{WRITTEN}
+
+Which of the host's variables reach the program in an image. `limpet run --explain` tells for yours.
+limpet's own are on the page on [configuration](configuration.md#variables).
+
+## Pass with `--variables clean`
+
+The default. What no row names stays outside, unless the recipe (`pass_variables`) or `--env NAME`
+asks for it. `--env NAME=VALUE` sets one. `TMPDIR` passes where its folder is seen inside.
+
+{head}{"".join(map(render_group, WANTED))}
+## Never pass unasked
+
+`--variables host` passes everything but these; `--variables strict` passes nothing.
+
+{head}{"".join(map(render_group, FOREIGN))}
+## Set inside
+
+Every image: `PATH` begins with `/opt/env/bin`, `VIRTUAL_ENV=/opt/env`, `PYTHONNOUSERSITE=1`, and
+what `[env]` names. With `--home isolated`, where the home has no such folder to lay this image's
+own over:
+{moved}.
+"""
+
+
+PAGES = {"command-line.md": render_command_line, "variables.md": render_variables}
+
+if __name__ == "__main__":
+    for name, render in PAGES.items():
+        (FOLDER / name).write_text(render(), encoding="utf-8")

@@ -1,0 +1,155 @@
+"""What every test may ask for, and what no test may do.
+
+Tests marked `real` work with the real Apptainer, registry, uv and package index, as a plain user.
+All others start no process at all. Everything slow is made once and shared: downloads by all runs
+(`cache_dir`), registries and bases by all workers of one run (`shared_once`).
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol
+
+import pytest
+
+from limpet.tools import process
+
+# Settings that would change what limpet does. How this machine reaches the package index stays.
+FORGOTTEN = ("LIMPET_", "APPTAINER_", "APPTAINERENV_", "SINGULARITY_", "SINGULARITYENV_", "UV_")
+KEPT = ("LIMPET_TEST_", "UV_DEFAULT_INDEX", "UV_INDEX_URL", "UV_NATIVE_TLS", "UV_SYSTEM_CERTS")
+
+
+def pytest_configure() -> None:
+    for name in list(os.environ):
+        if name.startswith(FORGOTTEN) and not name.startswith(KEPT):
+            del os.environ[name]
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("real") and os.geteuid() == 0:
+        pytest.fail(
+            "Real tests run as a plain user, as limpet does: `make test` sees to it "
+            "(or: scripts/as-plain-user make quick; -m 'not real' leaves them out).",
+            pytrace=False,
+        )
+
+
+@pytest.fixture(autouse=True)
+def no_processes(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Outside tests marked `real`, limpet starts nothing."""
+    if request.node.get_closest_marker("real"):
+        return
+
+    def refuse(argv: object, *_: object, **__: object) -> None:
+        raise AssertionError(f"a test that is not marked `real` tried to start {argv}")
+
+    for name in ("run", "start", "replace_by"):
+        monkeypatch.setattr(process, name, refuse)
+
+
+# ---- folders -------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def cache_dir() -> Path:
+    """limpet's cache for the tests, kept between runs: downloads, bases, pieces."""
+    named = os.environ.get("LIMPET_TEST_CACHE", "")
+    home = Path(os.environ.get("XDG_CACHE_HOME", "") or Path.home() / ".cache")
+    folder = Path(named) if named else home / "limpet-tests"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A throw-away home folder: HOME and the XDG folders below it."""
+    folder = tmp_path / "home"
+    folder.mkdir()
+    monkeypatch.setenv("HOME", str(folder))
+    for name in ("CACHE_HOME", "CONFIG_HOME", "DATA_HOME", "STATE_HOME", "RUNTIME_DIR"):
+        monkeypatch.delenv(f"XDG_{name}", raising=False)
+    return folder
+
+
+class SharedOnce(Protocol):
+    def __call__(self, name: str, make: Callable[[], Any]) -> Any: ...
+
+
+@pytest.fixture(scope="session")
+def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One folder for all workers of this run."""
+    base = tmp_path_factory.getbasetemp()
+    return base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base
+
+
+@pytest.fixture(scope="session")
+def shared_once(run_folder: Path) -> SharedOnce:
+    """`shared_once(name, make)`: the JSON value that the first worker's `make()` gave."""
+
+    def get(name: str, make: Callable[[], Any]) -> Any:
+        kept = run_folder / f"{name}.json"
+        with (run_folder / f"{name}.lock").open("ab") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not kept.exists():
+                partial = kept.with_suffix(".partial")
+                partial.write_text(json.dumps(make()), encoding="utf-8")
+                partial.replace(kept)
+        return json.loads(kept.read_text(encoding="utf-8"))
+
+    return get
+
+
+# ---- limpet as its users start it ---------------------------------------------------------------
+
+
+class Limpet(Protocol):
+    def __call__(
+        self,
+        *words: str | Path,
+        env: dict[str, str] | None = None,
+        cwd: Path | None = None,
+        stdin: str = "",
+        timeout_s: float = 600,
+    ) -> subprocess.CompletedProcess[str]: ...
+
+
+@pytest.fixture
+def limpet(cache_dir: Path, home: Path, tmp_path: Path) -> Limpet:
+    """Runs the command line in a process of its own, as users do, with a throw-away home.
+
+    It shares the tests' cache; `env` adds to (or overrides) the environment. The exit code is the
+    test's to judge.
+    """
+    source = Path(__file__).parent.parent / "src"
+
+    def run(
+        *words: str | Path,
+        env: dict[str, str] | None = None,
+        cwd: Path | None = None,
+        stdin: str = "",
+        timeout_s: float = 600,
+    ) -> subprocess.CompletedProcess[str]:
+        variables = {
+            **os.environ,
+            "PYTHONPATH": str(source),
+            "LIMPET_CACHE_DIR": str(cache_dir),
+            **(env or {}),
+        }
+        return subprocess.run(
+            [sys.executable, "-P", "-m", "limpet", *map(str, words)],
+            env=variables,
+            cwd=cwd or tmp_path,
+            input=stdin,
+            capture_output=True,
+            text=True,
+            timeout=timeout_s,
+            check=False,
+        )
+
+    return run
