@@ -76,7 +76,8 @@ def test_directories_go_where_symlinks_lead() -> None:
             Entry("lib64", "symlink", target="../lib"),
             Entry("lost", "symlink", target="nowhere"),
             Entry("usr/file", "file"),
-            Entry("to-file", "symlink", target="usr/file"),
+            Entry("usr/other", "file"),
+            Entry("to-file", "symlink", target="usr/other"),
         ]
     )
     piece = image_of(
@@ -88,6 +89,9 @@ def test_directories_go_where_symlinks_lead() -> None:
     assert found["usr/lib/x"][2] == b"lib/x"
     assert found["usr/lib/deep/x"][0] == "file"
     assert found["lost/y"][0] == found["to-file/z"][0] == found["usr/file/w"][0] == "file"
+    # a symlink may lead to what the same source brings
+    later = image_of([Entry("lost/y", "file"), Entry("nowhere/here", "file")])
+    assert looks(composed([(base, ""), (later, "")]))["nowhere/y"][0] == "file"
     # and the same through the place of a graft
     found = looks(composed([(base, ""), (piece, "lib64/plugins")]))
     assert found["usr/lib/plugins/lost/y"][0] == "file"

@@ -6,14 +6,16 @@ import os
 from array import array
 from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from hashlib import sha256
 from itertools import chain
-from typing import BinaryIO, Self
+from typing import TYPE_CHECKING, BinaryIO, Self
 
 from limpet.formats.squashfs.codecs import Compress
 from limpet.formats.squashfs.layout import DATA_RAW, NO_FRAGMENT
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
 
 PENDING_BYTES = 16 << 20  # plain bytes that may wait for a thread or for their turn
 
@@ -41,6 +43,8 @@ class BlockWriter:
     def __init__(
         self, out: BinaryIO, origin: int, compress: Compress, block_size: int, threads: int | None
     ) -> None:
+        from concurrent.futures import ThreadPoolExecutor  # readers of images need not pay for it
+
         self._out = out
         self._position = out.tell() - origin
         self._compress = compress

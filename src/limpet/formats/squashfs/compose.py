@@ -107,26 +107,34 @@ def _merge(sources: Sequence[Source]) -> Node:
 
 
 def _merge_children(root: Node, target: Node, trail: Trail, children: dict[bytes, Node]) -> None:
-    """Puts `children` and all below them into the owned directory `target`."""
+    """Puts `children` and all below them into the owned directory `target`.
+
+    Directories that meet a symlink wait for the rest: what it leads to may be among it.
+    """
     work = [(target, trail, children)]
-    while work:
-        target, trail, children = work.pop()
-        for name, child in children.items():
-            have = target.children.get(name)
-            if (
-                child.type == DIR
-                and have is not None
-                and (have.type == DIR or _leads_to_directory(root, trail, name, have))
-            ):
+    waiting: list[tuple[Node, Trail, bytes, Node]] = []
+    while work or waiting:
+        if not work:
+            target, trail, name, child = waiting.pop()
+            if _leads_to_directory(root, trail, name):
                 inner, inner_trail = directory_at(root, trail, name)
                 work.append((inner, inner_trail, child.children))
             else:
                 target.children[name] = child
+            continue
+        target, trail, children = work.pop()
+        for name, child in children.items():
+            have = target.children.get(name)
+            if child.type != DIR or have is None or have.type not in (DIR, SYMLINK):
+                target.children[name] = child
+            elif have.type == SYMLINK:
+                waiting.append((target, trail, name, child))
+            else:
+                inner, inner_trail = directory_at(root, trail, name)
+                work.append((inner, inner_trail, child.children))
 
 
-def _leads_to_directory(root: Node, trail: Trail, name: bytes, node: Node) -> bool:
-    if node.type != SYMLINK:
-        return False
+def _leads_to_directory(root: Node, trail: Trail, name: bytes) -> bool:
     there = resolve(root, name, follow_last=True, below=trail)
     return there is not None and (not there or there[-1][1].type == DIR)
 
