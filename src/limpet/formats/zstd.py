@@ -3,8 +3,8 @@
 import sys
 
 if sys.version_info >= (3, 14):
-    from compression.zstd import ZstdCompressor, ZstdDecompressor, ZstdError
+    from compression.zstd import ZstdCompressor, ZstdDecompressor, ZstdError, ZstdFile
 else:
-    from backports.zstd import ZstdCompressor, ZstdDecompressor, ZstdError
+    from backports.zstd import ZstdCompressor, ZstdDecompressor, ZstdError, ZstdFile
 
-__all__ = ["ZstdCompressor", "ZstdDecompressor", "ZstdError"]
+__all__ = ["ZstdCompressor", "ZstdDecompressor", "ZstdError", "ZstdFile"]

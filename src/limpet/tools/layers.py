@@ -1,0 +1,338 @@
+"""Image layers as one tree: what each layer adds, hides and links, without unpacking any.
+
+First the headers of all layers are read and played, bottom layer first, on a tree in memory; then
+each layer is read once more and only the files that are left give their content. So nothing that a
+later layer hides or replaces reaches the image. The rules are those of the OCI image specification
+(layer.md, "Whiteouts") with symlinked parents followed, as containerd does.
+"""
+
+from __future__ import annotations
+
+import gzip
+import io
+import tarfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import IO, BinaryIO, cast
+
+from limpet.core.errors import BaseError, FetchError
+from limpet.formats.squashfs import Entry, Kind
+
+OpenLayer = Callable[[], BinaryIO]
+_KINDS: dict[bytes, Kind] = {
+    tarfile.DIRTYPE: "dir",
+    tarfile.SYMTYPE: "symlink",
+    tarfile.CHRTYPE: "char",
+    tarfile.BLKTYPE: "block",
+    tarfile.FIFOTYPE: "fifo",
+}
+_HARDLINK = "hardlink"
+_WHITEOUT, _OPAQUE = ".wh.", ".wh..wh..opq"
+_LINK_LIMIT = 40
+
+
+@dataclass(slots=True)
+class Member:
+    """A header of a layer: the `number`th of it."""
+
+    number: int
+    path: str
+    kind: str
+    mode: int
+    uid: int
+    gid: int
+    mtime: int
+    target: str = ""
+
+
+@dataclass(slots=True, eq=False)
+class _Node:
+    """A file in the tree; two names of one node are hard links."""
+
+    layer: int
+    member: Member | None
+    children: dict[str, _Node] | None = None
+
+
+@dataclass(slots=True)
+class LayerTree:
+    """The files that are left of all layers."""
+
+    root: _Node = field(default_factory=lambda: _Node(-1, None, {}))
+
+    def add_layer(self, number: int, members: Sequence[Member]) -> None:
+        """Play a layer on what lies below it: what it hides first, then what it brings."""
+        for member in members:
+            parent, name = _split(member.path)
+            if name.startswith(_WHITEOUT):
+                self._hide(parent, name)
+        for member in members:
+            parent, name = _split(member.path)
+            if not name.startswith(_WHITEOUT):
+                self._put(number, member, parent, name)
+
+    def _hide(self, parent: str, name: str) -> None:
+        folder = self._find(parent)
+        if folder is None or folder.children is None:
+            return
+        if name == _OPAQUE:
+            folder.children.clear()
+        elif not name.startswith(_WHITEOUT * 2):  # other .wh..wh. names are aufs's own
+            folder.children.pop(name.removeprefix(_WHITEOUT), None)
+
+    def _put(self, layer: int, member: Member, parent: str, name: str) -> None:
+        if not name:
+            self.root.member, self.root.layer = member, layer
+            return
+        siblings = self._folder(parent)
+        if member.kind == _HARDLINK:
+            siblings[name] = self._linked(member)
+            return
+        there = siblings.get(name)
+        if member.kind == "dir" and there is not None and there.children is not None:
+            there.member, there.layer = member, layer
+            return
+        siblings[name] = _Node(layer, member, {} if member.kind == "dir" else None)
+
+    def _linked(self, member: Member) -> _Node:
+        parent, name = _split(member.target)
+        folder = self._find(parent)
+        node = (folder.children or {}).get(name) if folder else None
+        if node is None or node.children is not None:
+            raise BaseError(
+                "A layer of the base is damaged.",
+                why=f"{member.path} is a hard link to {member.target}, which is not there.",
+            )
+        return node
+
+    def _find(self, path: str) -> _Node | None:
+        trail = self._walk(path, make=False)
+        return trail[-1] if trail else None
+
+    def _folder(self, path: str) -> dict[str, _Node]:
+        trail = self._walk(path, make=True)
+        assert trail is not None
+        return cast("dict[str, _Node]", trail[-1].children)
+
+    def _walk(self, path: str, *, make: bool) -> list[_Node] | None:
+        """The way to a folder from the root, through symlinks, never out of the tree."""
+        names = path.split("/")[::-1]
+        trail, links = [self.root], 0
+        while names:
+            name = names.pop()
+            if name in ("", "."):
+                continue
+            if name == "..":
+                trail = trail[:-1] or [self.root]
+                continue
+            children = cast("dict[str, _Node]", trail[-1].children)
+            node = children.get(name)
+            if node and node.member and node.member.kind == "symlink" and links < _LINK_LIMIT:
+                links += 1
+                if node.member.target.startswith("/"):
+                    trail = [self.root]
+                names.extend(node.member.target.split("/")[::-1])
+                continue
+            if node is None or node.children is None:
+                if not make:
+                    return None
+                node = children[name] = _Node(-1, None, {})
+            trail.append(node)
+        return trail
+
+    def walk(self) -> Iterator[tuple[str, _Node]]:
+        """All names, parents first, sorted."""
+        stack = [("", self.root)]
+        while stack:
+            path, node = stack.pop()
+            yield path, node
+            below = sorted((node.children or {}).items(), reverse=True)
+            stack += [(f"{path}/{name}" if path else name, child) for name, child in below]
+
+
+def _split(path: str) -> tuple[str, str]:
+    parent, _, name = path.rpartition("/")
+    return parent, name
+
+
+def read_members(layer: BinaryIO) -> list[Member]:
+    """All headers of a layer, with the content skipped."""
+    return [_describe(number, info) for number, info in enumerate(_open_tar(layer))]
+
+
+def _open_tar(layer: BinaryIO) -> Iterator[tarfile.TarInfo]:
+    with _archive(layer) as tar:
+        yield from _infos(tar)
+
+
+def _archive(layer: BinaryIO) -> tarfile.TarFile:
+    return tarfile.open(
+        fileobj=decompressed(layer),
+        mode="r|",
+        bufsize=1 << 18,
+        encoding="utf-8",
+        errors="surrogateescape",
+    )
+
+
+def _infos(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
+    import zlib
+
+    from limpet.formats.zstd import ZstdError
+
+    while True:
+        try:
+            info = tar.next()
+        except (tarfile.TarError, EOFError, OSError, zlib.error, ZstdError) as error:
+            raise FetchError("A layer of the base is damaged.", why=str(error)) from error
+        if info is None:
+            return
+        yield info
+        tar.members.clear()  # type: ignore[attr-defined] # tarfile keeps every header it has seen
+
+
+def decompressed(layer: BinaryIO) -> BinaryIO:
+    """The tar inside a layer: gzip, zstd or plain, by its first bytes, whatever the media type.
+
+    A pipe is a plain tar."""
+    from limpet.formats.zstd import ZstdFile
+
+    if not layer.seekable():
+        return layer
+    start = layer.read(4)
+    layer.seek(0)
+    if start.startswith(b"\x1f\x8b"):
+        return cast(BinaryIO, gzip.GzipFile(fileobj=layer))
+    if start == b"\x28\xb5\x2f\xfd":
+        return cast(BinaryIO, ZstdFile(layer))
+    return layer
+
+
+def _describe(number: int, info: tarfile.TarInfo) -> Member:
+    kind: str = "file" if info.isreg() else _KINDS.get(info.type, "")
+    if info.islnk():
+        kind = _HARDLINK
+    if not kind:
+        raise BaseError(
+            "A layer of the base holds what no file system has.",
+            why=f"{info.name!r} is of tar type {info.type!r}.",
+        )
+    return Member(
+        number=number,
+        path=_inside(info.name),
+        kind=kind,
+        mode=info.mode & 0o7777,
+        uid=max(info.uid, 0),
+        gid=max(info.gid, 0),
+        mtime=min(max(int(info.mtime), 0), 0xFFFFFFFF),
+        target=_inside(info.linkname) if kind == _HARDLINK else info.linkname,
+    )
+
+
+def _inside(name: str) -> str:
+    parts = [part for part in name.split("/") if part not in ("", ".")]
+    if ".." in parts:
+        raise BaseError("A layer of the base leads out of it.", why=f"It holds the name {name!r}.")
+    return "/".join(parts)
+
+
+def read_entries(
+    tree: LayerTree, layers: Sequence[OpenLayer], *, clamp: int | None = None
+) -> Iterator[Entry]:
+    """The entries of the finished tree: directories and links first, then the files.
+
+    Devices are left out: no container of a plain user's can open one, and no plain user can make
+    one where a derived base unpacks its own.
+
+    With `clamp` no file is younger than that, and byte code still fits the source it came from.
+    """
+    names: dict[_Node, list[str]] = {}
+    for path, node in tree.walk():
+        if node.member is not None and node.member.kind == "file":
+            names.setdefault(node, []).append(path)
+        elif node.member is None or node.member.kind not in ("char", "block"):
+            yield _entry(path, node.member, clamp)
+    wanted: list[dict[int, _Node]] = [{} for _ in layers]
+    for node in names:
+        wanted[node.layer][cast(Member, node.member).number] = node
+    for open_layer, files in zip(layers, wanted, strict=True):
+        if files:
+            yield from _read_files(open_layer, files, names, clamp)
+
+
+def _read_files(
+    open_layer: OpenLayer, files: dict[int, _Node], names: dict[_Node, list[str]], clamp: int | None
+) -> Iterator[Entry]:
+    with open_layer() as layer, _archive(layer) as tar:
+        for number, info in enumerate(_infos(tar)):
+            node = files.get(number)
+            if node is None:
+                continue
+            first, *others = names[node]
+            yield _entry(first, node.member, clamp, _content(tar, info, clamp))
+            for other in others:
+                yield Entry(other, "file", hardlink=first)
+
+
+def stream_entries(
+    stream: BinaryIO, *, clamp: int, drop: Callable[[str], bool], captured: dict[str, bytes]
+) -> Iterator[Entry]:
+    """The entries of one tar that hides nothing, as it comes.
+
+    `captured` names files whose content is wanted, and is given it.
+    """
+    with _archive(stream) as tar:
+        for number, info in enumerate(_infos(tar)):
+            member = _describe(number, info)
+            if drop(member.path) or member.kind in ("char", "block"):
+                continue
+            if member.kind == _HARDLINK:
+                yield Entry(member.path, "file", hardlink=member.target)
+            elif member.path in captured:
+                captured[member.path] = cast("IO[bytes]", tar.extractfile(info)).read()
+                yield _entry(member.path, member, clamp, partial(io.BytesIO, captured[member.path]))
+            else:
+                content = _content(tar, info, clamp) if member.kind == "file" else None
+                yield _entry(member.path, member, clamp, content)
+
+
+def _content(
+    tar: tarfile.TarFile, info: tarfile.TarInfo, clamp: int | None
+) -> Callable[[], BinaryIO]:
+    def open_content() -> BinaryIO:
+        file = cast("IO[bytes]", tar.extractfile(info))
+        if clamp is not None and info.name.endswith(".pyc"):
+            return io.BytesIO(_clamp_byte_code(file.read(), clamp))
+        return cast(BinaryIO, file)
+
+    return open_content
+
+
+def _clamp_byte_code(data: bytes, clamp: int) -> bytes:
+    """PEP 552: magic, flags, then for flags 0 the source's time: clamped as the source is."""
+    time = int.from_bytes(data[8:12], "little")
+    if len(data) < 16 or data[4:8] != bytes(4) or time <= clamp:
+        return data
+    return data[:8] + clamp.to_bytes(4, "little") + data[12:]
+
+
+def _entry(
+    path: str,
+    member: Member | None,
+    clamp: int | None,
+    content: Callable[[], BinaryIO] | None = None,
+) -> Entry:
+    if member is None:
+        return Entry(path, "dir", mode=0o755)
+    mtime = member.mtime if clamp is None else min(member.mtime, clamp)
+    return Entry(
+        path,
+        cast(Kind, member.kind),
+        mode=member.mode,
+        uid=member.uid,
+        gid=member.gid,
+        mtime=mtime,
+        target=member.target if member.kind == "symlink" else "",
+        content=content if content is not None else b"" if member.kind == "file" else None,
+    )

@@ -1,0 +1,271 @@
+"""A small client for container registries (the OCI distribution API), read-only."""
+
+from __future__ import annotations
+
+import hashlib
+import ipaddress
+import os
+import re
+import time
+from collections.abc import Collection
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from limpet.core.errors import BaseError, FetchError
+
+if TYPE_CHECKING:
+    import requests
+
+    from limpet.tools.logins import Login
+
+MANIFEST_TYPES = (
+    "application/vnd.oci.image.index.v1+json",
+    "application/vnd.oci.image.manifest.v1+json",
+    "application/vnd.docker.distribution.manifest.list.v2+json",
+    "application/vnd.docker.distribution.manifest.v2+json",
+)
+MANIFEST_LIMIT_BYTES = 8 << 20
+PATIENCE_S = 10.0  # longest wait that a registry may ask for before limpet gives up
+ATTEMPTS = 3
+
+
+class Registry:
+    """One repository of one registry."""
+
+    def __init__(
+        self, host: str, name: str, *, login: Login | None = None, insecure: Collection[str] = ()
+    ) -> None:
+        self.host = host
+        self.name = name
+        self._login = login
+        self._session = _make_session(host)
+        scheme = "http" if _is_plain(host, insecure) else "https"
+        # Docker Hub is named docker.io in references and lives elsewhere.
+        self._address = f"{scheme}://{'registry-1.docker.io' if host == 'docker.io' else host}"
+        self._authorization = ""
+
+    @property
+    def label(self) -> str:
+        """How messages call the repository."""
+        return f"{self.host}/{self.name}"
+
+    def read_manifest(self, version: str) -> tuple[bytes, str]:
+        """A manifest or index by tag or digest, and its own digest, checked."""
+        path = f"manifests/{version}"
+        response = self._get(path, {"Accept": ", ".join(MANIFEST_TYPES)})
+        with response:
+            data = _read_bounded(response, MANIFEST_LIMIT_BYTES, self.label)
+        digest = f"sha256:{hashlib.sha256(data).hexdigest()}"
+        promised = version if version.startswith("sha256:") else ""
+        if promised and promised != digest:
+            raise FetchError(
+                f"{self.label} gave a damaged manifest.", why=f"{promised} asked, {digest} got."
+            )
+        return data, digest
+
+    def download_blob(self, digest: str, out: BinaryIO) -> None:
+        """Stream a blob into an open file; FetchError where it is not what its digest says."""
+        import requests
+        from urllib3.exceptions import HTTPError
+
+        for attempt in range(1, ATTEMPTS + 1):
+            out.seek(0)
+            out.truncate()
+            hashed = hashlib.sha256()
+            try:
+                with self._get(f"blobs/{digest}", {}) as response:
+                    for chunk in response.raw.stream(1 << 18, decode_content=False):
+                        hashed.update(chunk)
+                        out.write(chunk)
+                break
+            except (requests.RequestException, HTTPError, ConnectionError) as error:
+                if attempt == ATTEMPTS:
+                    raise FetchError(
+                        f"A layer of {self.label} broke off while it was fetched.", why=str(error)
+                    ) from error
+        if f"sha256:{hashed.hexdigest()}" != digest:
+            raise FetchError(
+                f"A layer of {self.label} is damaged.",
+                why=f"{digest} asked, sha256:{hashed.hexdigest()} got.",
+                now="Try again; if it stays so, a proxy or the registry alters or cuts data.",
+            )
+
+    def _get(self, path: str, headers: dict[str, str]) -> requests.Response:
+        url = f"{self._address}/v2/{self.name}/{path}"
+        for attempt in range(1, ATTEMPTS + 1):
+            response = self._send(url, headers)
+            if response.status_code == 401 and not self._authorization:
+                self._authorization = self._authorize(response)
+                response = self._send(url, headers)
+            if response.status_code == 200:
+                return response
+            wait_s = _wait_s(response, attempt)
+            if attempt == ATTEMPTS or wait_s is None or wait_s > PATIENCE_S:
+                break
+            response.close()
+            time.sleep(wait_s)
+        raise self._refusal(response, path)
+
+    def _send(self, url: str, headers: dict[str, str]) -> requests.Response:
+        import requests
+
+        if self._authorization:
+            headers = headers | {"Authorization": self._authorization}
+        try:
+            # With an auth of our own, requests does not overwrite the header from ~/.netrc.
+            return self._session.get(
+                url, headers=headers, auth=_as_it_is, stream=True, timeout=(20, 120)
+            )
+        except requests.exceptions.SSLError as error:
+            raise FetchError(
+                f"The registry {self.host} cannot be trusted.",
+                why=str(error),
+                now="Name your site's CA bundle in SSL_CERT_FILE, or the registry as insecure "
+                "if it speaks plain http.",
+            ) from error
+        except requests.RequestException as error:
+            raise FetchError(
+                f"The registry {self.host} cannot be reached.",
+                why=_innermost(error),
+                now="Check the network and the proxy (https_proxy); debian:SUITE, a local SIF or "
+                "an oci: folder need no registry.",
+            ) from error
+
+    def _authorize(self, response: requests.Response) -> str:
+        """The Authorization header that a 401 asks for; empty where there is nothing to offer."""
+        challenge = response.headers.get("WWW-Authenticate", "")
+        response.close()
+        kind, _, rest = challenge.partition(" ")
+        if kind.lower() == "basic" and self._login:
+            return _basic(self._login)
+        if kind.lower() != "bearer":
+            return ""
+        asked = dict(re.findall(r'(\w+)="([^"]*)"', rest))
+        return f"Bearer {self._fetch_token(asked)}" if asked.get("realm") else ""
+
+    def _fetch_token(self, asked: dict[str, str]) -> str:
+        import requests
+
+        login = self._login
+        scope = asked.get("scope") or f"repository:{self.name}:pull"
+        query = {"service": asked.get("service", ""), "scope": scope}
+        try:
+            if login and login.identity_token:
+                form = {"grant_type": "refresh_token", "client_id": "limpet", **query}
+                form["refresh_token"] = login.identity_token
+                got = self._session.post(asked["realm"], data=form, auth=_as_it_is, timeout=60)
+            else:
+                headers = {"Authorization": _basic(login)} if login else {}
+                got = self._session.get(
+                    asked["realm"], params=query, headers=headers, auth=_as_it_is, timeout=60
+                )
+            if got.status_code in (400, 401, 403):
+                raise self._refusal(got, "token")
+            got.raise_for_status()
+            said: dict[str, Any] = got.json()
+        except (requests.RequestException, ValueError) as error:
+            raise FetchError(
+                f"The registry {self.host} gives no access token.", why=_innermost(error)
+            ) from error
+        return str(said.get("token") or said.get("access_token") or "")
+
+    def _refusal(self, response: requests.Response, path: str) -> FetchError | BaseError:
+        status, why = response.status_code, _registry_message(response)
+        wait = response.headers.get("Retry-After", "")
+        response.close()
+        if status in (401, 403):
+            known = (
+                "The login that was found was not accepted." if self._login else "No login known."
+            )
+            return FetchError(
+                f"The registry {self.host} refuses access to {self.name} (HTTP {status}).",
+                why=f"{known} {why}".strip(),
+                now=f"Log in: apptainer registry login -u NAME docker://{self.host}; "
+                "or check the name: some registries answer so for what does not exist.",
+            )
+        if status == 404:
+            version = path.rpartition("/")[2]
+            return BaseError(
+                f"{self.label} has no {version}.", why=why, now="Check the name and the tag."
+            )
+        if status == 429:
+            return FetchError(
+                f"The registry {self.host} allows no more requests for now (HTTP 429).",
+                why=why,
+                now=(f"Wait {wait} s, or log" if wait else "Wait, or log")
+                + " in: registries allow more to those they know.",
+            )
+        return FetchError(
+            f"The registry {self.host} failed (HTTP {status}).", why=why, now="Try again later."
+        )
+
+
+def _make_session(host: str) -> requests.Session:
+    import requests
+
+    session = requests.Session()
+    session.headers["User-Agent"] = "limpet"
+    if _is_loopback(host):
+        session.proxies = {"http": "", "https": "", "all": ""}
+    named = os.environ.get("SSL_CERT_FILE")
+    if named and not any(os.environ.get(n) for n in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")):
+        session.verify = named
+    return session
+
+
+def _is_plain(host: str, insecure: Collection[str]) -> bool:
+    names = (f"{kind}_NOHTTPS" for kind in ("APPTAINER", "SINGULARITY"))
+    asked = any(os.environ.get(name, "").lower() in ("1", "true", "yes", "y") for name in names)
+    return asked or host in insecure or _is_loopback(host)
+
+
+def _is_loopback(host: str) -> bool:
+    bare = host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]
+    try:
+        return ipaddress.ip_address(bare).is_loopback
+    except ValueError:
+        return bare == "localhost"
+
+
+def _as_it_is(request: requests.PreparedRequest) -> requests.PreparedRequest:
+    return request
+
+
+def _basic(login: Login) -> str:
+    import base64
+
+    return "Basic " + base64.b64encode(f"{login.user}:{login.password}".encode()).decode()
+
+
+def _wait_s(response: requests.Response, attempt: int) -> float | None:
+    """How long to wait before the next attempt; None where waiting does not help."""
+    if response.status_code != 429 and response.status_code < 500:
+        return None
+    named = response.headers.get("Retry-After", "")
+    return float(named) if named.isdigit() else 0.5 * attempt
+
+
+def _registry_message(response: requests.Response) -> str:
+    import requests
+
+    try:
+        errors = response.json()["errors"]
+        return "; ".join(f"{e.get('code', '')}: {e.get('message', '')}" for e in errors)[:500]
+    except (ValueError, KeyError, TypeError, AttributeError, requests.RequestException):
+        return ""
+
+
+def _read_bounded(response: requests.Response, limit: int, label: str) -> bytes:
+    parts, size = [], 0
+    for chunk in response.iter_content(1 << 16):
+        size += len(chunk)
+        if size > limit:
+            raise FetchError(f"{label} gave a manifest larger than {limit >> 20} MiB.")
+        parts.append(chunk)
+    return b"".join(parts)
+
+
+def _innermost(error: BaseException) -> str:
+    """The plain reason at the bottom of a stack of wrapped network errors."""
+    while error.__cause__ or error.__context__:
+        error = error.__cause__ or error.__context__  # type: ignore[assignment]
+    return str(error)
