@@ -14,7 +14,8 @@ class Artifact(msgspec.Struct, frozen=True, kw_only=True):
 
     Exactly one of `url` and `path` is set (`path`: absolute, or relative to the lock's folder).
     `sha256` is that of the file for wheel, sdist and archive; of the sorted tree for a directory;
-    empty for vcs, whose `commit` is its hash. `url` never holds credentials.
+    empty for vcs, whose `commit` is its hash. `url` never holds credentials. An archive (a direct
+    URL or path) is a wheel where `filename` ends in `.whl`, else a source to be built.
     """
 
     kind: ArtifactKind
@@ -28,7 +29,10 @@ class Artifact(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class LockedPackage(msgspec.Struct, frozen=True, kw_only=True):
-    """A package and the one artifact that is installed for it. `name` is normalised (PEP 503)."""
+    """A package and the one artifact that is installed for it. `name` is normalised (PEP 503).
+
+    `version` is empty for a local folder: its build says it.
+    """
 
     name: str
     version: str
@@ -63,3 +67,29 @@ class Lock(msgspec.Struct, frozen=True, kw_only=True):
     post_sha256: str = ""
     isolated_from_base: bool = False
     recipe_sha256: str = ""
+
+
+def find_differences(
+    lock: Lock,
+    *,
+    recipe_sha256: str,
+    base: LockedBase | None = None,
+    python: str = "",
+) -> tuple[str, ...]:
+    """Why a lock does not fit, in words; empty where it does.
+
+    `base` is what is wanted now: an empty reference or digest in it is not compared. `python` is
+    what the recipe asks for (`3.13`) or the interpreter has (`3.13.5`).
+    """
+    differences = []
+    if lock.recipe_sha256 != recipe_sha256:
+        differences.append("the recipe, or a file that it names, has changed since")
+    if base and base.arch != lock.base.arch:
+        differences.append(f"it is for {lock.base.arch}, and this is for {base.arch}")
+    if base and base.reference and base.reference != lock.base.reference:
+        differences.append(f"it is for the base {lock.base.reference}, not {base.reference}")
+    elif base and base.digest and base.digest != lock.base.digest:
+        differences.append(f"the base {base.reference} was {lock.base.digest}, now {base.digest}")
+    if python and f"{lock.python}.".find(f"{python}.") != 0:
+        differences.append(f"it is for Python {lock.python}, not {python}")
+    return tuple(differences)

@@ -30,8 +30,9 @@ class Image(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 class Packages(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`[packages]`: requirement lines, and description files to read beside them.
 
-    `files` are paths relative to the recipe; `extras` and `groups` select from pyproject.toml and
-    uv.lock. Index options mean what uv's flags of the same names mean.
+    `files` are paths relative to the recipe; `extras` and `groups` select from pyproject.toml,
+    uv.lock and pylock files; `constraints` are requirement lines that only limit versions. Index
+    options mean what uv's flags of the same names mean.
     """
 
     pip: tuple[str, ...] = ()

@@ -1,0 +1,97 @@
+"""The lock on the disk: where it lies, whether it still fits, and what is never written over."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from limpet.core.errors import ExistsError, LockError
+from limpet.core.facts import Interpreter
+from limpet.core.lock import Lock, LockedBase, find_differences
+from limpet.core.pylock import is_own_lock, parse_lock, render_lock
+from limpet.tools.files import written_beside
+from limpet.tools.recipes import LoadedRecipe
+
+
+def choose_lock_path(paths: Sequence[Path]) -> Path:
+    """Where the lock of these descriptions lies, by PEP 751's names: beside the first.
+
+    The usual names of a project's one description share `pylock.toml`; others, of which a folder
+    may have several, have their own: `gpu.in` → `pylock.gpu.toml`.
+    """
+    first = paths[0].absolute() if paths else Path.cwd() / "limpet.toml"
+    stem = re.sub(r"\.(toml|in|txt|py|lock)$", "", first.name)
+    if first.name.startswith("pylock."):
+        own = stem.removeprefix("pylock").strip(".")
+        name = f"{own}-limpet" if own else "limpet"
+    elif stem in ("limpet", "requirements", "pyproject", "uv"):
+        return first.parent / "pylock.toml"
+    else:
+        name = stem.removeprefix("limpet.")
+    return first.parent / f"pylock.{re.sub(r'[.]+', '-', name).strip('-') or 'limpet'}.toml"
+
+
+def read_lock(path: Path) -> Lock | None:
+    """The lock that lies there, or None; LockError where it is damaged or another tool's."""
+    try:
+        text = path.read_bytes().decode("utf-8")
+    except FileNotFoundError:
+        return None
+    except (OSError, UnicodeDecodeError) as error:
+        raise LockError(f"{path} cannot be read.", why=f"{error}.") from error
+    return parse_lock(text, str(path))
+
+
+def write_lock(lock: Lock, path: Path) -> None:
+    """Write a lock file; ExistsError rather than losing one that another tool wrote."""
+    text = render_lock(lock).encode()
+    if path.exists():
+        there = path.read_bytes()
+        if there == text:
+            return
+        if not is_own_lock(there.decode("utf-8", "replace")):
+            raise ExistsError(
+                f"{path} was not written by limpet, and is left alone.",
+                now="Name another place for the lock, or move that file.",
+            )
+    with written_beside(path) as file:
+        file.write(text)
+
+
+def check_lock(
+    lock: Lock,
+    loaded: LoadedRecipe,
+    *,
+    base: LockedBase | None = None,
+    interpreter: Interpreter | None = None,
+) -> None:
+    """LockError that says what of the recipe, base, Python or processor the lock does not fit."""
+    if differences := _differences(lock, loaded, base, interpreter):
+        raise LockError(
+            "The lock does not fit.",
+            why="\n".join(f"- {one}" for one in differences),
+            now="Run limpet lock, or build without --frozen.",
+        )
+
+
+def fits(
+    lock: Lock,
+    loaded: LoadedRecipe,
+    *,
+    base: LockedBase | None = None,
+    interpreter: Interpreter | None = None,
+) -> bool:
+    """Whether the lock can be used as it is, with nothing resolved again."""
+    return not _differences(lock, loaded, base, interpreter)
+
+
+def _differences(
+    lock: Lock, loaded: LoadedRecipe, base: LockedBase | None, interpreter: Interpreter | None
+) -> tuple[str, ...]:
+    return find_differences(
+        lock,
+        recipe_sha256=loaded.recipe_sha256,
+        base=base,
+        python=interpreter.version if interpreter else loaded.recipe.image.python,
+    )

@@ -1,0 +1,105 @@
+"""What uv says when it finds no solution, as an error that a user can act on."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+
+from limpet.core.errors import BuildError, FetchError, LimpetError, LockError, RecipeError
+from limpet.core.provided import find_mentioned
+from limpet.core.secrets import scrub_text
+from limpet.core.tags import Target
+
+_LONGEST = 12
+
+_DENIED = re.compile(r"\b401 Unauthorized|\b403 Forbidden|valid authentication credentials")
+_OFFLINE = re.compile(
+    r"network was disabled|[Nn]etwork connectivity is disabled|not found in the cache"
+)
+_NETWORK = re.compile(
+    r"error sending request|Request failed after|Failed to fetch|dns error|tcp connect|timed out"
+)
+_BAD_RECIPE = re.compile(
+    r"Couldn't parse|Distribution not found at|File not found|Failed to parse|Unsupported "
+    r"|Expected |Error while accessing|conflicting indexes|Multiple index"
+)
+_BUILD = re.compile(r"Failed to (?:download and )?build|[Bb]uild backend")
+
+
+def explain_failure(
+    text: str,
+    target: Target,
+    *,
+    provided: Mapping[str, str] | None = None,
+    secrets: Sequence[str] = (),
+) -> LimpetError:
+    """The error for what uv printed; `provided` is what the base has, `name` → version."""
+    why = shorten(scrub_text(text, secrets))
+    if _DENIED.search(text):
+        return FetchError(
+            "A package index refuses access.",
+            why=why,
+            now="Give credentials: in netrc, with `uv auth login`, or in the index's URL.",
+        )
+    if _OFFLINE.search(text):
+        return FetchError(
+            "Offline, and something needed is not in the cache.",
+            why=why,
+            now="Lock once with the network.",
+        )
+    if "No solution found" in text:
+        return _unsolved(text, why, target, provided or {})
+    if _NETWORK.search(text):
+        return FetchError(
+            "The package index, or a package, cannot be reached.",
+            why=why,
+            now="Check the network, the proxy and the index's URL.",
+        )
+    if _BAD_RECIPE.search(text):
+        return RecipeError("The resolver cannot read the recipe.", why=why)
+    if _BUILD.search(text):
+        return BuildError(
+            "A package must be built to learn what it needs, and that failed.",
+            why=why,
+            now="Ask for a version that has wheels, or repair the package.",
+        )
+    return LockError("The packages could not be resolved.", why=why)
+
+
+def _unsolved(text: str, why: str, target: Target, provided: Mapping[str, str]) -> LockError:
+    unknown = re.search(r"([\w.-]+) was not found in the package registry", text)
+    if unknown:
+        return LockError(
+            f"No package index has {unknown[1]}.",
+            why=why,
+            now="Check its name, or name the index that has it.",
+        )
+    if names := find_mentioned(text, provided):
+        return base_conflict({name: provided[name] for name in names}, why)
+    return LockError(
+        f"No set of packages fits the recipe for {target.described}.",
+        why=why,
+        now="Loosen one of these requirements.",
+    )
+
+
+def base_conflict(provided: Mapping[str, str], why: str) -> LockError:
+    """The recipe wants something else than what the base already has."""
+    has = ", ".join(f"{name} {version}" for name, version in provided.items())
+    return LockError(
+        f"The recipe does not fit what the base already has: {has}.",
+        why=why,
+        now="Loosen the requirement, choose another base, or use --isolated-from-base.",
+    )
+
+
+def shorten(text: str) -> str:
+    """At most twelve lines: the first ones, which say what conflicts."""
+    lines = [
+        re.sub(r"^(?:error|  cause): ", "", line).rstrip()
+        for line in text.strip().splitlines()
+        if line.strip() and not line.startswith("warning:")
+    ]
+    if len(lines) > _LONGEST:
+        lines = [*lines[: _LONGEST - 1], f"(and {len(lines) - _LONGEST + 1} more lines)"]
+    return "\n".join(lines)

@@ -1,0 +1,352 @@
+"""Descriptions on the disk: read whole, with everything that they name, into one LoadedRecipe."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+import tomllib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+from packaging.utils import canonicalize_name
+
+from limpet.core import identity
+from limpet.core.errors import RecipeError
+from limpet.core.recipe import Packages, Recipe
+from limpet.core.recipe_text import check_recipe, merge_recipes, parse_recipe, parse_toml
+from limpet.core.requirements import (
+    Line,
+    expand,
+    find_hashes,
+    local_path,
+    parse_requirements,
+)
+from limpet.core.secrets import find_secret_urls
+from limpet.tools.files import hash_file
+
+InputKind = Literal["requirements", "pyproject", "uv_lock", "pylock", "script"]
+
+# What tools leave in a source tree; limpet's own files there decide nothing about its contents.
+_PASSED_OVER = frozenset(
+    (
+        *(".git", ".hg", ".svn", "__pycache__", ".venv", "build", "dist", ".tox", ".nox"),
+        *(".mypy_cache", ".pytest_cache", ".ruff_cache", ".hypothesis"),
+        *("limpet.toml", "pylock.toml"),
+    )
+)
+
+
+class Source(msgspec.Struct, frozen=True, kw_only=True):
+    """A file or tree that was read: where, and the sha256 of its bytes (of its sorted tree)."""
+
+    path: Path
+    sha256: str
+
+
+class Input(msgspec.Struct, frozen=True, kw_only=True):
+    """A description that names packages, to be handed to the resolver.
+
+    `project` is the name of the project that is installed with its dependencies: a pyproject.toml
+    with a build system. `extras` and `groups` are what can be chosen from it.
+    """
+
+    kind: InputKind
+    path: Path
+    project: str = ""
+    requires_python: str = ""
+    has_dependencies: bool = True
+    extras: tuple[str, ...] = ()
+    groups: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadedRecipe:
+    """A recipe with all that it names read.
+
+    `folder` is where relative paths of the recipe start. `allowed_hashes` are those that the
+    requirements themselves demand. `secret_urls` carry credentials: for downloads, never to show.
+    """
+
+    recipe: Recipe
+    folder: Path
+    inputs: tuple[Input, ...]
+    sources: tuple[Source, ...]
+    recipe_sha256: str
+    allowed_hashes: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    secret_urls: tuple[str, ...] = field(default=(), repr=False)
+
+
+def read_recipe(
+    paths: Sequence[Path],
+    *,
+    flags: Recipe | None = None,
+    environ: Mapping[str, str] | None = None,
+) -> LoadedRecipe:
+    """Read descriptions of any kind, one or several, merged; `flags` win over what they say."""
+    flags = flags or Recipe()
+    folder = _folder(paths)
+    recipe = Recipe()
+    for path in paths:
+        place = path.absolute()
+        if _kind(place) == "limpet":
+            told = parse_recipe(_read_text(place), str(path), arguments=flags.image.args)
+            recipe = merge_recipes(recipe, _rebased(told, place.parent, folder))
+        else:
+            named = Recipe(packages=Packages(files=(os.path.relpath(place, folder),)))
+            recipe = merge_recipes(recipe, named)
+    recipe = merge_recipes(recipe, flags, override=True)
+    check_recipe(recipe, "The recipe")
+    reader = _Reader(folder, os.environ if environ is None else environ)
+    inputs = tuple(reader.read_input(folder / name) for name in recipe.packages.files)
+    _check_chosen(recipe.packages, inputs)
+    own = identity.recipe_identity(recipe)
+    reader.read_lines(
+        [Line(number=0, kind="requirement", text=text) for text in recipe.packages.pip],
+        "packages.pip",
+    )
+    urls = (recipe.packages.index_url, *recipe.packages.extra_index_urls)
+    for text in (*recipe.packages.pip, *recipe.packages.find_links, *urls):
+        reader.note_secrets(text)
+    return LoadedRecipe(
+        recipe=recipe,
+        folder=folder,
+        inputs=inputs,
+        sources=tuple(reader.sources.values()),
+        recipe_sha256=identity.sha256_of([own, reader.contents]),
+        allowed_hashes=reader.hashes,
+        secret_urls=tuple(dict.fromkeys(reader.secret_urls)),
+    )
+
+
+def _check_chosen(packages: Packages, inputs: Sequence[Input]) -> None:
+    """RecipeError for an extra or group that no description has."""
+    for what, chosen, known in (
+        ("extra", packages.extras, [name for one in inputs for name in one.extras]),
+        ("group", packages.groups, [name for one in inputs for name in one.groups]),
+    ):
+        names = {canonicalize_name(name) for name in known}
+        for name in chosen:
+            if canonicalize_name(name) not in names:
+                raise RecipeError(
+                    f"No description has the {what} {name!r}.",
+                    why=f"There are: {', '.join(sorted(known)) or 'none'}.",
+                )
+
+
+def _folder(paths: Sequence[Path]) -> Path:
+    """The folder of the first limpet.toml, else of the first description; else the current one."""
+    absolute = [path.absolute() for path in paths]
+    first = next((path for path in absolute if _kind(path) == "limpet"), None)
+    return (first or absolute[0]).parent if absolute else Path.cwd()
+
+
+def _rebased(recipe: Recipe, here: Path, folder: Path) -> Recipe:
+    """Paths relative to `here` made relative to the recipe's folder."""
+    if here == folder:
+        return recipe
+    packages = recipe.packages
+    return msgspec.structs.replace(
+        recipe,
+        packages=msgspec.structs.replace(
+            packages, files=tuple(os.path.relpath(here / name, folder) for name in packages.files)
+        ),
+        files={os.path.relpath(here / name, folder): place for name, place in recipe.files.items()},
+    )
+
+
+def _kind(path: Path) -> InputKind | Literal["limpet"]:
+    name = path.name
+    if name.endswith((".yml", ".yaml")) or name == "pixi.lock":
+        raise RecipeError(
+            f"{path} looks like a conda description; limpet reads none yet.",
+            now="Give requirements.txt, pyproject.toml, uv.lock, pylock.toml or limpet.toml.",
+        )
+    if name == "pyproject.toml":
+        return "pyproject"
+    if name == "uv.lock":
+        return "uv_lock"
+    if name == "pylock.toml" or (name.startswith("pylock.") and name.endswith(".toml")):
+        return "pylock"
+    if name.endswith(".toml"):
+        return "limpet"
+    return "script" if name.endswith(".py") else "requirements"
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_bytes().decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        raise RecipeError(
+            f"{path} is not UTF-8 text.", why=f"Line {line}: {error.reason}."
+        ) from error
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise RecipeError(f"{path} cannot be read.", why=f"{reason}.") from error
+
+
+class _Reader:
+    """Reads descriptions and what they name, and keeps what the recipe's hash is made of."""
+
+    def __init__(self, folder: Path, environ: Mapping[str, str]) -> None:
+        self.folder = folder
+        self.environ = environ
+        self.sources: dict[Path, Source] = {}
+        self.contents: list[Any] = []
+        self.hashes: dict[str, tuple[str, ...]] = {}
+        self.secret_urls: list[str] = []
+        self._open: list[Path] = []
+
+    def read_input(self, path: Path) -> Input:
+        path = Path(os.path.normpath(path))
+        kind = _kind(path)
+        if kind == "limpet":
+            raise RecipeError(
+                f"packages.files names {path}, which is a recipe of its own.",
+                now="Give both on the command line.",
+            )
+        if kind == "requirements":
+            self._read_requirements(path)
+            return Input(kind=kind, path=path)
+        text = self._read(path)
+        if kind == "script":
+            return self._read_script(path, text)
+        raw = parse_toml(text, str(path))
+        if kind == "pyproject":
+            return self._read_pyproject(path, raw)
+        self.contents.append([kind, identity.table_identity(raw)])
+        self._hash_paths(identity.lock_paths(raw), path)
+        if kind == "uv_lock":
+            beside = self._read_pyproject(path.with_name("pyproject.toml"))
+            return msgspec.structs.replace(beside, kind=kind, path=path)
+        return Input(
+            kind=kind,
+            path=path,
+            extras=tuple(raw.get("extras", ())),
+            groups=tuple(raw.get("dependency-groups", ())),
+        )
+
+    def note_secrets(self, text: str) -> None:
+        self.secret_urls += find_secret_urls(expand(text, self.environ))
+
+    def read_lines(self, lines: Iterable[Line], shown: str) -> None:
+        lines = tuple(lines)
+        for name, hashes in find_hashes(lines).items():
+            self.hashes[name] = tuple(sorted({*self.hashes.get(name, ()), *hashes}))
+        for line in lines:
+            self.contents.append(self._line(line, shown))
+
+    def _read(self, path: Path) -> str:
+        text = _read_text(path)
+        self.sources[path] = Source(path=path, sha256=hashlib.sha256(text.encode()).hexdigest())
+        self.note_secrets(text)
+        return text
+
+    def _read_script(self, path: Path, text: str) -> Input:
+        try:
+            table = identity.script_identity(text)
+        except tomllib.TOMLDecodeError as error:
+            raise RecipeError(
+                f"{path}: its script block is not valid TOML.", why=f"{error}."
+            ) from error
+        if table is None:
+            raise RecipeError(
+                f"{path} names no packages.", why="It has no `# /// script` block (PEP 723)."
+            )
+        self.contents.append(["script", identity.table_identity(table)])
+        return Input(kind="script", path=path, requires_python=table.get("requires-python", ""))
+
+    def _read_pyproject(self, path: Path, raw: dict[str, Any] | None = None) -> Input:
+        if raw is None:
+            raw = parse_toml(self._read(path), str(path))
+        if "project" not in raw and "dependency-groups" not in raw:
+            raise RecipeError(
+                f"{path} names no packages.", why="It has no [project] and no [dependency-groups]."
+            )
+        self.contents.append(["pyproject", identity.pyproject_identity(raw)])
+        self._hash_paths(identity.source_paths(raw), path)
+        project = raw.get("project", {})
+        name = project.get("name", "") if "build-system" in raw else ""
+        if name:
+            self._hash_paths(["."], path)
+        return Input(
+            kind="pyproject",
+            path=path,
+            project=name,
+            requires_python=project.get("requires-python", ""),
+            has_dependencies="project" in raw,
+            extras=tuple(project.get("optional-dependencies", ())),
+            groups=tuple(raw.get("dependency-groups", ())),
+        )
+
+    def _hash_paths(self, names: Iterable[str], near: Path) -> None:
+        for name in names:
+            self.contents.append(["local", self._hash(near.parent / name, str(near))])
+
+    def _read_requirements(self, path: Path) -> None:
+        if path in self._open:
+            raise RecipeError(f"{path} includes itself.")
+        self._open.append(path)
+        self.read_lines(parse_requirements(self._read(path)), str(path))
+        self._open.pop()
+
+    def _line(self, line: Line, shown: str) -> Any:
+        text = expand(line.text, self.environ)
+        if line.kind in ("nested", "constraints") and "://" not in text:
+            self.contents.append(line.kind)
+            self._read_requirements(Path(os.path.normpath(Path(shown).parent / text)))
+            return "end"
+        if line.kind == "find_links" and "://" not in text:
+            return [line.kind, os.path.relpath(self.folder / text, self.folder)]
+        local = local_path(text) if line.kind in ("requirement", "editable") else ""
+        if not local:
+            return identity.line_identity(line, "", "")
+        place = self.folder / local
+        if not place.exists() and ";" in text:
+            return identity.line_identity(line, local, "absent")  # its marker may rule it out
+        where = f"{shown}, line {line.number}," if line.number else shown
+        return identity.line_identity(line, local, self._hash(place, where))
+
+    def _hash(self, place: Path, where: str) -> str:
+        place = Path(os.path.normpath(place))
+        if place not in self.sources:
+            try:
+                found = hash_tree(place) if place.is_dir() else hash_file(place)
+            except OSError as error:
+                raise RecipeError(
+                    f"{where} names {place}, which cannot be read.", why=f"{error.strerror}."
+                ) from error
+            self.sources[place] = Source(path=place, sha256=found)
+        return self.sources[place].sha256
+
+
+def hash_tree(folder: Path) -> str:
+    """The sha256 of a source tree: names, contents, execute bits and links, in sorted order."""
+    digest = hashlib.sha256()
+    for name, path in sorted(_walk(folder, "")):
+        status = path.lstat()
+        if stat.S_ISLNK(status.st_mode):
+            what = f"l{path.readlink()}"
+        elif stat.S_ISREG(status.st_mode):
+            what = f"{'x' if status.st_mode & 0o100 else 'f'}{hash_file(path)}"
+        else:
+            continue
+        for part in (name, what):
+            digest.update(os.fsencode(part) + b"\0")
+    return digest.hexdigest()
+
+
+def _walk(folder: Path, prefix: str) -> Iterator[tuple[str, Path]]:
+    for entry in os.scandir(folder):
+        name = entry.name
+        generated = name.startswith("pylock.") and name.endswith(".toml")
+        if name in _PASSED_OVER or generated or name.endswith((".egg-info", ".pyc", ".sif")):
+            continue
+        if entry.is_dir(follow_symlinks=False):
+            yield from _walk(Path(entry.path), f"{prefix}{name}/")
+        else:
+            yield f"{prefix}{name}", Path(entry.path)
