@@ -37,7 +37,7 @@ bench: ## measure limpet against other ways to build such images
 docs: ## write the command line's reference and build the documentation into site/
 	venv=$$(scripts/make-venv dev docs); \
 	"$$venv/bin/python" scripts/render_reference.py; \
-	"$$venv/bin/mkdocs" build --strict
+	NO_MKDOCS_2_WARNING=1 "$$venv/bin/mkdocs" build --strict
 
 clean: ## remove what was built here
 	rm -rf build dist site .mypy_cache .ruff_cache .pytest_cache .hypothesis
@@ -60,4 +60,4 @@ run-demo:
 	@scripts/demo
 
 run-bench:
-	venv=$$(scripts/make-venv dev bench); "$$venv/bin/python" -m bench
+	venv=$$(scripts/make-venv dev); "$$venv/bin/python" bench/build.py

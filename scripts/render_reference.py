@@ -26,10 +26,11 @@ def render_option(option: click.Option, context: click.Context) -> str:
     return f"- `{words}`: {one_line}\n" if text else f"- `{words}`\n"
 
 
-def render_command(command: click.Command, names: tuple[str, ...]) -> Iterator[str]:
+def render_command(command: click.Command, above: click.Context | None = None) -> Iterator[str]:
     """A command's paragraphs, then those of the commands below it."""
-    context = click.Context(command, info_name=" ".join(names))
-    name = " ".join(names)
+    settings = command.context_settings
+    context = click.Context(command, above, info_name=command.name, **settings)
+    name = context.command_path
     yield f"## {name}\n"
     yield f"`{name} {' '.join(command.collect_usage_pieces(context))}`\n"
     text = re.sub(r"(?m)^[ \t]+", "", (command.help or "").replace("\b", "")).strip()
@@ -41,12 +42,13 @@ def render_command(command: click.Command, names: tuple[str, ...]) -> Iterator[s
         for below_name in command.list_commands(context):
             below = command.get_command(context, below_name)
             if below is not None and not below.hidden:
-                yield from render_command(below, (*names, below_name))
+                yield from render_command(below, context)
 
 
 def render_command_line() -> str:
     """The page on the command line."""
-    body = "\n".join(render_command(group, ("limpet",)))
+    group.name = "limpet"
+    body = "\n".join(render_command(group))
     return f"# Command line\n\n{WRITTEN}\n\n{body.rstrip()}\n"
 
 

@@ -10,19 +10,37 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import platform
+import socket
 import subprocess
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 import pytest
 
-from limpet.tools import process
+from limpet.core.facts import BaseFacts, Interpreter
+from limpet.core.lock import LockedBase
+from limpet.tools import apptainer, process
+from limpet.tools.apptainer import Runtime
 
 # Settings that would change what limpet does. How this machine reaches the package index stays.
 FORGOTTEN = ("LIMPET_", "APPTAINER_", "APPTAINERENV_", "SINGULARITY_", "SINGULARITYENV_", "UV_")
 KEPT = ("LIMPET_TEST_", "UV_DEFAULT_INDEX", "UV_INDEX_URL", "UV_NATIVE_TLS", "UV_SYSTEM_CERTS")
+
+# Fixtures that start programs.
+STARTERS = {
+    "runtime",
+    "registry",
+    "debian_base",
+    "python_slim",
+    "plain_os",
+    "vendor_base",
+    "limpet",
+}
 
 
 def pytest_configure() -> None:
@@ -31,8 +49,13 @@ def pytest_configure() -> None:
             del os.environ[name]
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    if item.get_closest_marker("real") and os.geteuid() == 0:
+    real = item.get_closest_marker("real")
+    asked = STARTERS & set(getattr(item, "fixturenames", ()))
+    if asked and not real:
+        pytest.fail(f"{', '.join(sorted(asked))} start programs: mark it `real`.", pytrace=False)
+    if real and os.geteuid() == 0:
         pytest.fail(
             "Real tests run as a plain user, as limpet does: `make test` sees to it "
             "(or: scripts/as-plain-user make quick; -m 'not real' leaves them out).",
@@ -103,6 +126,76 @@ def shared_once(run_folder: Path) -> SharedOnce:
         return json.loads(kept.read_text(encoding="utf-8"))
 
     return get
+
+
+# ---- bases and where they come from --------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def runtime() -> Runtime:
+    """The container runtime of this machine."""
+    return apptainer.probe_runtime()
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    return port
+
+
+@pytest.fixture(scope="session")
+def registry(run_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a real registry on loopback.
+
+    Each worker has its own; all serve the same folder, so an image is pushed once for a run.
+    """
+    address = f"127.0.0.1:{free_port()}"
+    config = tmp_path_factory.mktemp("registry") / "config.json"  # JSON is YAML
+    storage = {"filesystem": {"rootdirectory": str(run_folder / "registry")}}
+    config.write_text(json.dumps({"version": 0.1, "storage": storage, "http": {"addr": address}}))
+    with (config.with_name("log")).open("wb") as log:
+        running = subprocess.Popen(
+            ["docker-registry", "serve", config], stdin=subprocess.DEVNULL, stdout=log, stderr=log
+        )
+    try:
+        deadline = time.monotonic() + 20
+        while True:
+            try:
+                socket.create_connection(("127.0.0.1", int(address[10:])), timeout=1).close()
+                break
+            except OSError:
+                said = config.with_name("log").read_text()
+                assert running.poll() is None and time.monotonic() < deadline, said
+                time.sleep(0.05)
+        yield address
+    finally:
+        running.terminate()
+        running.wait(10)
+
+
+@dataclass(frozen=True)
+class Base:
+    """A base that is there: as written, as locked, as a file, and what is known of it."""
+
+    reference: str
+    locked: LockedBase
+    sif: Path
+    facts: BaseFacts
+    interpreter: Interpreter
+
+
+@pytest.fixture(scope="session")
+def debian_base(cache_dir: Path, runtime: Runtime) -> Base:
+    """`debian:trixie`, made by limpet itself and kept between runs."""
+    from limpet.actions import bases
+
+    reference = "debian:trixie"
+    locked = bases.resolve_base(reference, cache=cache_dir, arch=platform.machine())
+    sif = bases.fetch_base(locked, cache=cache_dir)
+    facts = bases.probe_base(locked, sif, cache=cache_dir, runtime=runtime)
+    interpreter = bases.choose_interpreter(facts, "")
+    return Base(reference=reference, locked=locked, sif=sif, facts=facts, interpreter=interpreter)
 
 
 # ---- limpet as its users start it ---------------------------------------------------------------

@@ -240,7 +240,7 @@ class _Workshop:
         yield laid.record(compiled)
 
 
-class _Stopped(LimpetError):
+class _StoppedError(LimpetError):
     """Another package has failed; never seen by anybody."""
 
 
@@ -260,7 +260,7 @@ class _Progress:
 
     def check(self) -> None:
         if self.stopped.is_set():
-            raise _Stopped("Stopped.")
+            raise _StoppedError("Stopped.")
 
     def count_bytes(self, count: int) -> None:
         self.check()

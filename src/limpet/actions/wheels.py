@@ -93,7 +93,8 @@ def check_offline(site: Site, packages: list[LockedPackage]) -> None:
         wheel = name_wheel(site, package)
         artifact = package.artifact
         known = wheel and has_file(wheel.path(site.cache), None)
-        if not known and not artifact.path and not _archive_path(site, package).exists():
+        here = _local_path(site, package) or _archive_path(site, package).exists()
+        if not known and not here:
             absent.append(artifact.filename or f"{package.name} ({artifact.url})")
     if absent:
         raise FetchError(
@@ -131,13 +132,20 @@ def _bring(
     from limpet.tools.download import copy_file
 
     artifact = package.artifact
-    checks = {"sha256": artifact.sha256, "size_bytes": artifact.size_bytes}
-    if artifact.path:
-        copy_file(site.lock_folder / artifact.path, target, **checks)  # type: ignore[arg-type]
-    elif artifact.url.startswith("file:"):
-        copy_file(Path(unquote(urlsplit(artifact.url).path)), target, **checks)  # type: ignore[arg-type]
+    sha256, size_bytes = artifact.sha256, artifact.size_bytes
+    if local := _local_path(site, package):
+        copy_file(local, target, sha256=sha256, size_bytes=size_bytes)
     else:
-        fetcher.fetch(artifact.url, target, on_bytes=on_bytes, **checks)  # type: ignore[arg-type]
+        fetcher.fetch(artifact.url, target, sha256=sha256, size_bytes=size_bytes, on_bytes=on_bytes)
+
+
+def _local_path(site: Site, package: LockedPackage) -> Path | None:
+    artifact = package.artifact
+    if artifact.path:
+        return site.lock_folder / artifact.path
+    if artifact.url.startswith("file:"):
+        return Path(unquote(urlsplit(artifact.url).path))
+    return None
 
 
 def _archive_path(site: Site, package: LockedPackage) -> Path:
@@ -175,7 +183,7 @@ def _place_source(
     if artifact.kind == "vcs":
         return wheel_builder.place_clone(folder, artifact)
     if artifact.kind == "directory":
-        tree = site.lock_folder / (artifact.path or unquote(urlsplit(artifact.url).path))
+        tree = _local_path(site, package) or site.lock_folder
         if site.hash_directory and site.hash_directory(tree) != artifact.sha256:
             raise LockError(
                 f"The folder {tree} has changed since it was locked.", now="Lock again."
@@ -218,7 +226,7 @@ def _run_build(site: Site, package: LockedPackage, folder: Path, source: str) ->
 
 @contextlib.contextmanager
 def work_folder(cache: Path) -> Iterator[Path]:
-    """A folder for passing things, in the cache since /tmp may be small; those of dead builds go."""
+    """A folder for passing things; not in /tmp, which may be small. Those of dead builds go."""
     parent = files.make_folder(cache / "work")
     for leftover in parent.glob("*.lock"):
         _sweep(leftover)

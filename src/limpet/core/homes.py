@@ -8,7 +8,7 @@ which is seen inside at `INSIDE`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import PurePosixPath
 
 import msgspec
@@ -76,13 +76,14 @@ class Home(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def plan_home(
-    policy: HomePolicy, *, home: str, account_home: str, state: str, present: Sequence[str]
+    policy: HomePolicy, *, home: str, account_home: str, state: str, present: Mapping[str, str]
 ) -> Home:
     """The home as the policy wants it.
 
     `home` is where the real one is seen ($HOME), `account_home` what the account says (the runtime
     goes by that), `state` this image's own folder, `present` the personal folders that the real
-    home has.
+    home has and where each is seen inside: for one that is a link, at what it points to, since the
+    runtime mounts nothing through a link that leaves the home.
     """
     if policy == "none":
         return Home(options=("--no-home", "--no-mount", "home"))
@@ -100,7 +101,7 @@ def plan_home(
         return Home(options=("--home", f"{own}:{home}"), folders=(own,), start=home)
     covered = [personal for personal in PERSONAL if personal.folder in present]
     moved = [personal for personal in PERSONAL if personal.folder not in present]
-    mounts = [Mount(source=f"{own}/{p.folder}", target=f"{home}/{p.folder}") for p in covered]
+    mounts = [Mount(source=f"{own}/{p.folder}", target=present[p.folder]) for p in covered]
     return Home(
         options=chosen,
         mounts=(Mount(source=own, target=INSIDE), *mounts),

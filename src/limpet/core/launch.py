@@ -39,7 +39,8 @@ class HostSeen(msgspec.Struct, frozen=True, kw_only=True):
     """What a launch has to know of this machine and this session.
 
     `home` is $HOME, `real_home` the same without symbolic links, `account_home` what the account
-    database says. `personal` are the personal folders that the home really has. `state` is the
+    database says. `personal` are the personal folders that the home really has, with
+    their true paths. `state` is the
     folder for images' personal things; `state_note` is set where it is only a passing one.
     `missing` are the sources of wished binds that do not exist.
     """
@@ -54,7 +55,7 @@ class HostSeen(msgspec.Struct, frozen=True, kw_only=True):
     account_home: str
     state: str
     cwd: str
-    personal: tuple[str, ...] = ()
+    personal: dict[str, str] = msgspec.field(default_factory=dict)
     state_note: str = ""
     gpus: tuple[Gpu, ...] = ()
     fuse: bool = True
@@ -112,11 +113,12 @@ def plan_launch(image: ImageSeen, host: HostSeen, request: Request) -> Launch:
         home=host.home,
         account_home=host.account_home,
         state=f"{host.state}/{image.identity}",
-        present=host.personal,
+        present={name: _seen_at(path, host) for name, path in host.personal.items()},
     )
     binds, bind_notes = plan_binds(image, host, request)
     place = plan_place(host, home, binds, request, image)
-    mounts = (*binds, *home.mounts, *place.mounts)
+    # The home's last: they cover what the others may bring in.
+    mounts = (*binds, *place.mounts, *home.mounts)
     visible = ("/tmp", "/var/tmp", *home.visible, *_same_inside(mounts))
     named, values, env_notes = parse_env(request.env, host.environment)
     passed, verdicts = select_variables(
@@ -329,6 +331,11 @@ _OWN_FOLDERS = ("/", "/opt", "/var", "/run", "/mnt", "/media", "/srv")
 _ALWAYS = ("/tmp", "/var/tmp", "/proc", "/sys", "/dev")
 
 
+def _seen_at(path: str, host: HostSeen) -> str:
+    below_home = is_below(path, host.real_home)
+    return host.home + path.removeprefix(host.real_home) if below_home else path
+
+
 def plan_place(
     host: HostSeen, home: Home, binds: Sequence[Mount], request: Request, image: ImageSeen
 ) -> Place:
@@ -338,7 +345,7 @@ def plan_place(
     cwd = host.cwd
     if home.visible and is_below(cwd, host.real_home):
         # A home that is reached over a symbolic link is seen under its own name only.
-        return Place(pwd=host.home + cwd.removeprefix(host.real_home))
+        return Place(pwd=_seen_at(cwd, host))
     if any(is_below(cwd, folder) for folder in (*_ALWAYS, *_same_inside(binds))):
         return Place(pwd=cwd)
     own = (*_OWN_TREES, image.facts.prefix) if image.facts else _OWN_TREES

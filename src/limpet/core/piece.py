@@ -33,7 +33,7 @@ class Layout(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Piece(msgspec.Struct, frozen=True, kw_only=True):
-    """A piece in the cache. `size_bytes` is the file's size, `content_bytes` that of what it holds."""
+    """A piece in the cache. `size_bytes` counts the file itself, `content_bytes` what it holds."""
 
     path: Path
     name: str

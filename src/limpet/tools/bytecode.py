@@ -194,5 +194,5 @@ def plan_jobs(sources: Sequence[Source]) -> Iterator[Sequence[Source]]:
 
 def byte_code_path(module: str, cache_tag: str) -> str:
     """Where a module's byte code lies: `a/b.py` → `a/__pycache__/b.cpython-313.pyc`."""
-    folder, _, name = module.rpartition("/")
-    return f"{folder}/__pycache__/{name.removesuffix('.py')}.{cache_tag}.pyc"
+    folder, slash, name = module.rpartition("/")
+    return f"{folder}{slash}__pycache__/{name.removesuffix('.py')}.{cache_tag}.pyc"

@@ -59,7 +59,7 @@ class Fetcher:
         """Put what `url` gives at `target`, if it has the right hash; else nothing is kept."""
         files.make_folder(target.parent)
         with files.written_beside(target) as out:
-            transfer = _Transfer(out, url, on_bytes)
+            transfer = _Transfer(out, url, self._credentials(url), on_bytes)
             self._try_often(transfer)
             transfer.check(sha256, size_bytes)
 
@@ -69,7 +69,7 @@ class Fetcher:
             try:
                 self._attempt(transfer)
                 return
-            except _Passing as passing:
+            except _PassingError as passing:
                 if attempt == ATTEMPTS:
                     raise passing.error from passing.__cause__
                 time.sleep(min(max(pause_s, passing.pause_s), LONGEST_PAUSE_S))
@@ -83,7 +83,7 @@ class Fetcher:
             with self._session().get(
                 transfer.url,
                 headers=transfer.headers(),
-                auth=self._credentials(transfer.url),
+                auth=transfer.login,
                 stream=True,
                 timeout=(CONNECT_TIMEOUT_S, READ_TIMEOUT_S),
                 verify=ca_bundle() or True,
@@ -95,11 +95,13 @@ class Fetcher:
         except requests.exceptions.SSLError as error:
             raise _untrusted(transfer.url, error) from error
         except (requests.ConnectionError, requests.Timeout) as error:
-            raise _Passing(_unreachable(transfer.url, error)) from error
+            raise _PassingError(_unreachable(transfer.url, error)) from error
         except urllib3.exceptions.HTTPError as error:
-            raise _Passing(_cut_short(transfer.url, transfer.received_bytes)) from error
+            raise _PassingError(_cut_short(transfer.url, transfer.received_bytes)) from error
         except requests.RequestException as error:
-            raise FetchError(f"{_shown(transfer.url)} cannot be fetched.", why=str(error)) from error
+            raise FetchError(
+                f"{_shown(transfer.url)} cannot be fetched.", why=str(error)
+            ) from error
 
     def _session(self) -> requests.Session:
         import requests
@@ -115,8 +117,15 @@ class Fetcher:
 class _Transfer:
     """What has arrived so far of one file."""
 
-    def __init__(self, out: BinaryIO, url: str, on_bytes: Callable[[int], None]) -> None:
+    def __init__(
+        self,
+        out: BinaryIO,
+        url: str,
+        login: tuple[str, str] | None,
+        on_bytes: Callable[[int], None],
+    ) -> None:
         self.url = url
+        self.login = login
         self.received_bytes = 0
         self._out = out
         self._digest = hashlib.sha256()
@@ -192,7 +201,7 @@ def check_hash(place: str, expected: str, got: str, size_bytes: int | None, got_
     )
 
 
-class _Passing(Exception):
+class _PassingError(Exception):
     """A failure that may be gone at the next attempt."""
 
     def __init__(self, error: LimpetError, pause_s: float = 0.0) -> None:
@@ -204,7 +213,8 @@ class _Passing(Exception):
 def _shown(url: str) -> str:
     """A URL without what may be secret: user, password, signed queries."""
     parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.hostname or ''}{f':{parts.port}' if parts.port else ''}{parts.path}"
+    port = f":{parts.port}" if parts.port else ""
+    return f"{parts.scheme}://{parts.hostname or ''}{port}{parts.path}"
 
 
 def _check_status(response: requests.Response, url: str) -> None:
@@ -215,7 +225,7 @@ def _check_status(response: requests.Response, url: str) -> None:
     error = FetchError(f"{_shown(url)} cannot be fetched.", why=why, now=_advice(status))
     if status in PASSING_STATUS:
         after = response.headers.get("Retry-After", "")
-        raise _Passing(error, float(after) if after.isdigit() else 0.0)
+        raise _PassingError(error, float(after) if after.isdigit() else 0.0)
     raise error
 
 
@@ -241,7 +251,7 @@ def _untrusted(url: str, error: Exception) -> FetchError:
     return FetchError(
         f"{_shown(url)} is not trusted.",
         why=str(error).rpartition("] ")[2] or str(error),
-        now="If your site has a certificate authority of its own, name its bundle in SSL_CERT_FILE.",
+        now="If your site has a certificate authority of its own, name its file in SSL_CERT_FILE.",
     )
 
 

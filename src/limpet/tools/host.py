@@ -44,7 +44,11 @@ def probe_host(
         state_note=note,
         cwd=working_folder(),
         # A dangling link would make the runtime create its target in the host's file system.
-        personal=tuple(p.folder for p in PERSONAL if Path(home, p.folder).is_dir()),
+        personal={
+            p.folder: os.path.realpath(Path(home, p.folder))
+            for p in PERSONAL
+            if Path(home, p.folder).is_dir()
+        },
         gpus=probe_gpus(),
         fuse=os.access("/dev/fuse", os.R_OK | os.W_OK),
         missing=tuple(m.source for m in binds if not Path(m.source).exists()),

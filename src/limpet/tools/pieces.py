@@ -1,4 +1,4 @@
-"""The cache of pieces: `pieces/<first two of the key>/<key>.sqfs`, each with a small note beside."""
+"""The cache of pieces: `pieces/<start of the key>/<key>.sqfs`, each with a note beside it."""
 
 from __future__ import annotations
 

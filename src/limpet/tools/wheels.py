@@ -198,9 +198,7 @@ def _check_member(info: zipfile.ZipInfo) -> None:
 class Member:
     """A file in a wheel, and the hash that RECORD has for it."""
 
-    def __init__(
-        self, wheel: str, descriptor: int, info: zipfile.ZipInfo, recorded: str
-    ) -> None:
+    def __init__(self, wheel: str, descriptor: int, info: zipfile.ZipInfo, recorded: str) -> None:
         self.wheel = wheel
         self.descriptor = descriptor
         self.info = info
