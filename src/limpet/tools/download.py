@@ -63,6 +63,13 @@ class Fetcher:
             self._try_often(transfer)
             transfer.check(sha256, size_bytes)
 
+    def hash_url(self, url: str, scratch: Path) -> str:
+        """The sha256 of what `url` gives, for a file that no index vouches for."""
+        with scratch.open("w+b") as out:
+            transfer = _Transfer(out, url, self._credentials(url), lambda count: None)
+            self._try_often(transfer)
+            return transfer.sha256
+
     def _try_often(self, transfer: _Transfer) -> None:
         pause_s = self._pause_s
         for attempt in range(1, ATTEMPTS + 1):
@@ -157,10 +164,12 @@ class _Transfer:
         self._digest = hashlib.sha256()
         self.received_bytes = 0
 
+    @property
+    def sha256(self) -> str:
+        return self._digest.hexdigest()
+
     def check(self, sha256: str, size_bytes: int | None) -> None:
-        check_hash(
-            _shown(self.url), sha256, self._digest.hexdigest(), size_bytes, self.received_bytes
-        )
+        check_hash(_shown(self.url), sha256, self.sha256, size_bytes, self.received_bytes)
 
 
 def copy_file(source: Path, target: Path, *, sha256: str, size_bytes: int | None = None) -> None:

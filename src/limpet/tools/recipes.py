@@ -122,6 +122,25 @@ def read_recipe(
     )
 
 
+def render_recipe(recipe: Recipe) -> str:
+    """The recipe as a limpet.toml: what it says beyond the defaults, without credentials."""
+    import tomlkit
+
+    from limpet.core.secrets import scrub_text
+
+    return scrub_text(tomlkit.dumps(_said(msgspec.to_builtins(recipe))))
+
+
+def _said(table: dict[str, Any]) -> dict[str, Any]:
+    """A table without what says nothing; a recipe's defaults are all empty or a policy's name."""
+    default = msgspec.to_builtins(Recipe())
+    return {
+        section: kept
+        for section, values in table.items()
+        if (kept := {k: v for k, v in values.items() if v != default[section].get(k)})
+    }
+
+
 def _check_chosen(packages: Packages, inputs: Sequence[Input]) -> None:
     """RecipeError for an extra or group that no description has."""
     for what, chosen, known in (

@@ -1,0 +1,175 @@
+"""From a base, pieces and a few files of our own to one SIF; no data is compressed twice."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+from typing import BinaryIO, Literal
+
+import msgspec
+
+from limpet.core.skeleton import Member
+from limpet.formats.sif import SifWriter, read_sif, root_partition
+from limpet.formats.squashfs import Entry, Source, Squashfs, compose, write_squashfs
+from limpet.tools import files
+
+COPY_BYTES = 8 * 1024 * 1024
+
+
+class SifObject(msgspec.Struct, frozen=True, kw_only=True):
+    """A named thing that travels in the SIF beside its partitions."""
+
+    name: str
+    data: bytes
+    kind: Literal["json", "raw", "sbom"] = "raw"
+
+
+class Parts(msgspec.Struct, frozen=True, kw_only=True):
+    """All that one image is made of; `removed` are paths that no part may bring."""
+
+    base_sif: Path
+    pieces: tuple[Path, ...]
+    own: tuple[Entry, ...]
+    removed: tuple[str, ...] = ()
+    objects: tuple[SifObject, ...] = ()
+    layout: Literal["merged", "layered"]
+    compression: str
+    arch: str
+    ident: bytes
+
+
+def assemble(output: Path, parts: Parts, *, scratch: Path, replace: bool) -> int:
+    """Write the image beside `output` and give it its name at the end; its size in bytes."""
+    with ExitStack() as stack:
+        own = stack.enter_context(tempfile.TemporaryFile(dir=scratch))
+        base_file = stack.enter_context(parts.base_sif.open("rb"))
+        base = open_root(base_file)
+        entries = parts.own
+        if parts.layout == "layered":
+            entries = tuple(_behind_links(base, entry) for entry in entries)
+        write_squashfs(own, entries, compressor=parts.compression)
+        layers = [
+            Source(squashfs=Squashfs(stack.enter_context(path.open("rb")))) for path in parts.pieces
+        ]
+        layers.append(Source(squashfs=Squashfs(own)))
+        image = stack.enter_context(files.written_beside(output, replace=replace))
+        writer = SifWriter(image, arch=parts.arch, ident=parts.ident)
+        if parts.layout == "merged":
+            with writer.partition(kind="root") as out:
+                compose(out, [Source(squashfs=base), *layers], remove=parts.removed)
+        else:
+            with writer.partition(kind="root") as out:
+                _copy_root(base_file, out)
+            with writer.partition(kind="overlay") as out:
+                compose(out, layers, remove=parts.removed)
+        for item in parts.objects:
+            writer.add_object(item.name, item.data, kind=item.kind)
+        writer.finish()
+        os.fchmod(image.fileno(), 0o777 & ~_umask())
+        return os.fstat(image.fileno()).st_size
+
+
+def open_root(file: BinaryIO) -> Squashfs:
+    """The root partition of an open SIF."""
+    return Squashfs(file, root_partition(read_sif(file)).offset)
+
+
+def rewrite_base(sif: Path, output: Path, *, compression: str) -> None:
+    """The same base in another compression, so that pieces can be merged into it."""
+    with sif.open("rb") as file, files.written_beside(output) as image:
+        arch = read_sif(file).arch
+        writer = SifWriter(image, arch=arch, ident=bytes(16))
+        with writer.partition(kind="root") as out:
+            write_squashfs(out, _entries(open_root(file)), compressor=compression)
+        writer.finish()
+
+
+def _entries(squashfs: Squashfs) -> Iterator[Entry]:
+    seen: dict[int, str] = {}  # two names of one inode are the same node
+    for path, node in squashfs.walk():
+        first = seen.setdefault(id(node), path) if node.kind == "file" else path
+        yield Entry(
+            path=path,
+            kind=node.kind,
+            mode=node.mode,
+            uid=node.uid,
+            gid=node.gid,
+            mtime=node.mtime,
+            target=node.target,
+            rdev=node.rdev,
+            content=partial(squashfs.open, node) if node.kind == "file" else None,
+            hardlink=first if first != path else "",
+        )
+
+
+def own_entries(members: Iterable[Member]) -> Iterator[Entry]:
+    """limpet's own members as squashfs entries: owned by root, of no date."""
+    for member in members:
+        mode = 0o755 if member.executable or member.kind != "file" else 0o644
+        yield Entry(
+            path=member.path.lstrip("/"),
+            kind=member.kind,
+            mode=0o777 if member.kind == "symlink" else mode,
+            target=member.target,
+            content=member.content if member.kind == "file" else None,
+        )
+
+
+def staged_entries(places: Mapping[Path, str]) -> Iterator[Entry]:
+    """Files and folders of the host at their place in the image, owned by root, of no date."""
+    for source, place in places.items():
+        for path in (source, *sorted(source.rglob("*"))) if source.is_dir() else (source,):
+            inside = place.lstrip("/") + str(path)[len(str(source)) :]
+            yield _host_entry(path, inside)
+
+
+def _host_entry(path: Path, inside: str) -> Entry:
+    if path.is_symlink():
+        return Entry(path=inside, kind="symlink", mode=0o777, target=str(path.readlink()))
+    if path.is_dir():
+        return Entry(path=inside, kind="dir", mode=0o755)
+    mode = 0o755 if path.stat().st_mode & 0o100 else 0o644
+    return Entry(path=inside, kind="file", mode=mode, content=lambda: path.open("rb"))
+
+
+def _behind_links(base: Squashfs, entry: Entry) -> Entry:
+    """The entry at its real place: a folder in an overlay would hide a link of the base's.
+
+    On a base with /lib -> usr/lib, an overlay that brings /lib/x would hide all of /usr/lib.
+    """
+    parts: list[str] = []
+    for part in entry.path.split("/")[:-1]:
+        node = base.find("/".join([*parts, part]))
+        if node is not None and node.kind == "symlink":
+            joined = os.path.normpath("/" + "/".join([*parts, node.target]))
+            target = node.target if node.target.startswith("/") else joined
+            parts = target.strip("/").split("/")
+        else:
+            parts.append(part)
+    parts.append(entry.path.rsplit("/", 1)[-1])
+    return Entry(
+        path="/".join(parts),
+        kind=entry.kind,
+        mode=entry.mode,
+        target=entry.target,
+        content=entry.content,
+    )
+
+
+def _copy_root(base_file: BinaryIO, out: BinaryIO) -> None:
+    part = root_partition(read_sif(base_file))
+    base_file.seek(part.offset)
+    left = part.size_bytes
+    while left and (chunk := base_file.read(min(COPY_BYTES, left))):
+        out.write(chunk)
+        left -= len(chunk)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

@@ -1,0 +1,281 @@
+"""`limpet build`: from a request to one file."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+import time
+from collections.abc import Iterable
+from functools import partial
+from pathlib import Path, PurePosixPath
+
+import msgspec
+
+from limpet import __version__
+from limpet.actions.assemble import (
+    Parts,
+    SifObject,
+    assemble,
+    own_entries,
+    rewrite_base,
+    staged_entries,
+)
+from limpet.actions.lock_files import write_lock
+from limpet.actions.pieces import make_pieces
+from limpet.actions.prepare import Prepared, credentials_of, prepare
+from limpet.actions.warm import warm_image
+from limpet.core import image as image_core
+from limpet.core.errors import ExistsError, RecipeError, SpaceError, UsageError
+from limpet.core.events import Event, Notify, ignore
+from limpet.core.image import ImageFacts
+from limpet.core.lock import Lock
+from limpet.core.piece import Piece
+from limpet.core.plan import BuildPlan, plan_build
+from limpet.core.pylock import render_lock
+from limpet.core.request import BuildRequest
+from limpet.core.sbom import render_sbom
+from limpet.core.skeleton import plan_skeleton
+from limpet.core.staging import plan_destinations, stale_byte_code
+from limpet.formats.sif import architecture_of
+from limpet.formats.squashfs import Entry
+from limpet.tools import files
+from limpet.tools.recipes import hash_tree, render_recipe
+
+
+class BuildReport(msgspec.Struct, frozen=True, kw_only=True):
+    """What a build did, or with `dry_run` would do."""
+
+    plan: BuildPlan
+    lock_file: Path | None = None
+    size_bytes: int = 0
+    elapsed_s: float = 0.0
+
+
+def build(request: BuildRequest, notify: Notify = ignore) -> BuildReport:
+    """Build the image of a request; with `dry_run` only say what would be done."""
+    started_s = time.monotonic()
+    output = Path(request.output).absolute()
+    check_output(output, force=request.force)
+    prepared = prepare(request, notify)
+    places = find_staged(prepared)
+    plan = plan_build(
+        prepared.lock,
+        prepared.facts,
+        output=output,
+        layout=prepared.recipe.image.layout,
+        compression=prepared.recipe.image.compression,
+        kept=frozenset(),
+    )
+    if request.dry_run:
+        return BuildReport(plan=plan, lock_file=prepared.lock_file)
+    files.sweep_partials(output.parent)
+    files.check_space(output.parent, size_bytes=plan.image_bytes)
+    files.check_space(prepared.cache, size_bytes=2 * plan.fetched_bytes)
+    keep_lock(prepared, notify)
+    pieces = tuple(piece.path for piece in make_pieces_of(prepared, request, notify))
+    with tempfile.TemporaryDirectory(dir=scratch_folder(request, prepared.cache)) as name:
+        scratch = Path(name)
+        parts = gather_parts(prepared, plan, request, pieces, places)
+        if prepared.recipe.warm.imports or prepared.recipe.warm.commands:
+            parts = warmed(prepared, parts, scratch, notify)
+        notify(Event(stage="image", kind="start", message=f"Writing {output}"))
+        size_bytes = assemble(output, parts, scratch=scratch, replace=request.force)
+    elapsed_s = time.monotonic() - started_s
+    notify(Event(stage="image", kind="end", message=f"Wrote {output}", elapsed_s=elapsed_s))
+    return BuildReport(
+        plan=plan, lock_file=prepared.lock_file, size_bytes=size_bytes, elapsed_s=elapsed_s
+    )
+
+
+class LockReport(msgspec.Struct, frozen=True, kw_only=True):
+    """What a lock command gave: the lock, and where it was written."""
+
+    lock: Lock
+    lock_file: Path
+    elapsed_s: float = 0.0
+
+
+def lock(request: BuildRequest, notify: Notify = ignore) -> LockReport:
+    """Lock the recipe of a request, and write it beside the recipe or to `output`."""
+    started_s = time.monotonic()
+    if request.output:
+        request = msgspec.structs.replace(request, lock=request.output)
+    if not (request.recipes or request.lock):
+        raise UsageError("There is no place for the lock.", now="Name one: -o pylock.toml.")
+    prepared = prepare(request, notify)
+    assert prepared.lock_file is not None
+    if not request.dry_run:
+        write_lock(prepared.lock, prepared.lock_file)
+    return LockReport(
+        lock=prepared.lock,
+        lock_file=prepared.lock_file,
+        elapsed_s=time.monotonic() - started_s,
+    )
+
+
+def check_output(output: Path, *, force: bool) -> None:
+    """Refuse an output that cannot be written, before anything else is done."""
+    if output.is_dir():
+        raise ExistsError(f"{output} is a folder.", now="Name a file: -o image.sif.")
+    if output.exists() and not force:
+        raise ExistsError(f"{output} is there already.", now="Use --force to replace it.")
+    if not output.parent.is_dir():
+        raise SpaceError(f"The folder {output.parent} does not exist.", now="Make it first.")
+    if not os.access(output.parent, os.W_OK | os.X_OK):
+        raise SpaceError(f"The folder {output.parent} cannot be written.", now="Choose another.")
+
+
+def find_staged(prepared: Prepared) -> dict[Path, str]:
+    """`[files]`: what is there on the host, and its place in the image."""
+    found = {}
+    for source, place in plan_destinations(prepared.recipe.files).items():
+        path = prepared.loaded.folder / Path(source).expanduser()
+        if not path.exists():
+            raise RecipeError(
+                f"[files]: {source} does not exist.",
+                why=f"Looked for {path}.",
+                now="Paths start at the recipe's folder.",
+            )
+        found[path] = str(place)
+    return found
+
+
+def keep_lock(prepared: Prepared, notify: Notify) -> None:
+    """Write the lock beside its recipe; where that cannot be, the image has it all the same."""
+    if prepared.lock_file is None:
+        return
+    try:
+        write_lock(prepared.lock, prepared.lock_file)
+    except (SpaceError, ExistsError) as error:
+        message = f"{error.what} The lock is in the image: limpet inspect --lock."
+        notify(Event(stage="lock", kind="note", message=message))
+
+
+def scratch_folder(request: BuildRequest, cache: Path) -> Path:
+    """Where passing files go: not /tmp, which is often small, or memory, on cluster nodes."""
+    named = request.build_dir or os.environ.get("LIMPET_BUILD_DIR", "")
+    return files.make_folder(Path(named).expanduser().absolute() if named else cache / "tmp")
+
+
+def make_pieces_of(prepared: Prepared, request: BuildRequest, notify: Notify) -> tuple[Piece, ...]:
+    """The pieces of the lock's packages; see `make_pieces`."""
+    assert prepared.facts.libc is not None
+    return make_pieces(
+        prepared.lock,
+        lock_folder=prepared.lock_folder,
+        base_sif=prepared.sif,
+        interpreter=prepared.interpreter,
+        arch=prepared.facts.arch,
+        libc=prepared.facts.libc,
+        cache=prepared.cache,
+        runtime=prepared.runtime,
+        compressor=prepared.recipe.image.compression,
+        offline=request.offline,
+        jobs=request.jobs or None,
+        credentials=partial(credentials_of, prepared.loaded),
+        notify=notify,
+        hash_directory=hash_tree,
+    )
+
+
+def gather_parts(
+    prepared: Prepared,
+    plan: BuildPlan,
+    request: BuildRequest,
+    pieces: tuple[Path, ...],
+    places: dict[Path, str],
+) -> Parts:
+    """All that the image is made of, with what limpet itself writes into it."""
+    compression = prepared.recipe.image.compression
+    objects = describe(prepared, plan, name=request.name or plan.output.stem)
+    labels = make_labels(prepared)
+    skeleton = plan_skeleton(
+        prepared.interpreter,
+        base_variables=prepared.facts.variables,
+        env=prepared.recipe.env,
+        labels=labels,
+        on_top=not prepared.lock.isolated_from_base,
+    )
+    minor = prepared.interpreter.minor
+    digest = hashlib.sha256()
+    for item in objects:
+        digest.update(item.data)
+    return Parts(
+        base_sif=rewritten(prepared, plan, compression),
+        pieces=pieces,
+        own=(*own_entries(skeleton), *staged_entries(places)),
+        removed=tuple(stale_of(places.values(), minor)),
+        objects=objects,
+        layout=plan.layout,
+        compression=compression,
+        arch=architecture_of(prepared.facts.arch),
+        ident=digest.digest()[:16],
+    )
+
+
+def stale_of(places: Iterable[str], minor: str) -> Iterable[str]:
+    """Byte code that staged sources make stale, as paths relative to the image's root."""
+    for place in places:
+        if place.endswith(".py"):
+            yield stale_byte_code(PurePosixPath(place), minor).lstrip("/")
+
+
+def rewritten(prepared: Prepared, plan: BuildPlan, compression: str) -> Path:
+    """The base's SIF in the image's compression: itself, or a copy kept in the cache."""
+    if not plan.rewrites_base:
+        return prepared.sif
+    name = prepared.facts.digest.replace(":", "-")
+    target = prepared.cache / "bases" / f"{name}.{compression}.sif"
+    if not target.exists():
+        files.make_folder(target.parent)
+        rewrite_base(prepared.sif, target, compression=compression)
+    return target
+
+
+def make_labels(prepared: Prepared) -> dict[str, str]:
+    """OCI's own names for what they name; the recipe's labels win."""
+    own = {
+        "org.opencontainers.image.base.name": prepared.lock.base.reference,
+        "org.opencontainers.image.base.digest": prepared.lock.base.digest,
+        "org.limpet.version": __version__,
+        "org.limpet.python": prepared.lock.python,
+    }
+    return own | prepared.recipe.image.labels
+
+
+def describe(prepared: Prepared, plan: BuildPlan, *, name: str) -> tuple[SifObject, ...]:
+    """The objects that travel beside the partitions: facts, lock, bill of materials, recipe."""
+    lock_text = render_lock(prepared.lock)
+    facts = ImageFacts(
+        limpet=__version__,
+        name=name,
+        layout=plan.layout,
+        arch=prepared.facts.arch,
+        python=prepared.lock.python,
+        base=prepared.lock.base,
+        run=prepared.recipe.run,
+        env=prepared.recipe.env,
+        lock_sha256=hashlib.sha256(lock_text.encode()).hexdigest(),
+        labels=make_labels(prepared),
+    )
+    sbom = render_sbom(prepared.lock, name=name, limpet_version=__version__)
+    recipe = render_recipe(prepared.recipe)
+    return (
+        SifObject(name=image_core.FACTS_OBJECT, data=msgspec.json.encode(facts), kind="json"),
+        SifObject(name=image_core.LOCK_OBJECT, data=lock_text.encode()),
+        SifObject(name=image_core.SBOM_OBJECT, data=sbom.encode(), kind="sbom"),
+        SifObject(name=image_core.RECIPE_OBJECT, data=recipe.encode()),
+    )
+
+
+def warmed(prepared: Prepared, parts: Parts, scratch: Path, notify: Notify) -> Parts:
+    """The parts with what the recipe's `[warm]` wrote in an image made of them."""
+    notify(Event(stage="warm", kind="start", message="Warming up"))
+    trial = scratch / "trial.sif"
+    assemble(trial, parts, scratch=scratch, replace=True)
+    written = warm_image(trial, prepared.recipe.warm, runtime=prepared.runtime, scratch=scratch)
+    trial.unlink()
+    notify(Event(stage="warm", kind="end", done=len(written.entries), unit="files"))
+    own: tuple[Entry, ...] = (*parts.own, *written.entries)
+    return msgspec.structs.replace(parts, own=own, removed=(*parts.removed, *written.removed))

@@ -1,0 +1,256 @@
+"""From a request to a lock on a base that is at hand: what `lock` and `build` have in common."""
+
+from __future__ import annotations
+
+import os
+from functools import partial
+from pathlib import Path
+
+import msgspec
+
+from limpet.actions.bases import derive_base, fetch_base, probe_base, resolve_base
+from limpet.actions.lock import make_lock
+from limpet.actions.lock_files import check_lock, choose_lock_path, fits, read_lock
+from limpet.core import recipe as recipes
+from limpet.core.config import Config
+from limpet.core.errors import LockError
+from limpet.core.events import Event, Notify
+from limpet.core.facts import BaseFacts, Interpreter
+from limpet.core.interpreters import choose_interpreter
+from limpet.core.lock import Lock, LockedBase
+from limpet.core.recipe import Recipe
+from limpet.core.reference import parse_reference
+from limpet.core.request import BuildRequest
+from limpet.tools import files
+from limpet.tools.apptainer import Runtime, probe_runtime
+from limpet.tools.config import read_config
+from limpet.tools.credentials import find_credentials
+from limpet.tools.download import Fetcher
+from limpet.tools.recipes import LoadedRecipe, read_recipe
+
+DEFAULT_PYTHON = "3.13"
+
+
+class Prepared(msgspec.Struct, frozen=True, kw_only=True):
+    """All that is known once a lock is there.
+
+    `sif` is the base that is built on: the locked one, or the one derived from it by `apt` and
+    `post`. `lock_file` is where the lock belongs; None for a request without a recipe file.
+    """
+
+    loaded: LoadedRecipe
+    lock: Lock
+    lock_file: Path | None
+    sif: Path
+    facts: BaseFacts
+    interpreter: Interpreter
+    runtime: Runtime
+    cache: Path
+
+    @property
+    def recipe(self) -> Recipe:
+        """What the user asked for, flags included."""
+        return self.loaded.recipe
+
+    @property
+    def lock_folder(self) -> Path:
+        """Where relative paths of the lock start."""
+        return self.lock_file.parent if self.lock_file else self.loaded.folder
+
+
+class Workplace(msgspec.Struct, frozen=True, kw_only=True):
+    """Where and how this request works: settings, cache, runtime, listener."""
+
+    request: BuildRequest
+    config: Config
+    cache: Path
+    runtime: Runtime
+    notify: Notify
+
+
+def prepare(request: BuildRequest, notify: Notify) -> Prepared:
+    """Read the recipe, settle the base, and lock; an existing lock that fits is used as it is."""
+    config = read_config(request.config_file)
+    paths = [Path(word) for word in request.recipes]
+    loaded = read_recipe(paths, flags=read_flags(request, config, paths))
+    lock_file = Path(request.lock).absolute() if request.lock else None
+    if lock_file is None and paths:
+        lock_file = choose_lock_path(paths)
+    known = read_lock(lock_file) if lock_file else None
+    if request.frozen:
+        known = _frozen(known, loaded, lock_file)
+    work = Workplace(
+        request=request,
+        config=config,
+        cache=files.make_folder(files.cache_folder(request.cache_dir or config.cache_dir)),
+        runtime=probe_runtime(),
+        notify=notify,
+    )
+    base = settle_base(work, loaded, known)
+    return _lock_on(work, base, loaded, known, lock_file)
+
+
+def read_flags(request: BuildRequest, config: Config, paths: list[Path]) -> Recipe:
+    """The flags of a request as a recipe of their own; a preset's base stands for a missing one."""
+    base = request.base or config.system(request.system).base
+    folder = paths[0].absolute().parent if paths else Path.cwd()
+    image = recipes.Image(
+        base=_from_folder(base, folder),
+        python=request.python,
+        apt=request.apt,
+        args=request.build_args,
+        layout=request.layout or "auto",
+        compression=request.compression or "zstd",
+        isolated_from_base=request.isolated_from_base,
+        labels=request.labels,
+    )
+    packages = recipes.Packages(
+        pip=request.pip,
+        extras=request.extras,
+        groups=request.groups,
+        index_url=request.index_url,
+        extra_index_urls=request.extra_index_urls,
+        find_links=tuple(_absolute_link(link) for link in request.find_links),
+        exclude_newer=request.exclude_newer,
+    )
+    return Recipe(image=image, packages=packages)
+
+
+def _from_folder(base: str, folder: Path) -> str:
+    """A base that was typed is meant from here; a recipe's bases start at the recipe's folder."""
+    if not base or parse_reference(base).scheme not in ("path", "oci", "oci-archive"):
+        return base
+    path = parse_reference(base).path
+    typed = Path(path).expanduser()
+    if typed.is_absolute():
+        return base.replace(path, str(typed), 1)
+    relative = os.path.relpath(typed.absolute(), folder)
+    return base.replace(path, relative if "/" in relative else f"./{relative}", 1)
+
+
+def _absolute_link(link: str) -> str:
+    return link if "://" in link else str(Path(link).absolute())
+
+
+def _frozen(known: Lock | None, loaded: LoadedRecipe, lock_file: Path | None) -> Lock:
+    if known is None:
+        raise LockError(
+            "There is no lock to be held to.",
+            why=f"--frozen was given, and {lock_file or 'a lock file'} is not there.",
+            now="Make one with `limpet lock`.",
+        )
+    check_lock(known, loaded)
+    return known
+
+
+def settle_base(work: Workplace, loaded: LoadedRecipe, known: Lock | None) -> LockedBase:
+    """The base by digest: the lock's as long as the recipe names the same one, else looked up."""
+    wanted = loaded.recipe.image.base
+    if not wanted:
+        template = work.config.base
+        wanted = template.replace("{python}", loaded.recipe.image.python or DEFAULT_PYTHON)
+    arch = os.uname().machine
+    if known and known.base.reference == wanted and not work.request.upgrade:
+        if known.base.arch != arch:
+            raise LockError(
+                f"The lock is for {known.base.arch}; this machine is {arch}.",
+                now="Build on a machine of that kind, or lock anew here with --upgrade.",
+            )
+        if work.request.frozen or parse_reference(wanted).scheme not in ("path",):
+            return known.base
+    if work.request.frozen and known:
+        raise LockError(
+            "The lock does not fit.",
+            why=f"It is for the base {known.base.reference}, not {wanted}.",
+            now="Run limpet lock, or build without --frozen.",
+        )
+    return resolve_base(
+        wanted,
+        cache=work.cache,
+        arch=arch,
+        folder=loaded.folder,
+        notify=work.notify,
+        offline=work.request.offline,
+        refresh=work.request.upgrade,
+        insecure=work.config.insecure_registries,
+    )
+
+
+def _lock_on(
+    work: Workplace,
+    base: LockedBase,
+    loaded: LoadedRecipe,
+    known: Lock | None,
+    lock_file: Path | None,
+) -> Prepared:
+    """The lock for a settled base, and the base itself, fetched, derived and asked."""
+    request, image = work.request, loaded.recipe.image
+    sif = fetch_base(
+        base,
+        cache=work.cache,
+        folder=loaded.folder,
+        notify=work.notify,
+        offline=request.offline,
+        insecure=work.config.insecure_registries,
+    )
+    facts = probe_base(base, sif, cache=work.cache, runtime=work.runtime)
+    pinned: tuple[str, ...] = ()
+    if image.apt or image.post:
+        sif, facts, pinned = derive_base(
+            base,
+            facts,
+            sif,
+            apt=image.apt,
+            post=image.post,
+            cache=work.cache,
+            runtime=work.runtime,
+            notify=work.notify,
+        )
+    interpreter = choose_interpreter(facts, image.python)
+    changed = request.upgrade or bool(request.upgrade_packages)
+    if known and request.frozen:
+        check_lock(known, loaded, base=base, interpreter=interpreter)
+        lock = known
+    elif known and not changed and fits(known, loaded, base=base, interpreter=interpreter):
+        work.notify(Event(stage="lock", kind="note", message="The lock fits and is used as it is"))
+        lock = known
+    else:
+        lock = make_lock(
+            loaded,
+            base,
+            facts,
+            interpreter,
+            cache=work.cache,
+            previous=known,
+            upgrade=request.upgrade,
+            upgrade_packages=request.upgrade_packages,
+            exclude_newer=request.exclude_newer,
+            offline=request.offline,
+            hash_of=partial(_hash_of, work.cache, loaded),
+            lock_folder=lock_file.parent if lock_file else loaded.folder,
+            apt=pinned,
+            notify=work.notify,
+        )
+    return Prepared(
+        loaded=loaded,
+        lock=lock,
+        lock_file=lock_file,
+        sif=sif,
+        facts=facts,
+        interpreter=interpreter,
+        runtime=work.runtime,
+        cache=work.cache,
+    )
+
+
+def credentials_of(loaded: LoadedRecipe, url: str) -> tuple[str, str] | None:
+    """User and password for a URL, from the recipe's own index URLs and the usual places."""
+    return find_credentials(url, urls=loaded.secret_urls)
+
+
+def _hash_of(cache: Path, loaded: LoadedRecipe, url: str) -> str:
+    """The sha256 of a file that no index vouches for: by fetching it."""
+    import tempfile
+
+    with tempfile.TemporaryDirectory(dir=files.make_folder(cache / "tmp")) as folder:
+        return Fetcher(partial(credentials_of, loaded)).hash_url(url, Path(folder) / "file")

@@ -1,0 +1,80 @@
+"""`[warm]`: run something once in the finished environment and keep the files that it wrote."""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+
+from limpet.actions.assemble import staged_entries
+from limpet.core.errors import BuildError
+from limpet.core.image import PREFIX
+from limpet.core.recipe import Warm
+from limpet.formats.squashfs import Entry
+from limpet.tools import apptainer
+
+LAST_LINES = 12
+
+
+class Written(msgspec.Struct, frozen=True, kw_only=True):
+    """What a warm run left behind: new or changed files, and paths that it removed."""
+
+    entries: tuple[Entry, ...]
+    removed: tuple[str, ...]
+
+
+def warm_image(image: Path, warm: Warm, *, runtime: apptainer.Runtime, scratch: Path) -> Written:
+    """Run the imports and commands over a throw-away writable layer; give back what they wrote.
+
+    Needs fuse-overlayfs (or a kernel that lets users mount overlays), as `--overlay` does. What
+    goes to /tmp or the home is not kept: those are the job's own at run time.
+    """
+    layer = scratch / "warm"
+    layer.mkdir(parents=True, exist_ok=True)
+    for words in _commands(warm):
+        done = apptainer.run_inside(
+            runtime,
+            image,
+            words,
+            options=("--overlay", str(layer)),
+            variables={"LC_ALL": "C.UTF-8"},
+        )
+        if done.code:
+            raise BuildError(
+                f"[warm] {' '.join(words[-1:])} failed with exit code {done.code}.",
+                why="\n".join(done.stderr.strip().splitlines()[-LAST_LINES:]),
+                now="Take it out of [warm], or mend what it runs.",
+            )
+    upper = layer / "upper"
+    return Written(entries=tuple(_kept(upper)), removed=tuple(_whiteouts(upper)))
+
+
+def _commands(warm: Warm) -> Iterator[list[str]]:
+    for name in warm.imports:
+        yield [f"{PREFIX}/bin/python", "-c", f"import {name}"]
+    for command in warm.commands:
+        yield ["/bin/sh", "-c", command]
+
+
+def _kept(upper: Path) -> Iterator[Entry]:
+    for path in sorted(upper.rglob("*")):
+        inside = str(path.relative_to(upper))
+        # fuse-overlayfs marks folders that replace others with `.wh.` names.
+        if path.name.startswith(".wh.") or _is_whiteout(path):
+            continue
+        if path.is_dir() and not path.is_symlink():
+            yield Entry(path=inside, kind="dir", mode=stat.S_IMODE(path.stat().st_mode))
+        else:
+            yield from staged_entries({path: inside})
+
+
+def _whiteouts(upper: Path) -> Iterator[str]:
+    return (str(path.relative_to(upper)) for path in upper.rglob("*") if _is_whiteout(path))
+
+
+def _is_whiteout(path: Path) -> bool:
+    """overlayfs's mark for a removed file: a character device 0/0."""
+    status = path.lstat()
+    return stat.S_ISCHR(status.st_mode) and status.st_rdev == 0
