@@ -29,9 +29,8 @@ from limpet.core import image as image_core
 from limpet.core.errors import ExistsError, RecipeError, SpaceError, UsageError
 from limpet.core.events import Event, Notify, ignore
 from limpet.core.image import ImageFacts
-from limpet.core.lock import Lock
 from limpet.core.piece import Piece
-from limpet.core.plan import BuildPlan, plan_build
+from limpet.core.plan import BuildPlan, BuildReport, LockReport, plan_build
 from limpet.core.pylock import render_lock
 from limpet.core.request import BuildRequest
 from limpet.core.sbom import render_sbom
@@ -41,15 +40,6 @@ from limpet.formats.sif import architecture_of
 from limpet.formats.squashfs import Entry
 from limpet.tools import files
 from limpet.tools.recipes import hash_tree, render_recipe
-
-
-class BuildReport(msgspec.Struct, frozen=True, kw_only=True):
-    """What a build did, or with `dry_run` would do."""
-
-    plan: BuildPlan
-    lock_file: Path | None = None
-    size_bytes: int = 0
-    elapsed_s: float = 0.0
 
 
 def build(request: BuildRequest, notify: Notify = ignore) -> BuildReport:
@@ -88,14 +78,6 @@ def build(request: BuildRequest, notify: Notify = ignore) -> BuildReport:
     )
 
 
-class LockReport(msgspec.Struct, frozen=True, kw_only=True):
-    """What a lock command gave: the lock, and where it was written."""
-
-    lock: Lock
-    lock_file: Path
-    elapsed_s: float = 0.0
-
-
 def lock(request: BuildRequest, notify: Notify = ignore) -> LockReport:
     """Lock the recipe of a request, and write it beside the recipe or to `output`."""
     started_s = time.monotonic()
@@ -109,7 +91,7 @@ def lock(request: BuildRequest, notify: Notify = ignore) -> LockReport:
         write_lock(prepared.lock, prepared.lock_file)
     return LockReport(
         lock=prepared.lock,
-        lock_file=prepared.lock_file,
+        lock_file=None if request.dry_run else prepared.lock_file,
         elapsed_s=time.monotonic() - started_s,
     )
 

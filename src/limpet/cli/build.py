@@ -89,7 +89,7 @@ def lock(session: Session, /, **flags: Any) -> None:
 
 
 def _do(session: Session, verb: str, flags: dict[str, Any]) -> None:
-    from limpet.actions import build as actions  # type: ignore[attr-defined,unused-ignore]
+    from limpet.actions import build as actions
     from limpet.report.progress import shown
 
     as_json = flags.pop("as_json")
@@ -98,9 +98,9 @@ def _do(session: Session, verb: str, flags: dict[str, Any]) -> None:
     with shown(form, stream) as notify:
         report = getattr(actions, verb)(request, notify)
     if as_json:
-        import msgspec
+        from limpet.report.result import render_json
 
-        sys.stdout.write(msgspec.json.encode({"kind": "result", "result": report}).decode() + "\n")
+        sys.stdout.write(render_json(report))
     elif session.verbosity >= 0:
         from limpet.report.result import render_result
 

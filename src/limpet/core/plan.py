@@ -53,6 +53,23 @@ class BuildPlan(msgspec.Struct, frozen=True, kw_only=True):
         return sum(step.size_bytes for step in self.packages if step.way != "kept")
 
 
+class BuildReport(msgspec.Struct, frozen=True, kw_only=True):
+    """What a build did; without a size, what it would do."""
+
+    plan: BuildPlan
+    lock_file: Path | None = None
+    size_bytes: int = 0
+    elapsed_s: float = 0.0
+
+
+class LockReport(msgspec.Struct, frozen=True, kw_only=True):
+    """What a lock command gave: the lock, and where it was written (nowhere in a dry run)."""
+
+    lock: Lock
+    lock_file: Path | None = None
+    elapsed_s: float = 0.0
+
+
 def plan_build(
     lock: Lock,
     facts: BaseFacts,
