@@ -21,6 +21,7 @@ from limpet.actions.assemble import (
     rewrite_base,
     staged_entries,
 )
+from limpet.actions.image_lock import lock_image
 from limpet.actions.lock_files import write_lock
 from limpet.actions.pieces import make_pieces
 from limpet.actions.prepare import Prepared, credentials_of, prepare
@@ -80,6 +81,8 @@ def build(request: BuildRequest, notify: Notify = ignore) -> BuildReport:
 
 def lock(request: BuildRequest, notify: Notify = ignore) -> LockReport:
     """Lock the recipe of a request, and write it beside the recipe or to `output`."""
+    if request.freeze:
+        return lock_image(request, notify)
     started_s = time.monotonic()
     if request.output:
         request = msgspec.structs.replace(request, lock=request.output)

@@ -18,6 +18,7 @@ from limpet.core.events import Event, Notify
 from limpet.core.facts import BaseFacts, Interpreter
 from limpet.core.interpreters import choose_interpreter
 from limpet.core.lock import Lock, LockedBase
+from limpet.core.pylock import is_own_lock, parse_lock
 from limpet.core.recipe import Recipe
 from limpet.core.reference import parse_reference
 from limpet.core.request import BuildRequest
@@ -79,15 +80,28 @@ def prepare(request: BuildRequest, notify: Notify) -> Prepared:
     known = read_lock(lock_file) if lock_file else None
     if request.frozen:
         known = _frozen(known, loaded, lock_file)
-    work = Workplace(
+    work = open_workplace(request, config, notify)
+    base = settle_base(work, loaded, known or _own_lock(paths))
+    return _lock_on(work, base, loaded, known, lock_file)
+
+
+def open_workplace(request: BuildRequest, config: Config, notify: Notify) -> Workplace:
+    """The cache folder, made if need be, and the runtime; HostError where there is none."""
+    return Workplace(
         request=request,
         config=config,
         cache=files.make_folder(files.cache_folder(request.cache_dir or config.cache_dir)),
         runtime=probe_runtime(),
         notify=notify,
     )
-    base = settle_base(work, loaded, known)
-    return _lock_on(work, base, loaded, known, lock_file)
+
+
+def _own_lock(paths: list[Path]) -> Lock | None:
+    """The lock of limpet's own that was given in a recipe's place: its base is meant as well."""
+    if len(paths) != 1 or not paths[0].name.startswith("pylock."):
+        return None
+    text = paths[0].read_text("utf-8")
+    return parse_lock(text, str(paths[0])) if is_own_lock(text) else None
 
 
 def read_flags(request: BuildRequest, config: Config, paths: list[Path]) -> Recipe:
@@ -146,9 +160,10 @@ def _frozen(known: Lock | None, loaded: LoadedRecipe, lock_file: Path | None) ->
 def settle_base(work: Workplace, loaded: LoadedRecipe, known: Lock | None) -> LockedBase:
     """The base by digest: the lock's as long as the recipe names the same one, else looked up."""
     wanted = loaded.recipe.image.base
+    if not wanted and known and not loaded.recipe.image.python:
+        wanted = known.base.reference
     if not wanted:
-        template = work.config.base
-        wanted = template.replace("{python}", loaded.recipe.image.python or DEFAULT_PYTHON)
+        wanted = work.config.base.replace("{python}", loaded.recipe.image.python or DEFAULT_PYTHON)
     arch = os.uname().machine
     if known and known.base.reference == wanted and not work.request.upgrade:
         if known.base.arch != arch:
@@ -156,7 +171,8 @@ def settle_base(work: Workplace, loaded: LoadedRecipe, known: Lock | None) -> Lo
                 f"The lock is for {known.base.arch}; this machine is {arch}.",
                 now="Build on a machine of that kind, or lock anew here with --upgrade.",
             )
-        if work.request.frozen or parse_reference(wanted).scheme not in ("path",):
+        # What lies on the disk may have changed since, and looking costs nothing.
+        if work.request.frozen or parse_reference(wanted).scheme != "path":
             return known.base
     if work.request.frozen and known:
         raise LockError(
