@@ -38,9 +38,9 @@ class ImageSeen(msgspec.Struct, frozen=True, kw_only=True):
 class HostSeen(msgspec.Struct, frozen=True, kw_only=True):
     """What a launch has to know of this machine and this session.
 
-    `home` is $HOME, `real_home` the same without symbolic links, `account_home` what the account
-    database says. `personal` are the personal folders that the home really has, with
-    their true paths. `state` is the
+    `home` is $HOME (empty where there is none), `real_home` the same without symbolic links,
+    `account_home` what the account database says. `personal` are the personal folders that the home
+    really has, with their true paths. `state` is the
     folder for images' personal things; `state_note` is set where it is only a passing one.
     `missing` are the sources of wished binds that do not exist.
     """

@@ -12,7 +12,8 @@ from limpet.report.text import format_size, safe
 def render_result(result: msgspec.Struct) -> str:
     """`name  value` lines of what is set; units in field names become units of values."""
     fields: dict[str, Any] = msgspec.to_builtins(result)
-    rows = [_row(name, value) for name, value in fields.items() if value not in ("", None, [], {})]
+    empty: tuple[Any, ...] = ("", None, (), [], {})
+    rows = [_row(name, value) for name, value in fields.items() if value not in empty]
     return "".join(f"{name:<14}{safe(text)}\n" for name, text in rows)
 
 
@@ -21,6 +22,6 @@ def _row(name: str, value: Any) -> tuple[str, str]:
         return name.removesuffix("_bytes"), format_size(value)
     if name.endswith("_s"):
         return name.removesuffix("_s"), f"{value:.1f} s"
-    if isinstance(value, list):
+    if isinstance(value, (list, tuple)):
         return name, ", ".join(map(str, value))
     return name, str(value)
