@@ -270,3 +270,35 @@ def test_what_is_no_image(person: Person, foreign_sif: Path, name: str) -> None:
     done = person.limpet("run", path, "true")
     assert (done.returncode, done.stdout) == (125, "")
     assert expected in done.stderr and str(path) in done.stderr
+
+
+def test_a_sandbox_and_a_squashfs(person: Person, work: Path, root_squashfs: Path) -> None:
+    for image in (work / "root", root_squashfs):
+        done = person.limpet("run", image, "cat", "/etc/the-image")
+        assert (done.stdout, done.returncode) == ("yes\n", 0), done.stderr
+
+
+def test_no_runtime_and_an_old_one(person: Person, foreign_sif: Path) -> None:
+    done = person.limpet("run", foreign_sif, "true", env={"PATH": "/nowhere"})
+    assert done.returncode == 125 and "No container runtime" in done.stderr
+    old = person.home / "apptainer"
+    old.write_text("#!/bin/sh\necho apptainer version 1.0.3\n")
+    old.chmod(0o755)
+    done = person.limpet("run", foreign_sif, "true", env={"LIMPET_RUNTIME": str(old)})
+    assert done.returncode == 125 and "too old" in done.stderr
+
+
+def test_a_reader_that_leaves_early(person: Person, limpet_sif: Path) -> None:
+    for words in ("--help", 'inspect "$1"'):
+        done = subprocess.run(
+            ["bash", "-c", f'"$0" -P -m limpet {words} | true', sys.executable, limpet_sif],
+            env={**os.environ, "PYTHONPATH": str(SOURCE)},
+            capture_output=True,
+            text=True,
+        )
+        assert done.stderr == ""
+
+
+def test_completion(person: Person) -> None:
+    env = {"_LIMPET_COMPLETE": "bash_complete", "COMP_WORDS": "limpet in", "COMP_CWORD": "1"}
+    assert person.limpet(env=env).stdout == "plain,inspect\n"

@@ -9,18 +9,17 @@ import msgspec
 import pytest
 
 from limpet.core.errors import HostError, ImageError, UsageError
-from limpet.core.homes import INSIDE, PERSONAL, Mount
+from limpet.core.homes import INSIDE, PERSONAL
 from limpet.core.image import ImageFacts
 from limpet.core.launch import (
     HostSeen,
     ImageSeen,
     Launch,
     Request,
-    parse_bind,
     plan_launch,
-    render_mount,
 )
 from limpet.core.lock import LockedBase
+from limpet.core.mounts import Mount, parse_bind, render_mount
 from limpet.core.recipe import Run
 from limpet.report.launch import render_command, render_explanation
 

@@ -13,6 +13,7 @@ from pathlib import PurePosixPath
 
 import msgspec
 
+from limpet.core.mounts import Mount
 from limpet.core.recipe import HomePolicy
 
 INSIDE = "/.limpet/home"
@@ -48,14 +49,6 @@ PERSONAL = (
     Personal(folder=".triton", variables={"TRITON_HOME": "", "TRITON_CACHE_DIR": ".triton/cache"}),
     Personal(folder=".cupy", variables={"CUPY_CACHE_DIR": ".cupy/kernel_cache"}),
 )
-
-
-class Mount(msgspec.Struct, frozen=True, kw_only=True):
-    """A host path seen at a container path."""
-
-    source: str
-    target: str
-    writable: bool = True
 
 
 class Home(msgspec.Struct, frozen=True, kw_only=True):

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Literal
 
 from limpet.core.errors import HostError
-from limpet.core.homes import PERSONAL, Mount
+from limpet.core.homes import PERSONAL
 from limpet.core.launch import Gpu, HostSeen
+from limpet.core.mounts import Mount
 from limpet.tools import files
 
 _RuntimeKind = Literal["apptainer", "singularity-ce"]
