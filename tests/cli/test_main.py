@@ -223,7 +223,7 @@ def test_a_commands_own_flags_are_left_alone(monkeypatch: pytest.MonkeyPatch) ->
 
     seen: list[Any] = []
 
-    def plan_start(image: str, request: Any, config: Any) -> None:
+    def plan_start(image: str, request: Any, **_: str) -> None:
         seen.append((image, request.command, request.gpu))
         raise UsageError("enough")
 

@@ -69,7 +69,10 @@ def _squash(tree: Path, squashfs: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def layer_squashfs(work: Path) -> Path:
-    """An environment layer: only the file that every start goes through."""
+    """An environment layer: the file that every start goes through, and an environment script."""
+    script = work / "layer/.singularity.d/env/95-limpet.sh"
+    script.parent.mkdir(parents=True)
+    script.write_text("export COLOUR=image SHAPE=image\nunset PYTHONUSERBASE\n")
     start = work / "layer/opt/env/.limpet/start"
     start.parent.mkdir(parents=True)
     start.write_text('#!/bin/sh\nexport LAYER=there\nexec "$@"\n')

@@ -302,3 +302,25 @@ def test_a_reader_that_leaves_early(person: Person, limpet_sif: Path) -> None:
 def test_completion(person: Person) -> None:
     env = {"_LIMPET_COMPLETE": "bash_complete", "COMP_WORDS": "limpet in", "COMP_CWORD": "1"}
     assert person.limpet(env=env).stdout == "plain,inspect\n"
+
+
+def test_binds_of_the_configuration(person: Person, foreign_sif: Path) -> None:
+    data = person.home.parent / "site data"
+    data.mkdir()
+    (data / "f").touch()
+    config = person.home.parent / "config.toml"
+    config.write_text(f'binds = ["/no/such"]\n[systems.big]\nbind = ["{data}:/data"]\n')
+    words = ("--config", config, "run", "--system", "big", foreign_sif, "ls", "/data")
+    done = person.limpet(*words)
+    assert (done.stdout, done.returncode) == ("f\n", 0)
+    assert done.stderr == "limpet: /no/such does not exist here.\n"
+    assert person.limpet("-q", *words).stderr == ""
+
+
+def test_the_user_wins_over_the_image_and_the_image_over_the_host(
+    person: Person, limpet_sif: Path
+) -> None:
+    script = 'echo "$COLOUR $SHAPE $PYTHONUSERBASE"'
+    words = ("run", "--variables", "host", "-e", "COLOUR=user", limpet_sif, "sh", "-c", script)
+    done = person.limpet(*words, env={"COLOUR": "host", "SHAPE": "host"})
+    assert done.stdout == "user image /.limpet/home/.local\n", done.stderr

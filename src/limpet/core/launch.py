@@ -65,7 +65,8 @@ class HostSeen(msgspec.Struct, frozen=True, kw_only=True):
 class Request(msgspec.Struct, frozen=True, kw_only=True):
     """What the user asked for; what is None or empty, the image and the site decide.
 
-    `binds` are the user's own `--bind` (they must exist), `site_binds` the configuration's.
+    `binds` are the user's own `--bind` (they must exist), `site_binds` the configuration's,
+    which the action adds.
     """
 
     command: tuple[str, ...] = ()
