@@ -72,7 +72,9 @@ def layer_squashfs(work: Path) -> Path:
     """An environment layer: the file that every start goes through, and an environment script."""
     script = work / "layer/.singularity.d/env/95-limpet.sh"
     script.parent.mkdir(parents=True)
-    script.write_text("export COLOUR=image SHAPE=image\nunset PYTHONUSERBASE\n")
+    script.write_text("export COLOUR=image SHAPE=image PYTHONUSERBASE=\n")
+    # Right after this file, and only there, the runtime puts APPTAINERENV_* in.
+    script.with_name("99-base.sh").touch()
     start = work / "layer/opt/env/.limpet/start"
     start.parent.mkdir(parents=True)
     start.write_text('#!/bin/sh\nexport LAYER=there\nexec "$@"\n')

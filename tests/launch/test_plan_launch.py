@@ -290,7 +290,7 @@ def test_the_command_to_copy() -> None:
     environment = HOST.environment | {"\x1b[31mX": "1"}
     assert render_command(launch, environment) == (
         "env -u $'\\x1b[31mX' -u PYTHONPATH "
-        "'APPTAINERENV_A=it'\"'\"'s' /usr/bin/apptainer --quiet exec --no-eval "
+        "'A=it'\"'\"'s' 'APPTAINERENV_A=it'\"'\"'s' /usr/bin/apptainer --quiet exec --no-eval "
         "--no-mount cwd --pwd /home/u/p /i/a.sif sh -c $'a\\x0ab'\n"
     )
     assert render_command(plan(), {}).startswith("mkdir -p /home/u/.local/state/limpet/abc/home\n")

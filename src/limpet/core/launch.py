@@ -252,12 +252,16 @@ def parse_env(
 def _runtime_environment(
     passed: dict[str, str], added: dict[str, str], host: HostSeen
 ) -> dict[str, str]:
-    """What limpet adds goes by prefix, which alone wins over what the image itself sets."""
+    """What limpet adds goes by prefix, which alone wins over what the image itself sets.
+
+    It goes plainly as well: the runtime reads the prefix after the image's 99-base.sh, and not at
+    all where an image has other environment scripts but not that one (seen in Apptainer 1.4.5).
+    """
     ours = "APPTAINERENV_" if host.runtime_kind == "apptainer" else "SINGULARITYENV_"
     both = ("APPTAINERENV_", "SINGULARITYENV_")
     stale = {prefix + name for prefix in both for name in added}
     kept = {name: value for name, value in passed.items() if name not in stale}
-    return kept | {ours + name: value for name, value in added.items()}
+    return kept | added | {ours + name: value for name, value in added.items()}
 
 
 def wished_binds(
