@@ -324,3 +324,8 @@ def test_the_user_wins_over_the_image_and_the_image_over_the_host(
     words = ("run", "--variables", "host", "-e", "COLOUR=user", limpet_sif, "sh", "-c", script)
     done = person.limpet(*words, env={"COLOUR": "host", "SHAPE": "host"})
     assert done.stdout == "user image /.limpet/home/.local\n", done.stderr
+
+
+def test_a_shell_in_a_limpet_image_is_in_its_environment(person: Person, limpet_sif: Path) -> None:
+    done = person.limpet("shell", limpet_sif, stdin='echo "$LAYER ${PATH%%:*}"; exit 4\n')
+    assert (done.stdout, done.returncode) == ("there /opt/env/bin\n", 4), done.stderr
