@@ -128,7 +128,8 @@ def test_a_wheel_becomes_a_piece_with_byte_code(make: Maker, make_wheel: MakeWhe
         f"{SITE}/__pycache__/six.cpython-313.pyc",
         f"{SITE}/demo/__pycache__/__init__.cpython-313.pyc",
     ]
-    pyc = content(piece, cached[-1])
+    pyc = content(piece, f"{SITE}/demo/__pycache__/__init__.cpython-313.pyc")
+    assert pyc[:8].hex() == make.base.interpreter.magic + "01000000"
     record = content(piece, f"{SITE}/demo-1.0.dist-info/RECORD").decode().splitlines()
     assert "__pycache__/six.cpython-313.pyc,," in record
     assert "demo/__pycache__/__init__.cpython-313.pyc,," in record
@@ -136,8 +137,8 @@ def test_a_wheel_becomes_a_piece_with_byte_code(make: Maker, make_wheel: MakeWhe
     assert piece.files == len(found)
     assert piece.size_bytes == piece.path.stat().st_size
     assert make.left_over() == []
-    assert [event.kind for event in make.events][0] == "start"
-    assert [event.kind for event in make.events][-1] == "end"
+    assert make.events[0].kind == "start"
+    assert make.events[-1].kind == "end"
 
 
 def test_a_cached_piece_needs_nothing(
@@ -273,7 +274,7 @@ def test_a_wheel_that_cannot_be_had_leaves_nothing(
 def test_a_hostile_wheel_stops_the_build_at_once(make: Maker, make_wheel: MakeWheel) -> None:
     good = make_wheel(standard_library("", 170), name="good")
     bad = make_wheel({"bad.py": b""}, name="bad", record={"bad.py": "bad.py,sha256=AAAA,0\n"})
-    with pytest.raises(BuildError, match="bad-1.0"):
+    with pytest.raises(BuildError, match=r"bad-1\.0"):
         make(locked(good, "good"), locked(bad, "bad"))
     assert make.left_over() == []
     assert not [path for path in make.cache.rglob("*.json") if b'"bad"' in path.read_bytes()]
@@ -366,7 +367,7 @@ def test_a_missing_compiler_is_named(make: Maker, tmp_path: Path) -> None:
         "from setuptools import Extension, setup\nsetup(ext_modules=[Extension('_c', ['_c.c'])])\n"
     )
     package = sdist(tmp_path, {"setup.py": setup, "_c.c": "int x;\n", "MANIFEST.in": "include *.c"})
-    with pytest.raises(BuildError, match="demo-src 1.0 could not be built") as caught:
+    with pytest.raises(BuildError, match=r"demo-src 1\.0 could not be built") as caught:
         make(package)
     assert "no compiler" in caught.value.why
     assert 'apt = ["build-essential"]' in caught.value.now
