@@ -233,7 +233,7 @@ def pull_library(reference: str, cache: Path, arch: str) -> LockedBase:
         pulled = scratch / "pulled.sif"
         env = apptainer.build_environment(runtime, {}) | temporaries(runtime, scratch)
         options = ("--silent", "pull", "--disable-cache", "--arch", oci.ARCHITECTURES[arch])
-        argv = [runtime.path, *options, pulled, reference]
+        argv = [str(runtime.path), *options, str(pulled), reference]
         done = process.run(argv, env=env, cwd=scratch)
         if done.code != 0 or not pulled.exists():
             raise FetchError(

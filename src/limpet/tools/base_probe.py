@@ -34,7 +34,7 @@ class Partition(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def read_partition(sif: Path) -> Partition:
-    """Architecture and compressor of a base; ImageError for no SIF, BaseError for no system in it."""
+    """What a base is without running it: ImageError for no SIF, BaseError for no system in it."""
     with sif.open("rb") as file:
         root = root_partition(read_sif(file))
         image = Squashfs(file, root.offset)
