@@ -37,7 +37,7 @@ def runtime() -> apptainer.Runtime:
 @pytest.fixture(scope="session")
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A cache with a name that trips up what does not quote."""
-    return tmp_path_factory.mktemp("cache with ümlaut, and comma")
+    return tmp_path_factory.mktemp("cache with ümlaut")
 
 
 @pytest.fixture(scope="session")

@@ -9,11 +9,15 @@ import shutil
 import stat
 import subprocess
 import tarfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 
 import images
+from limpet.actions.base_making import _check_packages
 from limpet.actions.bases import (
     choose_interpreter,
     derive_base,
@@ -21,11 +25,21 @@ from limpet.actions.bases import (
     probe_base,
     resolve_base,
 )
-from limpet.core.errors import BaseError, BuildError, FetchError, ImageError, LimpetError, LockError
+from limpet.core.errors import (
+    BaseError,
+    BuildError,
+    FetchError,
+    HostError,
+    ImageError,
+    LimpetError,
+    LockError,
+)
 from limpet.core.facts import BaseFacts
+from limpet.core.lock import LockedBase
 from limpet.formats.sif import read_sif, root_partition
 from limpet.formats.squashfs import Squashfs
 from limpet.tools.apptainer import Runtime, run_inside
+from limpet.tools.debian import parse_status
 
 pytestmark = pytest.mark.real
 ARCH = os.uname().machine
@@ -204,7 +218,8 @@ def test_a_sandbox(debian_tar: Path, cache: Path, tmp_path: Path, runtime: Runti
                    "./etc", "./sbin")) and not m.name.startswith("./usr/share")]  # fmt: skip
         for member in members:
             member.mode |= stat.S_IRUSR | (stat.S_IRWXU if member.isdir() else 0)
-        tar.extractall(sandbox, members, filter="fully_trusted", numeric_owner=True)
+        tar.extraction_filter = lambda member, _: member
+        tar.extractall(sandbox, members, numeric_owner=True)
     sif, facts = learn(str(sandbox), cache, runtime)
     assert facts.interpreters
     assert execute(runtime, sif, "python3", "-c", "print(1)") == "1\n"
@@ -285,17 +300,73 @@ def test_a_derived_base_that_fails_says_why(
     assert set(after) <= set(before)
 
 
-def test_debian_from_its_packages(tmp_path: Path, runtime: Runtime) -> None:
-    base = resolve_base("debian:trixie", cache=tmp_path, arch=ARCH)
+@pytest.fixture(scope="module")
+def fresh(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, LockedBase, Path]:
+    """debian:trixie made now: its cache, lock entry and SIF."""
+    folder = tmp_path_factory.mktemp("fresh")
+    base = resolve_base("debian:trixie", cache=folder, arch=ARCH)
+    return folder, base, fetch_base(base, cache=folder)
+
+
+def test_debian_from_its_packages(fresh: tuple[Path, LockedBase, Path], runtime: Runtime) -> None:
+    folder, base, made = fresh
     assert any(package.startswith("python3=") for package in base.packages)
-    first = fetch_base(base, cache=tmp_path)
-    facts = probe_base(base, first, cache=tmp_path, runtime=runtime)
+    facts = probe_base(base, made, cache=folder, runtime=runtime)
     assert choose_interpreter(facts, "3.13").externally_managed
-    assert first.stat().st_size < 60_000_000
-    second = fetch_base(base, cache=tmp_path / "other")
-    assert first.read_bytes() == second.read_bytes()
+    assert made.stat().st_size < 60_000_000
     # Byte code of Debian's fits its source: nothing is compiled again.
-    said = run_inside(runtime, first, ["python3", "-v", "-c", "import json"]).stderr
+    said = run_inside(runtime, made, ["python3", "-v", "-c", "import json"]).stderr
     assert "bytecode is stale" not in said and "matches" in said
+    with pytest.raises(LockError, match="moved on") as caught:
+        older = msgspec.structs.replace(base, packages=("python3=3.0", *base.packages[1:]))
+        _check_packages(older, "\n\n".join(_paragraph(p) for p in base.packages).encode())
+    assert base.packages[0] in caught.value.why
+
+
+def _paragraph(package: str) -> str:
+    name, _, version = package.partition("=")
+    return f"Package: {name}\nStatus: install ok installed\nVersion: {version}"
+
+
+def test_two_makings_of_debian_are_the_same_bytes(
+    fresh: tuple[Path, LockedBase, Path],
+    debian_tar: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Against the tar that was kept, as long as the mirror still has what it is made of."""
+    _, base, made = fresh
+    with tarfile.open(debian_tar) as tar:
+        status = tar.extractfile("./var/lib/dpkg/status")
+        assert status is not None
+        if parse_status(status.read().decode()) != base.packages:
+            pytest.skip("the mirror has moved on since the tar was kept")
+
+    @contextmanager
+    def open_kept(*_: object) -> Iterator[BinaryIO]:
+        with debian_tar.open("rb") as file:
+            yield file
+
+    monkeypatch.setattr("limpet.tools.debian.open_tar", open_kept)
+    kept = fetch_base(base, cache=tmp_path)
+    assert made.read_bytes() == kept.read_bytes()
+
+
+def test_a_suite_that_does_not_exist(tmp_path: Path) -> None:
     with pytest.raises(BaseError, match="no debian:nosuchsuite"):
         resolve_base("debian:nosuchsuite", cache=tmp_path, arch=ARCH)
+
+
+def test_no_derived_base_below_a_comma(
+    address: str, cache: Path, tmp_path: Path, runtime: Runtime
+) -> None:
+    base = resolve_base(f"docker://{address}/shapes/plain", cache=cache, arch=ARCH)
+    sif = fetch_base(base, cache=cache)
+    facts = probe_base(base, sif, cache=cache, runtime=runtime)
+    with pytest.raises(HostError, match="cannot work below"):
+        derive_base(
+            base, facts, sif, apt=(), post="true", cache=tmp_path / "a,b", runtime=runtime
+        )  # fmt: skip
+    none = msgspec.structs.replace(facts, programs=())
+    with pytest.raises(BaseError, match="no apt-get"):
+        derive_base(base, none, sif, apt=("x",), post="", cache=cache, runtime=runtime)

@@ -172,7 +172,7 @@ def derive_base(
 def _build_derived(
     sif: Path, target: Path, apt: tuple[str, ...], post: str, cache: Path, runtime: Runtime
 ) -> None:
-    derived.check_host()
+    derived.check_host(cache)
     files.check_space(cache, size_bytes=8 * sif.stat().st_size)
     with scratch_folder(cache) as scratch:
         (scratch / "step").mkdir()
