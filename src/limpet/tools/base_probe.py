@@ -21,6 +21,8 @@ _MACHINES |= {21: "ppc64le", 22: "s390x"}
 _NOT_THE_BASES = re.compile(
     r"(APPTAINER|SINGULARITY|LIMPET)(ENV)?_.*|HOME|PWD|OLDPWD|SHLVL|_|PS1|USER_PATH|PROMPT_COMMAND"
     r"|TERM|LIMPET_PROBE"
+    # Apptainer hands the host's proxies in even with --cleanenv.
+    r"|(?i:(http|https|ftp|all|no)_proxy)"
 )
 _LIBRARIES_OF_RUNTIME = "/.singularity.d/libs"
 
