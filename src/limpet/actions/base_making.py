@@ -67,20 +67,22 @@ def _make_base(
 ) -> None:
     if parsed.scheme in ("oci", "oci-archive"):
         with oci.Layout(_existing(base, local_path(parsed, folder))) as layout:
-            return _make_from_layout(base, layout, target)
-    if parsed.scheme == "path":
-        return _make_from_sandbox(base, _existing(base, local_path(parsed, folder)), target)
-    if offline:
+            _make_from_layout(base, layout, target)
+    elif parsed.scheme == "path":
+        _make_from_sandbox(base, _existing(base, local_path(parsed, folder)), target)
+    elif offline:
         raise FetchError(
             f"The base {base.reference} is not in the cache.",
             why=f"{target.name} is missing, and --offline forbids to fetch it.",
         )
-    with scratch_folder(cache) as scratch:
-        if parsed.scheme == "debian":
-            return _make_from_debian(base, parsed, target, scratch)
-        if parsed.scheme == "library":
-            return _make_from_library(base, cache)
-        return _make_fromopen_registry(base, parsed, target, scratch, notify, insecure)
+    elif parsed.scheme == "library":
+        _make_from_library(base, cache)
+    else:
+        with scratch_folder(cache) as scratch:
+            if parsed.scheme == "debian":
+                _make_from_debian(base, parsed, target, scratch)
+            else:
+                _make_from_registry(base, parsed, target, scratch, notify, insecure)
 
 
 def _existing(base: LockedBase, path: Path) -> Path:
@@ -125,7 +127,7 @@ def _make_from_layout(base: LockedBase, layout: oci.Layout, target: Path) -> Non
     _write_layers(base, config, openers, target)
 
 
-def _make_fromopen_registry(
+def _make_from_registry(
     base: LockedBase,
     parsed: Reference,
     target: Path,
@@ -136,7 +138,8 @@ def _make_fromopen_registry(
     client = open_registry(parsed, insecure)
     manifest = oci.select_manifest(client.read_manifest, base.digest, base.arch, client.label)
     if parsed.scheme == "oras":
-        return _make_from_oras(base, client, manifest, target)
+        _make_from_oras(base, client, manifest, target)
+        return
     blobs = (manifest.config, *manifest.layers)
     files.check_space(scratch, size_bytes=4 * sum(blob.size_bytes for blob in blobs))
     paths = _download(client, blobs, scratch, notify)
@@ -233,7 +236,7 @@ def pull_library(reference: str, cache: Path, arch: str) -> LockedBase:
         pulled = scratch / "pulled.sif"
         env = apptainer.build_environment(runtime, {}) | temporaries(runtime, scratch)
         options = ("--silent", "pull", "--disable-cache", "--arch", oci.ARCHITECTURES[arch])
-        argv = [runtime.path, *options, pulled, reference]
+        argv = [str(runtime.path), *options, str(pulled), reference]
         done = process.run(argv, env=env, cwd=scratch)
         if done.code != 0 or not pulled.exists():
             raise FetchError(

@@ -44,7 +44,7 @@ def resolve_base(
     """What a reference means now, by digest. Paths are relative to `folder`.
 
     A registry is asked each time, for that is one request; what takes longer (Debian's package
-    lists, `library://`) is remembered for a day, unless `refresh`. Offline, whatever was known last.
+    lists, `library://`) is remembered for a day, unless `refresh`. Offline: what was known last.
     """
     parsed = parse_reference(reference)
     if parsed.scheme in ("path", "oci", "oci-archive"):
@@ -103,7 +103,7 @@ def _check_arch(name: str, partition: base_probe.Partition, arch: str) -> None:
     if partition.arch != arch:
         raise BaseError(
             f"The base {name} is for {partition.arch}, and {arch} is needed.",
-            now="Take the base for this machine's architecture; a tag in a registry often has both.",
+            now="Take the base for that architecture; a registry often has both.",
         )
 
 
@@ -172,7 +172,7 @@ def derive_base(
 def _build_derived(
     sif: Path, target: Path, apt: tuple[str, ...], post: str, cache: Path, runtime: Runtime
 ) -> None:
-    derived.check_host()
+    derived.check_host(cache)
     files.check_space(cache, size_bytes=8 * sif.stat().st_size)
     with scratch_folder(cache) as scratch:
         (scratch / "step").mkdir()

@@ -21,6 +21,8 @@ _MACHINES |= {21: "ppc64le", 22: "s390x"}
 _NOT_THE_BASES = re.compile(
     r"(APPTAINER|SINGULARITY|LIMPET)(ENV)?_.*|HOME|PWD|OLDPWD|SHLVL|_|PS1|USER_PATH|PROMPT_COMMAND"
     r"|TERM|LIMPET_PROBE"
+    # Apptainer hands the host's proxies in even with --cleanenv.
+    r"|(?i:(http|https|ftp|all|no)_proxy)"
 )
 _LIBRARIES_OF_RUNTIME = "/.singularity.d/libs"
 
@@ -34,7 +36,7 @@ class Partition(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def read_partition(sif: Path) -> Partition:
-    """Architecture and compressor of a base; ImageError for no SIF, BaseError for no system in it."""
+    """What a base is without running it: ImageError for no SIF, BaseError for no system in it."""
     with sif.open("rb") as file:
         root = root_partition(read_sif(file))
         image = Squashfs(file, root.offset)

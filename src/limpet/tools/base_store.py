@@ -131,7 +131,7 @@ def walk_sandbox(folder: Path) -> Iterator[Entry]:
             kind,  # type: ignore[arg-type]
             mode=stat.S_IMODE(status.st_mode),
             mtime=int(status.st_mtime),
-            target=os.readlink(path) if kind == "symlink" else "",
+            target=str(path.readlink()) if kind == "symlink" else "",
             content=_opener(path) if kind == "file" else None,
         )
 

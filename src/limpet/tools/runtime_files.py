@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -77,14 +78,11 @@ def render_environment(env: Sequence[str]) -> str:
         name, _, value = line.partition("=")
         if not _NAME.fullmatch(name):
             continue  # no shell can export it
-        quoted = re.sub(r'([\\"$`])', r"\\\1", value)
-        default = quoted if name == "PATH" else f"${{{name}:-{_guard_brace(quoted)}}}"
-        lines.append(f'export {name}="{default}"')
+        if name != "PATH":
+            # Not ${A:-…}: the shell inside Apptainer does not take every value there.
+            lines.append(f'[ -n "${{{name}:-}}" ] ||')
+        lines += [f"{name}={shlex.quote(value)}", f"export {name}"]
     return "\n".join(lines) + "\n"
-
-
-def _guard_brace(quoted: str) -> str:
-    return quoted.replace("}", "\\}")
 
 
 def render_runscript(entrypoint: Sequence[str] | str, command: Sequence[str] | str) -> str:
@@ -99,6 +97,4 @@ def render_runscript(entrypoint: Sequence[str] | str, command: Sequence[str] | s
 
 
 def _quoted(words: Sequence[str] | str) -> str:
-    import shlex
-
     return shlex.join(["/bin/sh", "-c", words] if isinstance(words, str) else words)
