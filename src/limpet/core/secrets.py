@@ -12,7 +12,7 @@ _SECRET_PARAMETER = re.compile(
     r"(?i)([?&](?:[a-z0-9_.-]*(?:token|secret|password|passwd|signature|credential|api[-_]?key)"
     r"[a-z0-9_.-]*|sig|key|auth)=)[^&\s#\"'`<>]+"
 )
-_HEADER = re.compile(r"(?i)\b(authorization:\s*|bearer\s+|basic\s+)[A-Za-z0-9+/=._~-]{8,}")
+_HEADER = re.compile(r"(?i)\b(authorization:\s*)(?:bearer|basic|token)?\s*[A-Za-z0-9+/=._~-]+")
 HIDDEN = "***"
 
 
