@@ -141,6 +141,8 @@ def _choose(
             *map(_pin, fixed.values()),
         ),
         options=_index_options(loaded),
+        default_index=packages.index_url,
+        names_index=loaded.names_index,
         constraints=(*packages.constraints, *stubbed),
         extras=_chosen_extras(open_inputs, packages.extras),
         groups=tuple(
@@ -198,9 +200,10 @@ def _project_lines(inputs: Sequence[Input], extras: Sequence[str]) -> list[str]:
 
 def _index_options(loaded: LoadedRecipe) -> tuple[str, ...]:
     packages = loaded.recipe.packages
-    links = (link if "://" in link else str(loaded.folder / link) for link in packages.find_links)
+    links = (
+        link if "://" in link else file_url(loaded.folder / link) for link in packages.find_links
+    )
     return (
-        *([f"--index-url {packages.index_url}"] if packages.index_url else []),
         *(f"--extra-index-url {url}" for url in packages.extra_index_urls),
         *(f"--find-links {link}" for link in links),
     )

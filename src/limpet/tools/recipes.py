@@ -68,7 +68,8 @@ class LoadedRecipe:
     """A recipe with all that it names read.
 
     `folder` is where relative paths of the recipe start. `allowed_hashes` are those that the
-    requirements themselves demand. `secret_urls` carry credentials: for downloads, never to show.
+    requirements themselves demand; `names_index`: they say the default index. `secret_urls` carry
+    credentials: for downloads, never to show.
     """
 
     recipe: Recipe
@@ -77,6 +78,7 @@ class LoadedRecipe:
     sources: tuple[Source, ...]
     recipe_sha256: str
     allowed_hashes: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    names_index: bool = False
     secret_urls: tuple[str, ...] = field(default=(), repr=False)
 
 
@@ -118,6 +120,7 @@ def read_recipe(
         sources=tuple(reader.sources.values()),
         recipe_sha256=identity.sha256_of([own, reader.contents]),
         allowed_hashes=reader.hashes,
+        names_index=reader.names_index,
         secret_urls=tuple(dict.fromkeys(reader.secret_urls)),
     )
 
@@ -199,6 +202,7 @@ class _Reader:
         self.contents: list[Any] = []
         self.hashes: dict[str, tuple[str, ...]] = {}
         self.secret_urls: list[str] = []
+        self.names_index = False
         self._open: list[Path] = []
 
     def read_input(self, path: Path) -> Input:
@@ -238,6 +242,8 @@ class _Reader:
         for name, hashes in find_hashes(lines).items():
             self.hashes[name] = tuple(sorted({*self.hashes.get(name, ()), *hashes}))
         for line in lines:
+            if line.kind == "option" and line.text.startswith(("-i", "--index-url")):
+                self.names_index = True
             self.contents.append(self._line(line, shown))
 
     def _read(self, path: Path) -> str:

@@ -12,7 +12,7 @@ import sys
 import tempfile
 import tomllib
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO
 from urllib.parse import quote
@@ -40,8 +40,9 @@ class Resolution(msgspec.Struct, frozen=True, kw_only=True):
     """What uv is asked to resolve: descriptions as files, and lines of limpet's own.
 
     `groups` are `path/to/pyproject.toml:name`. `options` are requirements-file lines that set
-    indexes (they may hold credentials, so they never become arguments). `preferences` is the text
-    of an earlier pylock whose versions are kept where they still fit.
+    indexes, `default_index` is uv's (they may hold credentials, so they never become arguments).
+    Where `names_index`, the files say the default index and the host's variables do not count.
+    `preferences` is the text of an earlier pylock whose versions are kept where they still fit.
     """
 
     target: Target
@@ -49,6 +50,8 @@ class Resolution(msgspec.Struct, frozen=True, kw_only=True):
     files: tuple[Path, ...] = ()
     lines: tuple[str, ...] = ()
     options: tuple[str, ...] = ()
+    default_index: str = ""
+    names_index: bool = False
     constraints: tuple[str, ...] = ()
     extras: tuple[str, ...] = ()
     groups: tuple[str, ...] = ()
@@ -83,7 +86,8 @@ def uv_program() -> Path:
 def resolve(resolution: Resolution, *, cache: Path) -> Resolved:
     """Run `uv pip compile` for the target."""
     with _work_folder(cache) as work:
-        done = _run_uv(_compile_words(resolution, work), resolution.folder, work, cache)
+        words, env = _compile_words(resolution, work), _index_environment(resolution)
+        done = _run_uv(words, resolution.folder, work, cache, env)
         output = work / "pylock.toml"
         if done.code or not output.exists():
             return Resolved(folder=work, failure=_cleaned(done, work))
@@ -142,7 +146,7 @@ def export_uv_lock(
         words += ["--no-default-groups", "--no-editable", "--offline", "--python", sys.executable]
         words += [word for extra in extras for word in ("--extra", extra)]
         words += [word for group in groups for word in ("--group", group)]
-        done = _run_uv(words, copy, work, cache)
+        done = _run_uv(words, copy, work, cache, os.environ)
         failure = _cleaned(done, work) if done.code else ""
         return Resolved(folder=path.parent, pylock=done.text, failure=failure)
 
@@ -181,8 +185,24 @@ def file_url(path: Path) -> str:
     return f"file://{quote(str(path))}"
 
 
-def _run_uv(words: Sequence[str | Path], folder: Path, work: Path, cache: Path) -> Finished:
-    env = {name: value for name, value in os.environ.items() if name not in _DROPPED}
+def _index_environment(resolution: Resolution) -> dict[str, str]:
+    """The host's variables, but for a default index where the recipe itself says one.
+
+    uv would let UV_DEFAULT_INDEX win over a requirements file's --index-url.
+    """
+    env = dict(os.environ)
+    if resolution.default_index or resolution.names_index:
+        for name in ("UV_DEFAULT_INDEX", "UV_INDEX_URL"):
+            env.pop(name, None)
+    if resolution.default_index:
+        env["UV_DEFAULT_INDEX"] = resolution.default_index
+    return env
+
+
+def _run_uv(
+    words: Sequence[str | Path], folder: Path, work: Path, cache: Path, env: Mapping[str, str]
+) -> Finished:
+    env = {name: value for name, value in env.items() if name not in _DROPPED}
     env |= {"UV_PYTHON_DOWNLOADS": "never", "TMPDIR": str(work)}
     always: list[str | Path] = [
         "--cache-dir",
