@@ -57,6 +57,13 @@ def test_from_the_environment(environ: dict[str, str]) -> None:
     assert _find("https://h/x.whl", **environ) == ("u", "p")
 
 
+def test_from_the_environment_for_an_index_that_the_recipe_names() -> None:
+    environ = {"HOME": "/nonexistent", "UV_INDEX_LAB_USERNAME": "u", "UV_INDEX_LAB_PASSWORD": "p"}
+    named = {"lab": "https://h/simple"}
+    assert find_credentials("https://h/x", named=named, environ=environ) == ("u", "p")
+    assert find_credentials("https://h2/x", named=named, environ=environ) is None
+
+
 def test_from_netrc(tmp_path: Path) -> None:
     place = tmp_path / "my netrc"
     place.write_text("machine h login u password p\n")

@@ -3,7 +3,7 @@ from __future__ import annotations
 import tomllib
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from packaging.pylock import Pylock
 
@@ -74,6 +74,7 @@ def locks(draw: st.DrawFn) -> Lock:
 
 
 @given(locks())
+@settings(max_examples=40)
 def test_every_lock_comes_back(lock: Lock) -> None:
     text = render_lock(lock)
     assert parse_lock(text, "pylock.toml") == lock

@@ -110,9 +110,9 @@ def test_several_at_once_and_flags(project: Path) -> None:
     loaded = read_recipe(paths, flags=flags)
     assert loaded.recipe.image.python == "3.12"
     assert loaded.recipe.packages.pip == ("astropy",)
-    assert [(one.kind, one.project) for one in loaded.inputs] == [
-        ("requirements", ""),
-        ("pyproject", "p"),
+    assert [(one.kind, one.project, one.extras) for one in loaded.inputs] == [
+        ("requirements", "", ()),
+        ("pyproject", "p", ("plots",)),
     ]
 
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from limpet.core.secrets import find_secret_urls, scrub, scrub_text
+from limpet.core.secrets import find_passwords, find_secret_urls, scrub, scrub_text
 
 
 @pytest.mark.parametrize(
@@ -35,6 +35,11 @@ def test_text() -> None:
 def test_urls_with_credentials_are_found() -> None:
     text = "--index-url https://u:p@h/simple\nx @ https://h/x.whl\ny @ http://t@h2/y.whl ; a"
     assert find_secret_urls(text) == ("https://u:p@h/simple", "http://t@h2/y.whl")
+
+
+def test_passwords_as_written_and_as_meant() -> None:
+    urls = ("https://u:p%40ss@h/x", "https://token@h/x", "https://h/x", "https://u:p@[bad/")
+    assert find_passwords(urls) == ("p%40ss", "p@ss", "token", "p")
 
 
 secret = st.from_regex(r"S3cr[A-Za-z0-9:@%!$&*+,=_.~-]{0,12}t5", fullmatch=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, unquote, urlencode, urlsplit, urlunsplit
 
 # The user part may hold unescaped `@`; it ends at the last one before the path.
 _USERINFO = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://(?P<user>[^/\s?#\"'`<>]*)@")
@@ -59,3 +59,10 @@ def find_secret_urls(text: str) -> tuple[str, ...]:
         for match in re.finditer(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s\"'`<>,;]+", text)
         if _USERINFO.match(match[0])
     )
+
+
+def find_passwords(urls: Iterable[str]) -> tuple[str, ...]:
+    """The passwords and tokens in URLs, as they stand there and as they are meant."""
+    users = [match["user"] for url in urls if (match := _USERINFO.match(url))]
+    words = [user.partition(":")[2] or user for user in users]
+    return tuple(dict.fromkeys(form for word in words for form in (word, unquote(word))))

@@ -10,6 +10,7 @@ import re
 import shutil
 import sys
 import tempfile
+import time
 import tomllib
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -33,6 +34,7 @@ _DROPPED = (
     *("UV_CONSTRAINT", "UV_OVERRIDE", "UV_EXCLUDES", "VIRTUAL_ENV", "CONDA_PREFIX", "PYTHONPATH"),
     *("PYTHONHOME", "UV_EXCLUDE_NEWER", "UV_UPGRADE"),
 )
+_LEFTOVER_AGE_S = 60
 _REQUIRES_PYTHON = re.compile(r"(?m)^requires-python\s*=.*$")
 
 
@@ -226,6 +228,8 @@ def _work_folder(cache: Path) -> Iterator[Path]:
     parent = make_folder(cache / "work")
     for leftover in parent.glob("uv-*"):
         with contextlib.suppress(OSError), (leftover / "held").open("rb") as file:
+            if time.time() - leftover.stat().st_mtime < _LEFTOVER_AGE_S:
+                continue  # just being made, perhaps not yet locked
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             shutil.rmtree(leftover, ignore_errors=True)
     work = Path(tempfile.mkdtemp(prefix="uv-", dir=parent))
