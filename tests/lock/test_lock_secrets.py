@@ -33,7 +33,8 @@ def test_text() -> None:
 
 
 def test_urls_with_credentials_are_found() -> None:
-    text = "--index-url https://u:p@h/simple\nx @ https://h/x.whl\ny @ http://t@h2/y.whl ; a"
+    text = "--index-url https://u:p@h/simple\nx @ https://h/x.whl\ny @ http://t@h2/y.whl ; a\n"
+    text += "z @ git+ssh://git@h/z\n"
     assert find_secret_urls(text) == ("https://u:p@h/simple", "http://t@h2/y.whl")
 
 

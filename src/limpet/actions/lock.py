@@ -19,7 +19,7 @@ from limpet.core.lock import Artifact, Lock, LockedBase, LockedPackage
 from limpet.core.provided import Stub, plan_stubs
 from limpet.core.pylock import render_lock
 from limpet.core.secrets import find_passwords
-from limpet.core.selection import parse_pylock, select_packages
+from limpet.core.selection import parse_pylock, parse_resolved, select_packages
 from limpet.core.solver_errors import base_conflict, explain_failure
 from limpet.core.tags import Target, make_target
 from limpet.tools.files import hash_file
@@ -139,7 +139,7 @@ def _choose(
         raise explain_failure(
             resolved.failure, target, provided=provided, secrets=find_passwords(loaded.secret_urls)
         )
-    pylock = parse_pylock(resolved.pylock, "What uv resolved")
+    pylock = parse_resolved(resolved.pylock)
     selected = select_packages(pylock, target, allowed=_allowed(loaded, stubs))
     return tuple(_prefer_fixed(place_package(one, resolved.folder), fixed) for one in selected)
 

@@ -47,9 +47,7 @@ def scrub_text(text: str, secrets: Iterable[str] = ()) -> str:
 
 
 def _hide_user(match: re.Match[str]) -> str:
-    if match["scheme"].endswith("ssh") and ":" not in match["user"]:
-        return match[0]
-    return f"{match['scheme']}://{HIDDEN}@"
+    return match[0] if _is_account(match) else f"{match['scheme']}://{HIDDEN}@"
 
 
 def find_secret_urls(text: str) -> tuple[str, ...]:
@@ -57,8 +55,13 @@ def find_secret_urls(text: str) -> tuple[str, ...]:
     return tuple(
         match[0]
         for match in re.finditer(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s\"'`<>,;]+", text)
-        if _USERINFO.match(match[0])
+        if (user := _USERINFO.match(match[0])) and not _is_account(user)
     )
+
+
+def _is_account(user: re.Match[str]) -> bool:
+    """Whether it is a fixed account name, as the `git@` of an ssh URL: no secret."""
+    return user["scheme"].endswith("ssh") and ":" not in user["user"]
 
 
 def find_passwords(urls: Iterable[str]) -> tuple[str, ...]:

@@ -141,7 +141,7 @@ def _from_netrc(host: str, environ: Mapping[str, str]) -> Credentials | None:
 
 
 def _from_uv(url: str, program: Path, environ: Mapping[str, str]) -> Credentials | None:
-    """What `uv auth login` stored. The helper exists since uv 0.9; an older one says nothing."""
+    """What `uv auth login` stored. A uv without the helper (0.9.0) says nothing."""
     asked = json.dumps({"uri": url}).encode()
     words: list[str | Path] = [program, "auth", "helper", "--protocol=bazel", "get", "--no-config"]
     words += ["--preview-features", "auth-helper"]

@@ -26,6 +26,7 @@ from limpet.core.requirements import (
     parse_requirements,
 )
 from limpet.core.secrets import find_secret_urls
+from limpet.core.selection import parse_pylock
 from limpet.tools.files import hash_file
 
 InputKind = Literal["requirements", "pyproject", "uv_lock", "pylock", "script"]
@@ -72,7 +73,7 @@ class LoadedRecipe:
     `secret_urls` are for finding credentials, and may carry them: never to show.
     """
 
-    recipe: Recipe
+    recipe: Recipe = field(repr=False)  # its URLs may carry credentials, too
     folder: Path
     inputs: tuple[Input, ...]
     sources: tuple[Source, ...]
@@ -219,7 +220,12 @@ class _Reader:
         self._open: list[Path] = []
 
     def read_input(self, path: Path) -> Input:
-        path = Path(os.path.normpath(path))
+        try:
+            return self._read_input(Path(os.path.normpath(path)))
+        except (AttributeError, TypeError, LookupError) as error:
+            raise RecipeError(f"{path} is not shaped as its name says.", why=f"{error}.") from error
+
+    def _read_input(self, path: Path) -> Input:
         kind = _kind(path)
         if kind == "limpet":
             raise RecipeError(
@@ -232,6 +238,8 @@ class _Reader:
         text = self._read(path)
         if kind == "script":
             return self._read_script(path, text)
+        if kind == "pylock":
+            parse_pylock(text, str(path))
         raw = parse_toml(text, str(path))
         if kind == "pyproject":
             return self._read_pyproject(path, raw)

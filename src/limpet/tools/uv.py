@@ -1,4 +1,12 @@
-"""uv: resolves for the base's Python on the host. Checked with uv 0.13.8."""
+"""uv: resolves for the base's Python on the host.
+
+Checked with:
+
+| uv     | resolve, export, lock files | credentials stored by `uv auth login` |
+|--------|-----------------------------|---------------------------------------|
+| 0.13.8 | yes                         | yes                                   |
+| 0.9.0  | yes                         | no: it has no `uv auth helper` yet    |
+"""
 
 from __future__ import annotations
 
@@ -32,7 +40,7 @@ _DROPPED = (
     *("UV_NO_MANAGED_PYTHON", "UV_PROJECT", "UV_PROJECT_ENVIRONMENT", "UV_WORKING_DIR"),
     *("UV_CACHE_DIR", "UV_NO_CACHE", "UV_FROZEN", "UV_LOCKED", "UV_CUSTOM_COMPILE_COMMAND"),
     *("UV_CONSTRAINT", "UV_OVERRIDE", "UV_EXCLUDES", "VIRTUAL_ENV", "CONDA_PREFIX", "PYTHONPATH"),
-    *("PYTHONHOME", "UV_EXCLUDE_NEWER", "UV_UPGRADE"),
+    *("PYTHONHOME", "UV_UPGRADE"),
 )
 _LEFTOVER_AGE_S = 60
 _REQUIRES_PYTHON = re.compile(r"(?m)^requires-python\s*=.*$")
@@ -99,7 +107,10 @@ def resolve(resolution: Resolution, *, cache: Path) -> Resolved:
 def _compile_words(resolution: Resolution, work: Path) -> list[str | Path]:
     target = resolution.target
     lines = work / "recipe.in"
-    lines.write_text("\n".join((*resolution.options, *resolution.lines, "")), "utf-8")
+    # Not as --constraints: uv 0.9 takes a path with a space there for two.
+    limits = ["-c constraints.txt"] if resolution.constraints else []
+    lines.write_text("\n".join((*resolution.options, *limits, *resolution.lines, "")), "utf-8")
+    (work / "constraints.txt").write_text("\n".join((*resolution.constraints, "")), "utf-8")
     words: list[str | Path] = ["pip", "compile", *resolution.files, lines]
     words += ["--format", "pylock.toml", "--no-header", "--no-annotate"]
     words += ["--python", sys.executable, "--python-version", target.python]
@@ -108,10 +119,6 @@ def _compile_words(resolution: Resolution, work: Path) -> list[str | Path]:
     if resolution.preferences:
         output.write_text(resolution.preferences, "utf-8")
     words += ["--output-file", output]
-    if resolution.constraints:
-        constraints = work / "constraints.txt"
-        constraints.write_text("\n".join((*resolution.constraints, "")), "utf-8")
-        words += ["--constraints", constraints]
     words += [word for extra in resolution.extras for word in ("--extra", extra)]
     words += [word for group in resolution.groups for word in ("--group", group)]
     words += [word for name in resolution.upgrade_packages for word in ("--upgrade-package", name)]
