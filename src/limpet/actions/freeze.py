@@ -14,7 +14,7 @@ from limpet.core.errors import LockError
 from limpet.core.facts import BaseFacts, Distribution, Interpreter
 from limpet.core.lock import Lock, LockedBase
 from limpet.core.provided import INSTALLERS
-from limpet.core.selection import parse_pylock, select_packages
+from limpet.core.selection import parse_resolved, select_packages
 from limpet.core.solver_errors import explain_failure
 from limpet.core.tags import make_target
 from limpet.tools.uv import Resolution, resolve
@@ -67,7 +67,7 @@ def freeze_distributions(
         )
     if resolved.failure:
         raise explain_failure(resolved.failure, target)
-    selected = select_packages(parse_pylock(resolved.pylock, "What uv resolved"), target)
+    selected = select_packages(parse_resolved(resolved.pylock), target)
     return Lock(
         base=base,
         python=interpreter.version,

@@ -18,10 +18,11 @@ _OFFLINE = re.compile(
 )
 _NETWORK = re.compile(
     r"error sending request|Request failed after|Failed to fetch|dns error|tcp connect|timed out"
+    r"|Git operation failed"
 )
 _BAD_RECIPE = re.compile(
     r"Couldn't parse|Distribution not found at|File not found|Failed to parse|Unsupported "
-    r"|Expected |Error while accessing|conflicting indexes|Multiple index"
+    r"|[Ee]xpected |Error while accessing|conflicting indexes|Multiple index"
 )
 _BUILD = re.compile(r"Failed to (?:download and )?build|[Bb]uild backend")
 
