@@ -29,11 +29,15 @@ class SifObject(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Parts(msgspec.Struct, frozen=True, kw_only=True):
-    """All that one image is made of; `removed` are paths that no part may bring."""
+    """All that one image is made of; `removed` are paths that no part may bring.
+
+    `own` is what limpet puts on top, `where_missing` what it adds unless the base has it.
+    """
 
     base_sif: Path
     pieces: tuple[Path, ...]
     own: tuple[Entry, ...]
+    where_missing: tuple[Entry, ...] = ()
     removed: tuple[str, ...] = ()
     objects: tuple[SifObject, ...] = ()
     layout: Literal["merged", "layered"]
@@ -48,7 +52,8 @@ def assemble(output: Path, parts: Parts, *, scratch: Path, replace: bool) -> int
         own = stack.enter_context(tempfile.TemporaryFile(dir=scratch))
         base_file = stack.enter_context(parts.base_sif.open("rb"))
         base = open_root(base_file)
-        entries = parts.own
+        missing = [e for e in parts.where_missing if base.find(e.path, follow=True) is None]
+        entries = (*parts.own, *missing)
         if parts.layout == "layered":
             entries = tuple(_behind_links(base, entry) for entry in entries)
         write_squashfs(own, entries, compressor=parts.compression)

@@ -35,7 +35,7 @@ from limpet.core.plan import BuildPlan, BuildReport, LockReport, plan_build
 from limpet.core.pylock import render_lock
 from limpet.core.request import BuildRequest
 from limpet.core.sbom import render_sbom
-from limpet.core.skeleton import plan_skeleton
+from limpet.core.skeleton import WHERE_MISSING, plan_skeleton
 from limpet.core.staging import plan_destinations, stale_byte_code
 from limpet.formats.sif import architecture_of
 from limpet.formats.squashfs import Entry
@@ -190,6 +190,7 @@ def gather_parts(
         base_sif=rewritten(prepared, plan, compression),
         pieces=pieces,
         own=(*own_entries(skeleton), *staged_entries(places)),
+        where_missing=tuple(own_entries(WHERE_MISSING)),
         removed=tuple(stale_of(places.values(), minor)),
         objects=objects,
         layout=plan.layout,
