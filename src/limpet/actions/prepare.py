@@ -28,6 +28,7 @@ from limpet.tools.config import read_config
 from limpet.tools.credentials import find_credentials
 from limpet.tools.download import Fetcher
 from limpet.tools.recipes import LoadedRecipe, read_recipe
+from limpet.tools.uv import uv_program
 
 DEFAULT_PYTHON = "3.13"
 
@@ -261,7 +262,9 @@ def _lock_on(
 
 def credentials_of(loaded: LoadedRecipe, url: str) -> tuple[str, str] | None:
     """User and password for a URL, from the recipe's own index URLs and the usual places."""
-    return find_credentials(url, urls=loaded.secret_urls)
+    return find_credentials(
+        url, urls=loaded.secret_urls, named=loaded.named_indexes, uv_program=uv_program()
+    )
 
 
 def _hash_of(cache: Path, loaded: LoadedRecipe, url: str) -> str:
