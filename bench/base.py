@@ -17,7 +17,7 @@ import subprocess
 import time
 import urllib.request
 from pathlib import Path
-from types import TracebackType
+from typing import Self
 
 PACKAGES = "python3,python3-pip,python3-venv,python-is-python3,ca-certificates"
 # What Debian's own slim images leave out.
@@ -28,9 +28,10 @@ ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 def make_root_tar(tar: Path, temporary: Path) -> None:
     """A root file system as a tar, from Debian's packages."""
     excludes = [f"--dpkgopt=path-exclude={pattern}" for pattern in LEFT_OUT]
+    options = ["--quiet", "--variant=apt", "--skip=output/mknod", f"--include={PACKAGES}"]
+    options += ["--aptopt=APT::Install-Recommends false", *excludes]
     subprocess.run(
-        ["mmdebstrap", "--quiet", "--variant=apt", f"--include={PACKAGES}", *excludes]
-        + ["--aptopt=APT::Install-Recommends false", "--skip=output/mknod", "trixie", str(tar)],
+        ["mmdebstrap", *options, "trixie", str(tar)],
         check=True,
         env={**os.environ, "TMPDIR": str(temporary)},
     )
@@ -71,9 +72,7 @@ def make_oci_layout(tar: Path, layout: Path) -> None:
         },
     )
     packed_media_type = "application/vnd.oci.image.layer.v1.tar+gzip"
-    layers = [
-        {"mediaType": packed_media_type, "digest": f"sha256:{layer_id}", "size": layer_bytes}
-    ]
+    layers = [{"mediaType": packed_media_type, "digest": f"sha256:{layer_id}", "size": layer_bytes}]
     manifest = add("manifest", {"schemaVersion": 2, "config": config, "layers": layers})
     manifest["annotations"] = {"org.opencontainers.image.ref.name": "base"}
     (layout / "oci-layout").write_text('{"imageLayoutVersion": "1.0.0"}')
@@ -89,7 +88,7 @@ class Registry:
             self.address = f"127.0.0.1:{free.getsockname()[1]}"
         self._folder = folder
 
-    def __enter__(self) -> Registry:
+    def __enter__(self) -> Self:
         self._folder.mkdir(parents=True)
         config = self._folder / "config.yml"
         storage = json.dumps(str(self._folder / "data"))
@@ -117,18 +116,13 @@ class Registry:
                 time.sleep(0.1)
         raise RuntimeError(f"docker-registry did not start; see {self._folder / 'log'}")
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._process.terminate()
         self._process.wait()
 
     def push(self, layout: Path) -> str:
         """Push the layout's image; returns the reference to build on."""
         name = f"docker://{self.address}/bench/base:1"
-        subprocess.run(
-            ["skopeo", "--insecure-policy", "copy", "--quiet", "--dest-tls-verify=false"]
-            + [f"oci:{layout}:base", name],
-            check=True,
-        )
+        copy = ["skopeo", "--insecure-policy", "copy", "--quiet", "--dest-tls-verify=false"]
+        subprocess.run([*copy, f"oci:{layout}:base", name], check=True)
         return name

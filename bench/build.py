@@ -104,7 +104,7 @@ def _parse_options() -> argparse.Namespace:
     add("--quick", action="store_true", help="one round, astropy only")
     add("--work", type=Path, default=HERE / "work", help="where everything happens (bench/work)")
     add("--keep", action="store_true", help="do not clean the work folder, for a look at the logs")
-    add("--base-tar", type=Path, help="a root file system with Python and pip, instead of making one")
+    add("--base-tar", type=Path, help="a root file system with Python and pip to take as base")
     add("--limpet", type=shlex.split, help="limpet's command, instead of installing this tree")
     options = parser.parse_args()
     if options.quick:

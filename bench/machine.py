@@ -35,7 +35,6 @@ def probe_versions(shop: Shop, env: Mapping[str, str]) -> dict[str, str]:
         "kernel": platform.release(),
         "apptainer": _first_line(["apptainer", "--version"]),
         "mksquashfs": _first_line(["mksquashfs", "-version"]),
-        "squashfuse": _first_line(["squashfuse_ll", "--help"]),
         "python (host)": platform.python_version(),
         "python (base)": _first_line([*inside, "python3", "--version"], env),
         "pip (base)": _first_line([*inside, "python3", "-m", "pip", "--version"], env),

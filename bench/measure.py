@@ -9,13 +9,13 @@ import resource
 import subprocess
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 SAMPLE_S = 0.2
 # Looking at a folder costs the machine something too; never more than this part of one core.
-SAMPLE_SHARE = 0.05
+SAMPLE_SHARE = 0.08
 PR_SET_CHILD_SUBREAPER = 36  # prctl(2)
 
 
@@ -60,7 +60,8 @@ def run_measured(command: Command, log: Path) -> Cost:
         wall_s = time.perf_counter() - start
         _reap_orphans()
         cpu_s = _children_cpu_s() - before
-    return Cost(ok=code == 0, wall_s=wall_s, cpu_s=cpu_s, disk_bytes=disk.growth_bytes)
+    disk_bytes = disk.growth_bytes if disk else 0
+    return Cost(ok=code == 0, wall_s=wall_s, cpu_s=cpu_s, disk_bytes=disk_bytes)
 
 
 def _children_cpu_s() -> float:
@@ -92,9 +93,9 @@ class Disk:
     def _sample(self) -> None:
         pause_s = 0.0
         while not self._over.wait(pause_s):
-            begun = time.perf_counter()
+            begun_s = time.thread_time()
             self._peak = max(self._peak, folder_bytes(self._folder))
-            pause_s = max(SAMPLE_S, (time.perf_counter() - begun) / SAMPLE_SHARE)
+            pause_s = max(SAMPLE_S, (time.thread_time() - begun_s) / SAMPLE_SHARE)
 
     def stop(self) -> None:
         """Look a last time."""
@@ -108,21 +109,15 @@ class Disk:
         return self._peak - self._start
 
 
-class _Unwatched:
-    growth_bytes = 0
-
-
 @contextlib.contextmanager
-def watch(folder: Path | None):  # type: ignore[no-untyped-def]
-    """Sample `folder` while the block runs."""
-    if folder is None:
-        yield _Unwatched()
-        return
-    disk = Disk(folder)
+def watch(folder: Path | None) -> Iterator[Disk | None]:
+    """Sample `folder`, if there is one, while the block runs."""
+    disk = Disk(folder) if folder else None
     try:
         yield disk
     finally:
-        disk.stop()
+        if disk:
+            disk.stop()
 
 
 def folder_bytes(folder: Path) -> int:

@@ -6,6 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from statistics import median
 
+BUILD_HEADER = (
+    *("recipe", "situation", "contender", "runs", "wall s", "least–most", "× limpet"),
+    *("CPU s", "disk MB", "image MB"),
+)
 GROUPS = {"default": "default peers", "tuned": "tuned peers"}
 # (situation, group of peers, limpet is at least this many times faster)
 SPEED_TARGETS = (
@@ -183,12 +187,12 @@ def _judge_start(starts: Sequence[StartRow]) -> Verdict:
     if not own or not peers:
         return Verdict(target=target, reached="not measured", met=None)
     best = peers[0]
-    reached = f"{own.import_s:.2f} s against {best.import_s:.2f} s of {best.way} (spread {_spread(own)} and {_spread(best)})"
+    reached = f"{_with_spread(own)} against {_with_spread(best)} of {best.way}"
     return Verdict(target=target, reached=reached, met=own.import_s <= best.import_s)
 
 
-def _spread(row: StartRow) -> str:
-    return f"{row.import_least_s:.2f}–{row.import_most_s:.2f} s"
+def _with_spread(row: StartRow) -> str:
+    return f"{row.import_s:.2f} s ({row.import_least_s:.2f}–{row.import_most_s:.2f})"
 
 
 # ---- showing -------------------------------------------------------------------------------------
@@ -196,11 +200,7 @@ def _spread(row: StartRow) -> str:
 
 def build_table(rows: Sequence[BuildRow]) -> list[list[str]]:
     """Header and lines; the ratio is how many times limpet's time."""
-    table = [
-        "recipe|situation|contender|runs|wall s|least–most|× limpet|CPU s|disk MB|image MB".split(
-            "|"
-        )
-    ]
+    table = [[*BUILD_HEADER]]
     for row in rows:
         own = [
             other.wall_s
@@ -208,25 +208,21 @@ def build_table(rows: Sequence[BuildRow]) -> list[list[str]]:
             if other.group == "limpet"
             and (other.recipe, other.situation) == (row.recipe, row.situation)
         ]
-        table.append(
-            [row.recipe, row.situation, row.contender]
-            + [f"{row.runs}" + (f" ({row.failed} failed)" if row.failed else "")]
-            + [f"{row.wall_s:.2f}", f"{row.wall_least_s:.2f}–{row.wall_most_s:.2f}"]
-            + [f"{row.wall_s / own[0]:.1f}" if own else ""]
-            + [f"{row.cpu_s:.1f}", f"{row.disk_mb:.0f}", f"{row.image_mb:.1f}"]
-        )
+        runs = f"{row.runs}" + (f" ({row.failed} failed)" if row.failed else "")
+        walls = [f"{row.wall_s:.2f}", f"{row.wall_least_s:.2f}–{row.wall_most_s:.2f}"]
+        ratio = f"{row.wall_s / own[0]:.1f}" if own else ""
+        rest = [f"{row.cpu_s:.1f}", f"{row.disk_mb:.0f}", f"{row.image_mb:.1f}"]
+        table.append([row.recipe, row.situation, row.contender, runs, *walls, ratio, *rest])
     return table
 
 
 def start_table(rows: Sequence[StartRow]) -> list[list[str]]:
     """Header and lines."""
-    table = ["through|runs|true s|import astropy s|least–most|import / true".split("|")]
+    table = [["through", "runs", "true s", "import astropy s", "least–most", "import / true"]]
     for row in rows:
         spread = f"{row.import_least_s:.2f}–{row.import_most_s:.2f}"
-        table.append(
-            [row.way, str(row.runs), f"{row.true_s:.3f}", f"{row.import_s:.3f}", spread]
-            + [f"{row.ratio:.2f}"]
-        )
+        medians = [f"{row.true_s:.3f}", f"{row.import_s:.3f}"]
+        table.append([row.way, str(row.runs), *medians, spread, f"{row.ratio:.2f}"])
     return table
 
 
