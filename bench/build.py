@@ -6,8 +6,9 @@ One round goes through the situations, and through all contenders in each:
 
 - cold: the contender's folder is new. No package cache, no image cache, nothing of the base. (The
   kernel's page cache is left as it is, for all.)
-- warm: the same build again. Packages come from each one's cache; for the default peers the base's
-  layers do too; the tuned peers start from a local SIF of the base; limpet has what it keeps.
+- warm: the same build again. Wheels lie beside pip, which does not ask the index; uv and limpet
+  ask it, with their caches. For the default peers the base's layers are cached; the tuned peers
+  start from a local SIF of the base; limpet has what it keeps.
 - rebuild: as warm, with one small package added that nobody has seen in this round.
 
 After that, what `import astropy` costs through each image. Results go to stdout and, as JSON and
@@ -30,7 +31,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from base import Registry, make_oci_layout, make_root_tar
-from contenders import ZSTD, Contender, Order, Shop, contenders, environment, make_venv
+from contenders import (
+    ZSTD,
+    Contender,
+    Order,
+    Shop,
+    contenders,
+    download_wheels,
+    environment,
+    make_venv,
+)
 from machine import probe_versions
 from measure import adopt_orphans, run_measured
 from starts import measure_starts, ways_into, works
@@ -163,6 +173,11 @@ def _install_limpet(
     return limpet, None
 
 
+def requirements_of(recipe: str) -> tuple[str, ...]:
+    """The lines of a recipe of ours: names with versions, nothing else."""
+    return tuple((HERE / f"recipes/{recipe}.txt").read_text().split())
+
+
 # ---- measuring -----------------------------------------------------------------------------------
 
 
@@ -170,6 +185,9 @@ def measure_and_report(bench: Bench) -> None:
     """All rounds, then the tables."""
     env = environment(bench.work)
     versions = probe_versions(bench.shop, env)
+    for recipe in bench.recipes:
+        wheels = bench.work / "wheels" / recipe
+        download_wheels(bench.shop, requirements_of(recipe), wheels, bench.work)
     builds: list[BuildSample] = []
     images: dict[str, Path] = {}
     for number in range(bench.rounds):
@@ -211,10 +229,12 @@ def measure_build(
     bench: Bench, member: Contender, recipe: str, situation: str, number: int
 ) -> tuple[BuildSample, Path]:
     """One build; its output goes to a log."""
-    lines = tuple((HERE / f"recipes/{recipe}.txt").read_text().split())
+    lines = requirements_of(recipe)
     order = Order(
-        requirements=(*lines, ADDED) if situation == "rebuild" else lines,
+        requirements=lines,
+        added=(ADDED,) if situation == "rebuild" else (),
         folder=bench.work / "folders" / member.name,
+        wheels=bench.work / "wheels" / recipe,
         warm=situation != "cold",
     )
     order.lay_out()

@@ -1,8 +1,9 @@
 """Who is compared, and the command by which each builds one image.
 
-All get the same base, the same requirements, folders of their own for caches, temporaries and
-output on the same file system, and a pip (or uv) cache that outlives the build. Setting them up
-(environments for cotainr and limpet) is not measured.
+All get the same base, the same requirements, and folders of their own for caches, temporaries and
+output on the same file system. Setting them up (environments for cotainr and limpet) is not
+measured. pip's warm download cache is a folder of the wheels that it needs, used without asking
+the index: quicker than pip's own cache, and there whatever headers the index sends.
 
 - `apptainer`: a definition file with pip in `%post`, everything as it comes (gzip).
 - `apptainer-zstd`: zstd level 3 for mksquashfs; when warm, the base is a local SIF pulled before.
@@ -33,7 +34,8 @@ from measure import Command
 
 ZSTD = "-comp zstd -Xcompression-level 3"
 # Folders that every base has, for what is bound into a build.
-CACHE_INSIDE = "/mnt"
+WHEELS_INSIDE = "/mnt"
+UV_CACHE_INSIDE = "/srv"
 UV_INSIDE = "/media"
 CA_INSIDE = "/etc/ssl/certs/ca-certificates.crt"
 HERE = Path(__file__).resolve().parent
@@ -54,10 +56,15 @@ class Shop:
 
 @dataclass(frozen=True, kw_only=True)
 class Order:
-    """One build: these requirements, in this contender's own folder."""
+    """One build: these requirements, in this contender's own folder.
+
+    `added` is what came to the recipe last; `wheels` has all but that, for a warm pip.
+    """
 
     requirements: tuple[str, ...]
+    added: tuple[str, ...]
     folder: Path
+    wheels: Path
     warm: bool
 
     @property
@@ -67,7 +74,7 @@ class Order:
 
     def lay_out(self) -> None:
         """Make the folders."""
-        for name in ("cache/pip", "cache/apptainer", "cache/uv", "cache/xdg", "tmp", "out"):
+        for name in ("cache/apptainer", "cache/uv", "cache/xdg", "tmp", "out"):
             (self.folder / name).mkdir(parents=True, exist_ok=True)
 
 
@@ -107,15 +114,14 @@ def _peer_environment(order: Order, *, zstd: bool, uv: Path | None = None) -> di
         env.pop(name, None)
     env.pop("PIP_FIND_LINKS", None)
     # Bound by variable: cotainr has no option for it.
-    cache = order.folder / ("cache/uv" if uv else "cache/pip")
-    binds = [f"{cache}:{CACHE_INSIDE}"]
+    binds = [f"{order.wheels}:{WHEELS_INSIDE}:ro"]
     if bundle := host_ca_bundle():
         binds.append(f"{bundle}:{CA_INSIDE}:ro")
     if uv:
-        binds.append(f"{uv.parent}:{UV_INSIDE}:ro")
+        binds += [f"{uv.parent}:{UV_INSIDE}:ro", f"{order.folder}/cache/uv:{UV_CACHE_INSIDE}"]
     env |= {
         "APPTAINER_BIND": ",".join(binds),
-        "PIP_CACHE_DIR": CACHE_INSIDE,
+        "PIP_NO_CACHE_DIR": "1",
         # Debian's Python; without it pip would need a venv, which takes longer to make.
         "PIP_BREAK_SYSTEM_PACKAGES": "1",
         "PIP_ROOT_USER_ACTION": "ignore",
@@ -125,14 +131,21 @@ def _peer_environment(order: Order, *, zstd: bool, uv: Path | None = None) -> di
     return env
 
 
-def _define(order: Order, base: tuple[str, str], env: dict[str, str], install: list[str]) -> Path:
+def _pip_commands(order: Order) -> list[str]:
+    pip = ["python3", "-m", "pip", "install"]
+    if not order.warm:
+        return [shlex.join([*pip, *order.requirements, *order.added])]
+    known = [*pip, "--no-index", "--find-links", WHEELS_INSIDE, *order.requirements]
+    return [shlex.join(known)] + ([shlex.join([*pip, *order.added])] if order.added else [])
+
+
+def _define(order: Order, base: tuple[str, str], env: dict[str, str], commands: list[str]) -> Path:
     bootstrap, source = base
     exports = shlex.join(f"{name}={value}" for name, value in env.items() if name[:4] == "PIP_")
     path = order.folder / "out/image.def"
     path.write_text(
         f"Bootstrap: {bootstrap}\nFrom: {source}\n\n%post\n"
-        f"    export {exports}\n"
-        f"    {shlex.join(install)}\n"
+        f"    export {exports}\n" + "".join(f"    {command}\n" for command in commands)
     )
     return path
 
@@ -146,8 +159,7 @@ def _base(shop: Shop, order: Order, *, tuned: bool) -> tuple[str, str]:
 def build_by_definition(shop: Shop, order: Order, *, tuned: bool) -> Command:
     """`apptainer build` from a definition file with pip in %post."""
     env = _peer_environment(order, zstd=tuned)
-    install = ["python3", "-m", "pip", "install", *order.requirements]
-    definition = _define(order, _base(shop, order, tuned=tuned), env, install)
+    definition = _define(order, _base(shop, order, tuned=tuned), env, _pip_commands(order))
     return Command(
         argv=("apptainer", "build", "--force", str(order.image), str(definition)),
         env=env,
@@ -159,11 +171,11 @@ def build_by_definition_with_uv(shop: Shop, order: Order) -> Command:
     """The same with uv instead of pip."""
     assert shop.uv
     env = _peer_environment(order, zstd=True, uv=shop.uv)
-    install = ["env", f"SSL_CERT_FILE={CA_INSIDE}", f"UV_CACHE_DIR={CACHE_INSIDE}"]
+    install = ["env", f"SSL_CERT_FILE={CA_INSIDE}", f"UV_CACHE_DIR={UV_CACHE_INSIDE}"]
     install += [f"{UV_INSIDE}/{shop.uv.name}", "pip", "install", "--system", "--quiet"]
     install += ["--break-system-packages", "--compile-bytecode", "--link-mode", "copy"]
-    install += order.requirements
-    definition = _define(order, _base(shop, order, tuned=True), env, install)
+    install += [*order.requirements, *order.added]
+    definition = _define(order, _base(shop, order, tuned=True), env, [shlex.join(install)])
     return Command(
         argv=("apptainer", "build", "--force", str(order.image), str(definition)),
         env=env,
@@ -177,7 +189,7 @@ def build_by_cotainr(shop: Shop, order: Order, *, tuned: bool) -> Command:
     base = source if bootstrap == "localimage" else f"docker://{source}"
     program = [str(shop.cotainr_python), str(HERE / "cotainr_build.py")]
     return Command(
-        argv=(*program, base, str(order.image), *order.requirements),
+        argv=(*program, base, str(order.image), *_pip_commands(order)),
         env=_peer_environment(order, zstd=tuned),
         watched=order.folder,
     )
@@ -187,13 +199,25 @@ def build_by_limpet(shop: Shop, order: Order) -> Command:
     """`limpet build` of a requirements file."""
     assert shop.limpet
     recipe = order.folder / "out/requirements.txt"
-    recipe.write_text("".join(f"{line}\n" for line in order.requirements))
+    lines = (*order.requirements, *order.added)
+    recipe.write_text("".join(f"{line}\n" for line in lines))
     env = environment(order.folder) | {
         "LIMPET_CACHE_DIR": str(order.folder / "cache/limpet"),
         "UV_CACHE_DIR": str(order.folder / "cache/uv"),
     }
     build = ["build", str(recipe), "-o", str(order.image), "--base", shop.base, "--force"]
     return Command(argv=(*shop.limpet, *build), env=env, watched=order.folder)
+
+
+def download_wheels(shop: Shop, requirements: tuple[str, ...], wheels: Path, folder: Path) -> None:
+    """With the base's pip, what a warm pip finds beside itself."""
+    wheels.mkdir(parents=True)
+    env = environment(folder) | {"APPTAINER_BIND": f"{wheels}:{WHEELS_INSIDE}"}
+    if bundle := host_ca_bundle():
+        env["APPTAINER_BIND"] += f",{bundle},{bundle}:{CA_INSIDE}:ro"
+    pip = ["python3", "-m", "pip", "--quiet", "download", "--dest", WHEELS_INSIDE, *requirements]
+    command = ["apptainer", "--silent", "exec", "--no-home", str(shop.base_sif), *pip]
+    subprocess.run(command, check=True, env=env)
 
 
 def contenders() -> tuple[Contender, ...]:
