@@ -23,6 +23,7 @@ import json
 import os
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -83,8 +84,8 @@ def main() -> None:
     options = _parse_options()
     if os.getuid() == 0:
         sys.exit("Run this as a plain user: that is what users are, and root cannot run images.")
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     adopt_orphans()
-    # The lengths of a socket's and a mount's path are limited, and not by much.
     work: Path = options.work.resolve()
     work.mkdir(parents=True, exist_ok=True)
     folder = work / f"bench-{os.getpid()}"

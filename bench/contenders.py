@@ -213,6 +213,7 @@ def download_wheels(shop: Shop, requirements: tuple[str, ...], wheels: Path, fol
     """With the base's pip, what a warm pip finds beside itself."""
     wheels.mkdir(parents=True)
     env = environment(folder) | {"APPTAINER_BIND": f"{wheels}:{WHEELS_INSIDE}"}
+    env.pop("PIP_FIND_LINKS", None)
     if bundle := host_ca_bundle():
         env["APPTAINER_BIND"] += f",{bundle},{bundle}:{CA_INSIDE}:ro"
     pip = ["python3", "-m", "pip", "--quiet", "download", "--dest", WHEELS_INSIDE, *requirements]

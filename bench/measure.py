@@ -6,6 +6,7 @@ import contextlib
 import ctypes
 import os
 import resource
+import signal
 import subprocess
 import threading
 import time
@@ -55,8 +56,14 @@ def run_measured(command: Command, log: Path) -> Cost:
             stdin=subprocess.DEVNULL,
             stdout=sink,
             stderr=subprocess.STDOUT,
+            start_new_session=True,
         )
-        code = process.wait()
+        try:
+            code = process.wait()
+        except BaseException:  # whoever ends the bench ends what it has started
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            raise
         wall_s = time.perf_counter() - start
         _reap_orphans()
         cpu_s = _children_cpu_s() - before
