@@ -92,7 +92,7 @@ def main() -> None:
     folder.mkdir(mode=0o755)
     try:
         with prepare_bench(options, folder) as bench:
-            measure_and_report(bench)
+            measure_and_report(bench, options.out)
     finally:
         if options.keep:
             print(f"Kept: {folder}", file=sys.stderr)
@@ -114,6 +114,7 @@ def _parse_options() -> argparse.Namespace:
     add("--start-rounds", type=int, default=7, help="rounds of starts (7); 0 for none")
     add("--quick", action="store_true", help="one round, astropy only")
     add("--work", type=Path, default=HERE / "work", help="where everything happens (bench/work)")
+    add("--out", type=Path, default=HERE / "out", help="where the results go (bench/out)")
     add("--keep", action="store_true", help="do not clean the work folder, for a look at the logs")
     add("--base-tar", type=Path, help="a root file system with Python and pip to take as base")
     add("--limpet", type=shlex.split, help="limpet's command, instead of installing this tree")
@@ -182,7 +183,7 @@ def requirements_of(recipe: str) -> tuple[str, ...]:
 # ---- measuring -----------------------------------------------------------------------------------
 
 
-def measure_and_report(bench: Bench) -> None:
+def measure_and_report(bench: Bench, out: Path) -> None:
     """All rounds, then the tables."""
     env = environment(bench.work)
     versions = probe_versions(bench.shop, env)
@@ -199,7 +200,7 @@ def measure_and_report(bench: Bench) -> None:
         say("Starts")
         ways = ways_into(images, bench.shop, bench.members)
         starts = measure_starts(ways, bench.start_rounds, env, bench.work / "logs")
-    write_results(versions, builds, starts)
+    write_results(out, versions, builds, starts)
 
 
 def measure_round(
@@ -217,8 +218,9 @@ def measure_round(
             sample, image = measure_build(bench, member, recipe, situation, number)
             if situation in bench.situations:
                 samples.append(sample)
-            if number == 0 and sample.ok and (said := works(image, RECIPES[recipe], env)):
-                sys.exit(f"{member.name}: its image cannot import {RECIPES[recipe]}:\n{said}")
+            imports = RECIPES[recipe] + (", humanize" if situation == "rebuild" else "")
+            if number == 0 and sample.ok and (said := works(image, imports, env)):
+                sys.exit(f"{member.name}: its image cannot import {imports}:\n{said}")
             if recipe == "astropy" and situation != "rebuild" and sample.ok:
                 images[member.name] = bench.work / f"images/{member.name}.sif"
                 images[member.name].parent.mkdir(exist_ok=True)
@@ -263,15 +265,17 @@ def measure_build(
 
 
 def write_results(
-    versions: Mapping[str, str], builds: list[BuildSample], starts: list[StartSample]
+    out: Path,
+    versions: Mapping[str, str],
+    builds: list[BuildSample],
+    starts: list[StartSample],
 ) -> None:
-    """Onto stdout and into bench/out."""
+    """Onto stdout and, as JSON and Markdown, into a folder."""
     build_rows, start_rows = summarise_builds(builds), summarise_starts(starts)
     verdicts = judge(build_rows, start_rows)
     report = render_report(versions, build_rows, start_rows, verdicts)
     print(report)
-    out = HERE / "out"
-    out.mkdir(exist_ok=True)
+    out.mkdir(parents=True, exist_ok=True)
     stem = f"build-{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
     data = as_plain_data(versions, build_rows, start_rows, verdicts, [*builds, *starts])
     (out / f"{stem}.json").write_text(json.dumps(data, indent=1) + "\n")
