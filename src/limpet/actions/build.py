@@ -23,14 +23,13 @@ from limpet.actions.assemble import (
 )
 from limpet.actions.image_lock import lock_image
 from limpet.actions.lock_files import write_lock
-from limpet.actions.pieces import make_pieces
+from limpet.actions.pieces import Shelf, make_pieces, open_shelf
 from limpet.actions.prepare import Prepared, credentials_of, prepare
 from limpet.actions.warm import warm_image
 from limpet.core import image as image_core
-from limpet.core.errors import ExistsError, RecipeError, SpaceError, UsageError
+from limpet.core.errors import BaseError, ExistsError, RecipeError, SpaceError, UsageError
 from limpet.core.events import Event, Notify, ignore
 from limpet.core.image import ImageFacts
-from limpet.core.piece import Piece
 from limpet.core.plan import BuildPlan, BuildReport, LockReport, plan_build
 from limpet.core.pylock import render_lock
 from limpet.core.request import BuildRequest
@@ -50,13 +49,14 @@ def build(request: BuildRequest, notify: Notify = ignore) -> BuildReport:
     check_output(output, force=request.force)
     prepared = prepare(request, notify)
     places = find_staged(prepared)
+    shelf = shelf_of(prepared, request)
     plan = plan_build(
         prepared.lock,
         prepared.facts,
         output=output,
         layout=prepared.recipe.image.layout,
         compression=prepared.recipe.image.compression,
-        kept=frozenset(),
+        kept=shelf.found.keys(),
     )
     if request.dry_run:
         return BuildReport(plan=plan, lock_file=prepared.lock_file)
@@ -64,7 +64,7 @@ def build(request: BuildRequest, notify: Notify = ignore) -> BuildReport:
     files.check_space(output.parent, size_bytes=plan.image_bytes)
     files.check_space(prepared.cache, size_bytes=2 * plan.fetched_bytes)
     keep_lock(prepared, notify)
-    pieces = tuple(piece.path for piece in make_pieces_of(prepared, request, notify))
+    pieces = tuple(piece.path for piece in make_pieces(shelf, notify))
     with tempfile.TemporaryDirectory(dir=scratch_folder(request, prepared.cache)) as name:
         scratch = Path(name)
         parts = gather_parts(prepared, plan, request, pieces, places)
@@ -143,10 +143,14 @@ def scratch_folder(request: BuildRequest, cache: Path) -> Path:
     return files.make_folder(Path(named).expanduser().absolute() if named else cache / "tmp")
 
 
-def make_pieces_of(prepared: Prepared, request: BuildRequest, notify: Notify) -> tuple[Piece, ...]:
-    """The pieces of the lock's packages; see `make_pieces`."""
-    assert prepared.facts.libc is not None
-    return make_pieces(
+def shelf_of(prepared: Prepared, request: BuildRequest) -> Shelf:
+    """The cache's pieces, as this build sees them."""
+    if prepared.facts.libc is None:
+        raise BaseError(
+            f"The base {prepared.lock.base.reference} has no C library that limpet knows.",
+            now="Take a base with glibc or musl.",
+        )
+    return open_shelf(
         prepared.lock,
         lock_folder=prepared.lock_folder,
         base_sif=prepared.sif,
@@ -159,7 +163,6 @@ def make_pieces_of(prepared: Prepared, request: BuildRequest, notify: Notify) ->
         offline=request.offline,
         jobs=request.jobs or None,
         credentials=partial(credentials_of, prepared.loaded),
-        notify=notify,
         hash_directory=hash_tree,
     )
 
