@@ -18,7 +18,7 @@ import msgspec
 import pytest
 
 import images
-from limpet.actions.base_making import _check_packages
+from limpet.actions.base_making import check_packages
 from limpet.actions.bases import (
     choose_interpreter,
     derive_base,
@@ -328,7 +328,7 @@ def test_debian_from_its_packages(fresh: tuple[Path, LockedBase, Path], runtime:
     assert "bytecode is stale" not in said and "matches" in said
     with pytest.raises(LockError, match="moved on") as caught:
         older = msgspec.structs.replace(base, packages=("python3=3.0", *base.packages[1:]))
-        _check_packages(older, "\n\n".join(_paragraph(p) for p in base.packages).encode())
+        check_packages(older, "\n\n".join(_paragraph(p) for p in base.packages).encode())
     assert base.packages[0] in caught.value.why
 
 

@@ -213,14 +213,14 @@ def _make_from_debian(base: LockedBase, parsed: Reference, target: Path, scratch
                 stream, clamp=debian.EPOCH, drop=debian.is_dropped, captured=captured
             )
         )
-        _check_packages(base, captured["var/lib/dpkg/status"])
+        check_packages(base, captured["var/lib/dpkg/status"])
         yield from runtime_files.singularity_files({"Env": debian.VARIABLES})
 
     with debian.open_tar(parsed.name, base.arch, scratch) as stream:
         base_store.write_base(target, entries(stream), arch=base.arch, digest=base.digest)
 
 
-def _check_packages(base: LockedBase, status: bytes) -> None:
+def check_packages(base: LockedBase, status: bytes) -> None:
     """LockError where the mirror gave other packages than were locked."""
     got, locked = set(debian.parse_status(status.decode())), set(base.packages)
     if got != locked:
