@@ -13,6 +13,7 @@ from limpet.core.homes import Home, plan_home
 from limpet.core.image import ImageFacts
 from limpet.core.mounts import Mount, is_below, parse_bind, render_mount
 from limpet.core.recipe import GpuPolicy, HomePolicy, Run, VariablePolicy
+from limpet.core.seeing import ALWAYS, is_own, plan_aliases, plan_temporaries
 from limpet.core.variables import Verdict, select_variables
 
 FORMAT = 1
@@ -39,8 +40,9 @@ class HostSeen(msgspec.Struct, frozen=True, kw_only=True):
     """What a launch has to know of this machine and this session.
 
     `home` is $HOME (empty where there is none), `real_home` the same without symbolic links,
-    `account_home` what the account database says. `personal` are the personal folders that the home
-    really has, with their true paths. `state` is the folder for images' personal things;
+    `account_home` what the account database says. `personal` are the personal folders and start files
+    that the home really has, with their true paths. `links` are the links at the top of the file
+    system that lead to folders, `temporaries` the folders of TMPDIR and its like. `state` is the folder for images' personal things;
     `state_note` is set where it is only a passing one. `missing` are the sources of wished binds
     that do not exist.
     """
@@ -56,6 +58,8 @@ class HostSeen(msgspec.Struct, frozen=True, kw_only=True):
     state: str
     cwd: str
     personal: dict[str, str] = msgspec.field(default_factory=dict)
+    links: dict[str, str] = msgspec.field(default_factory=dict)
+    temporaries: tuple[str, ...] = ()
     state_note: str = ""
     gpus: tuple[Gpu, ...] = ()
     fuse: bool = True
@@ -84,7 +88,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Launch(msgspec.Struct, frozen=True, kw_only=True):
-    """A start, ready to be done: make `folders` (all below `state`), then become `argv` with `env`.
+    """A start, ready to be done: make `folders` and `files` (all below `state`), then become `argv`.
 
     The rest explains it: the policies in force, the verdict on every variable, and notes.
     """
@@ -94,6 +98,7 @@ class Launch(msgspec.Struct, frozen=True, kw_only=True):
     runtime: str
     state: str
     folders: tuple[str, ...] = ()
+    files: tuple[str, ...] = ()
     variables: VariablePolicy
     home: HomePolicy
     gpu: Gpu | None = None
@@ -119,12 +124,23 @@ def plan_launch(image: ImageSeen, host: HostSeen, request: Request) -> Launch:
     )
     binds, bind_notes = plan_binds(image, host, request)
     place = plan_place(host, home, binds, request, image)
+    seen = (*binds, *place.mounts)
+    prefix = image.facts.prefix if image.facts else ""
+    if policy != "strict":
+        visible = (*ALWAYS, *home.visible, *_same_inside(seen))
+        seen += plan_temporaries(host.temporaries, visible=visible, home=host.home, prefix=prefix)
+    seen += plan_aliases(seen, host.links, home=host.home, prefix=prefix)
     # The home's last: they cover what the others may bring in.
-    mounts = (*binds, *place.mounts, *home.mounts)
-    visible = ("/tmp", "/var/tmp", *home.visible, *_same_inside(mounts))
+    covers = _home_mounts(home, host)
+    mounts = (*seen, *covers)
+    visible = (*ALWAYS, *home.visible, *_same_inside(mounts))
     named, values, env_notes = parse_env(request.env, host.environment)
     passed, verdicts = select_variables(
-        host.environment, policy, named=(*wants.pass_variables, *named), visible=visible
+        host.environment,
+        policy,
+        named=(*wants.pass_variables, *named),
+        visible=visible,
+        hidden=[mount.target for mount in home.mounts],
     )
     ours = image.facts.env if image.facts else {}
     added = {n: v for n, v in home.variables.items() if n not in ours} | values
@@ -141,6 +157,7 @@ def plan_launch(image: ImageSeen, host: HostSeen, request: Request) -> Launch:
         runtime=f"{host.runtime_kind} {host.runtime_version}",
         state=host.state,
         folders=home.folders,
+        files=home.files,
         variables=policy,
         home=home_policy,
         gpu=gpu,
@@ -305,15 +322,21 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
     notes: tuple[str, ...] = ()
 
 
-# The image's own: the host's are never mounted over them.
-_OWN_TREES = ("/usr", "/etc", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/boot")
-_OWN_FOLDERS = ("/", "/opt", "/var", "/run", "/mnt", "/media", "/srv")
-_ALWAYS = ("/tmp", "/var/tmp", "/proc", "/sys", "/dev")
-
-
 def _seen_at(path: str, host: HostSeen) -> str:
     below_home = is_below(path, host.real_home)
     return host.home + path.removeprefix(host.real_home) if below_home else path
+
+
+def _home_mounts(home: Home, host: HostSeen) -> tuple[Mount, ...]:
+    """The home's, and all of it again under the home's real name where a link leads to it."""
+    if not home.visible or host.real_home == host.home:
+        return home.mounts
+    again = [
+        Mount(source=mount.source, target=host.real_home + mount.target.removeprefix(host.home))
+        for mount in home.mounts
+        if is_below(mount.target, host.home)
+    ]
+    return (Mount(source=host.real_home, target=host.real_home), *home.mounts, *again)
 
 
 def plan_place(
@@ -326,10 +349,9 @@ def plan_place(
     if home.visible and is_below(cwd, host.real_home):
         # A home that is reached over a symbolic link is seen under its own name only.
         return Place(pwd=_seen_at(cwd, host))
-    if any(is_below(cwd, folder) for folder in (*_ALWAYS, *_same_inside(binds))):
+    if any(is_below(cwd, folder) for folder in (*ALWAYS, *_same_inside(binds))):
         return Place(pwd=cwd)
-    own = (*_OWN_TREES, image.facts.prefix) if image.facts else _OWN_TREES
-    if cwd in _OWN_FOLDERS or any(is_below(cwd, tree) for tree in own):
+    if is_own(cwd, image.facts.prefix if image.facts else ""):
         why = "that place is the image's own"
     elif is_below(host.real_home, cwd) or is_below(host.home, cwd):
         why = "the home lies below it, and would be seen whole"
