@@ -173,7 +173,7 @@ def _build_derived(
     sif: Path, target: Path, apt: tuple[str, ...], post: str, cache: Path, runtime: Runtime
 ) -> None:
     derived.check_host(cache)
-    files.check_space(cache, size_bytes=8 * sif.stat().st_size)
+    files.check_space(cache, size_bytes=5 * sif.stat().st_size)
     with scratch_folder(cache) as scratch:
         (scratch / "step").mkdir()
         derived.write_step(scratch / "step", apt, post)

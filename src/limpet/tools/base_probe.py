@@ -117,4 +117,6 @@ def _parse_environment(data: bytes) -> dict[str, str]:
             p for p in kept["LD_LIBRARY_PATH"].split(":") if p not in ("", _LIBRARIES_OF_RUNTIME)
         ]
         kept["LD_LIBRARY_PATH"] = ":".join(parts)
+    if kept.get("LANG") == "C":
+        del kept["LANG"]  # what --cleanenv leaves where a base sets none
     return {name: value for name, value in sorted(kept.items()) if value}
