@@ -39,9 +39,7 @@ def test_recipe_that_may_not_be_read(workshop: Workshop) -> None:
         ("limpet.toml", b"[image]\nlabels = 5\n", "image.labels"),
     ],
 )
-def test_recipe_that_cannot_be_read(
-    workshop: Workshop, name: str, text: bytes, said: str
-) -> None:
+def test_recipe_that_cannot_be_read(workshop: Workshop, name: str, text: bytes, said: str) -> None:
     recipe = workshop.write(name, text)
     with unchanged(workshop.folder):
         done = workshop.try_build(recipe)
@@ -113,9 +111,7 @@ def test_files_that_may_not_be_read(workshop: Workshop) -> None:
         ('[packages]\npip = ["$(touch pwned)"]\n', "touch pwned"),
     ],
 )
-def test_names_with_newlines_and_shell_characters(
-    workshop: Workshop, text: str, said: str
-) -> None:
+def test_names_with_newlines_and_shell_characters(workshop: Workshop, text: str, said: str) -> None:
     recipe = workshop.write("limpet.toml", text)
     with unchanged(workshop.folder):
         done = workshop.try_build(recipe)

@@ -148,7 +148,7 @@ def read_tree(folder: Path) -> Tree:
         status = path.lstat()
         content = ""
         if path.is_symlink():
-            content = os.readlink(path)
+            content = str(path.readlink())
         elif path.is_file():
             content = hashlib.sha256(path.read_bytes()).hexdigest()
         # A folder's time changes when a file comes and goes, which is no trace.
