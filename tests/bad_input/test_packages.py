@@ -114,7 +114,7 @@ class _Index(http.server.SimpleHTTPRequestHandler):
         self.close_connection = True
         return None
 
-    def log_message(self, format: str, *args: object) -> None:
+    def log_message(self, *args: object) -> None:
         pass
 
 
