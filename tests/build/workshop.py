@@ -115,7 +115,7 @@ class Workshop:
         return self.run(self.build_words(recipe, *words), cwd=cwd, **env)
 
     def build(self, recipe: str | Path, *words: str | Path, **env: str) -> Path:
-        done = self.try_build(recipe, *words, **env)
+        done = self.try_build(recipe, *words, cwd=None, **env)
         assert done.returncode == 0, done.stderr
         given = [str(word) for word in words]
         return Path(given[given.index("-o") + 1]) if "-o" in given else self.image
@@ -135,8 +135,8 @@ class Workshop:
 
     def python(self, image: Path, code: str, *arguments: str, **env: str) -> str:
         """What a bare `apptainer exec` gives, without limpet."""
-        argv = ["apptainer", "--silent", "exec", image, "python", "-c", code, *arguments]
-        done = self.run(argv, **env)
+        runtime = ["apptainer", "--silent", "exec"]
+        done = self.run([*runtime, image, "python", "-c", code, *arguments], cwd=None, **env)
         assert done.returncode == 0, done.stderr
         return done.stdout.strip()
 
