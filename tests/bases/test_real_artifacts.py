@@ -9,11 +9,11 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from server import Answer, serve
 
 from limpet.actions.bases import fetch_base, resolve_base
 from limpet.core.errors import BaseError, FetchError, LockError
 from limpet.tools.apptainer import Runtime
+from tests.bases.server import Answer, serve
 
 pytestmark = pytest.mark.real
 ARCH = os.uname().machine

@@ -17,7 +17,6 @@ from typing import BinaryIO
 import msgspec
 import pytest
 
-import images
 from limpet.actions.base_making import check_packages
 from limpet.actions.bases import (
     choose_interpreter,
@@ -41,6 +40,7 @@ from limpet.formats.sif import read_sif, root_partition
 from limpet.formats.squashfs import Squashfs
 from limpet.tools.apptainer import Runtime, run_inside
 from limpet.tools.debian import parse_status
+from tests import images
 
 pytestmark = pytest.mark.real
 ARCH = os.uname().machine

@@ -12,6 +12,7 @@ from typing import BinaryIO, Literal
 
 import msgspec
 
+from limpet.core.errors import RecipeError
 from limpet.core.skeleton import Member
 from limpet.formats.sif import SifWriter, read_sif, root_partition
 from limpet.formats.squashfs import Entry, Source, Squashfs, compose, write_squashfs
@@ -135,6 +136,10 @@ def staged_entries(places: Mapping[Path, str]) -> Iterator[Entry]:
 def _host_entry(path: Path, inside: str) -> Entry:
     if path.is_symlink():
         return Entry(path=inside, kind="symlink", mode=0o777, target=str(path.readlink()))
+    if not (path.is_dir() or path.is_file()):
+        raise RecipeError(f"{path} is neither a file nor a folder.", now="Leave it out of [files].")
+    if not os.access(path, os.R_OK | (os.X_OK if path.is_dir() else 0)):
+        raise RecipeError(f"{path} cannot be read.", why="Permission denied.")
     if path.is_dir():
         return Entry(path=inside, kind="dir", mode=0o755)
     mode = 0o755 if path.stat().st_mode & 0o100 else 0o644

@@ -48,7 +48,7 @@ def build(request: BuildRequest, notify: Notify = ignore) -> BuildReport:
     output = Path(request.output).absolute()
     check_output(output, force=request.force)
     prepared = prepare(request, notify)
-    places = find_staged(prepared)
+    staged = find_staged(prepared)
     shelf = shelf_of(prepared, request)
     plan = plan_build(
         prepared.lock,
@@ -67,7 +67,7 @@ def build(request: BuildRequest, notify: Notify = ignore) -> BuildReport:
     pieces = tuple(piece.path for piece in make_pieces(shelf, notify))
     with tempfile.TemporaryDirectory(dir=scratch_folder(request, prepared.cache)) as name:
         scratch = Path(name)
-        parts = gather_parts(prepared, plan, request, pieces, places)
+        parts = gather_parts(prepared, plan, request, pieces, staged)
         if prepared.recipe.warm.imports or prepared.recipe.warm.commands:
             parts = warmed(prepared, parts, scratch, notify)
         notify(Event(stage="image", kind="start", message=f"Writing {output}"))
@@ -101,18 +101,18 @@ def lock(request: BuildRequest, notify: Notify = ignore) -> LockReport:
 
 def check_output(output: Path, *, force: bool) -> None:
     """Refuse an output that cannot be written, before anything else is done."""
+    if not os.access(output.parent, os.F_OK):
+        raise SpaceError(f"The folder {output.parent} does not exist.", now="Make it first.")
+    if not os.access(output.parent, os.W_OK | os.X_OK):
+        raise SpaceError(f"The folder {output.parent} cannot be written.", now="Choose another.")
     if output.is_dir():
         raise ExistsError(f"{output} is a folder.", now="Name a file: -o image.sif.")
     if output.exists() and not force:
         raise ExistsError(f"{output} is there already.", now="Use --force to replace it.")
-    if not output.parent.is_dir():
-        raise SpaceError(f"The folder {output.parent} does not exist.", now="Make it first.")
-    if not os.access(output.parent, os.W_OK | os.X_OK):
-        raise SpaceError(f"The folder {output.parent} cannot be written.", now="Choose another.")
 
 
-def find_staged(prepared: Prepared) -> dict[Path, str]:
-    """`[files]`: what is there on the host, and its place in the image."""
+def find_staged(prepared: Prepared) -> tuple[Entry, ...]:
+    """`[files]`: what is there on the host, each at its place in the image."""
     found = {}
     for source, place in plan_destinations(prepared.recipe.files).items():
         path = prepared.loaded.folder / Path(source).expanduser()
@@ -123,7 +123,7 @@ def find_staged(prepared: Prepared) -> dict[Path, str]:
                 now="Paths start at the recipe's folder.",
             )
         found[path] = str(place)
-    return found
+    return tuple(staged_entries(found))
 
 
 def keep_lock(prepared: Prepared, notify: Notify) -> None:
@@ -172,7 +172,7 @@ def gather_parts(
     plan: BuildPlan,
     request: BuildRequest,
     pieces: tuple[Path, ...],
-    places: dict[Path, str],
+    staged: tuple[Entry, ...],
 ) -> Parts:
     """All that the image is made of, with what limpet itself writes into it."""
     compression = prepared.recipe.image.compression
@@ -192,9 +192,9 @@ def gather_parts(
     return Parts(
         base_sif=rewritten(prepared, plan, compression),
         pieces=pieces,
-        own=(*own_entries(skeleton), *staged_entries(places)),
+        own=(*own_entries(skeleton), *staged),
         where_missing=tuple(own_entries(WHERE_MISSING)),
-        removed=tuple(stale_of(places.values(), minor)),
+        removed=tuple(stale_of((entry.path for entry in staged), minor)),
         objects=objects,
         layout=plan.layout,
         compression=compression,
@@ -207,7 +207,7 @@ def stale_of(places: Iterable[str], minor: str) -> Iterable[str]:
     """Byte code that staged sources make stale, as paths relative to the image's root."""
     for place in places:
         if place.endswith(".py"):
-            yield stale_byte_code(PurePosixPath(place), minor).lstrip("/")
+            yield stale_byte_code(PurePosixPath(place), minor)
 
 
 def rewritten(prepared: Prepared, plan: BuildPlan, compression: str) -> Path:
