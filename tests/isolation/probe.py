@@ -25,7 +25,8 @@ def read(*path):
 
 
 def said(*argv):
-    done = subprocess.run(argv, stdin=subprocess.DEVNULL, stdout=-1, stderr=-2, timeout=30)
+    env = dict(os.environ, PYTHON_HISTORY="/dev/null")  # the history is the user's to keep
+    done = subprocess.run(argv, stdin=subprocess.DEVNULL, stdout=-1, stderr=-2, timeout=30, env=env)
     return done.stdout.decode()
 
 
