@@ -26,7 +26,7 @@ __all__ = ["foreign_sif", "layer_squashfs", "limpet_sif", "person", "root_squash
 
 
 @pytest.fixture(scope="session")
-def own_image(work: Path, debian_base: Base, cache_dir: Path) -> Path:  # noqa: F811
+def own_image(work: Path, debian_base: Base, cache_dir: Path) -> Path:
     """An image of limpet's own with a numpy of no other version than its own."""
     folder = work / "own"
     folder.mkdir()

@@ -65,8 +65,8 @@ class Home(msgspec.Struct, frozen=True, kw_only=True):
     """How a home policy is carried out.
 
     `options` are the runtime's; `mounts` and `variables` what is added; `folders` and (empty)
-    `files` must exist on the host before the start; `visible` are host folders that are seen inside at the same path; `start`
-    is where to start when the working folder is not seen inside.
+    `files` must exist on the host before the start; `visible` are host folders that are seen inside
+    at the same path; `start` is where to start when the working folder is not seen inside.
     """
 
     options: tuple[str, ...] = ()
@@ -86,7 +86,7 @@ def plan_home(
 
     `home` is where the real one is seen ($HOME; empty where there is none), `account_home` what the
     account says (the runtime goes by that), `state` this image's own folder, `present` the personal
-    folders and start files that the real home has and where each is seen inside: for one that is a link, at what it
+    folders and start files that the real home has and where each is seen inside: a link at what it
     points to, since the runtime mounts nothing through a link that leaves the home.
     """
     if policy == "none":

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Literal
 
 from limpet.core.errors import HostError
+from limpet.core.gpu import Driver, Gpu
 from limpet.core.homes import PERSONAL, START_FILES
-from limpet.core.launch import Gpu, HostSeen
+from limpet.core.launch import HostSeen
 from limpet.core.mounts import Mount
 from limpet.core.seeing import is_own
 from limpet.core.variables import TEMPORARY
@@ -27,6 +28,8 @@ def probe_host(
     runtime_version: str,
     state_folder: str = "",
     binds: Sequence[Mount] = (),
+    gpus: Sequence[Gpu] = (),
+    driver: Driver | None = None,
 ) -> HostSeen:
     """What there is; nothing is made or changed."""
     account_home = _account_home()
@@ -47,7 +50,8 @@ def probe_host(
         personal=probe_personal(home) if home else {},
         links=probe_links(),
         temporaries=probe_temporaries(),
-        gpus=probe_gpus(),
+        gpus=tuple(gpus),
+        driver=driver or Driver(),
         fuse=os.access("/dev/fuse", os.R_OK | os.W_OK),
         missing=tuple(m.source for m in binds if not Path(m.source).exists()),
     )
@@ -119,16 +123,6 @@ def find_state(wanted: Path) -> tuple[Path, str]:
         "and will not last. LIMPET_STATE_DIR names another place."
     )
     return passing, note
-
-
-def probe_gpus() -> tuple[Gpu, ...]:
-    """The makers of the GPUs that have device files here."""
-    found: list[Gpu] = []
-    if Path("/dev/nvidiactl").exists() or Path("/dev/nvidia0").exists():
-        found.append("nvidia")
-    if Path("/dev/kfd").exists():
-        found.append("amd")
-    return tuple(found)
 
 
 def make_private(folders: Sequence[str], state: str, empty_files: Sequence[str] = ()) -> None:
