@@ -121,7 +121,7 @@ def test_apptainer_alone_keeps_pythons_variables_out_of_our_images(
     env = poisoned.environment() | {name: poison[name] for name in names}
     if "PYTHONPATH" not in names:
         del env["PYTHONPATH"]
-    argv = ["apptainer", "--quiet", "exec", own_image, "python3", "-c", PROBE]
+    argv = ["apptainer", "--quiet", "exec", str(own_image), "python3", "-c", PROBE]
     done = subprocess.run(argv, env=env, cwd=poisoned.home, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     seen = json.loads(done.stdout)

@@ -41,8 +41,8 @@ def test_the_working_folder_has_both_its_names(person: Person, foreign_sif: Path
 @pytest.mark.parametrize("bound", ["/limpet-appl/other", "/limpet-pfs/appl/other", "/limpet-pfs"])
 def test_a_bind_has_both_its_names(person: Person, foreign_sif: Path, bound: str) -> None:
     data = [f"{name}/other/data" for name in NAMES]
-    words = ("run", "--bind", bound, foreign_sif, "sh", "-c", SEEN, "-", *data)
-    done = start_with_links(person, *words)
+    seen = ("sh", "-c", SEEN, "-", *data)
+    done = start_with_links(person, "run", "--bind", bound, foreign_sif, *seen)
     assert done.stdout.endswith("\ndata\ndata\n"), done.stderr
 
 

@@ -71,7 +71,7 @@ def _list(root: Squashfs, path: str) -> list[str]:
     node = root.find(path, follow=True)
     if node is None or node.kind != "dir":
         return []
-    return [name.decode("utf-8", "replace") for name in root.list_directory(node)]
+    return [name.decode("utf-8", "replace") for name in node.children]
 
 
 def _read_packages(root: Squashfs) -> Iterator[tuple[str, str]]:
