@@ -10,7 +10,7 @@ import pytest
 from limpet.core.errors import HostError
 from limpet.core.launch import HostSeen
 from limpet.core.mounts import Mount
-from limpet.tools import host
+from limpet.tools import apptainer, host, process
 
 
 def probe(**more: object) -> HostSeen:
@@ -68,3 +68,48 @@ def test_folders_are_for_the_users_eyes_only(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(HostError, match="LIMPET_STATE_DIR"):
         host.make_private([str(tmp_path / "file/x")], str(tmp_path / "file"))
+
+
+def test_links_at_the_top(tmp_path: Path) -> None:
+    (tmp_path / "pfs/appl").mkdir(parents=True)
+    for name, target in (("appl", "pfs/appl"), ("dead", "nowhere"), ("file", "f")):
+        (tmp_path / name).symlink_to(target)
+    (tmp_path / "f").touch()
+    real = os.path.realpath(tmp_path)
+    assert host.probe_links(tmp_path) == {f"{tmp_path}/appl": f"{real}/pfs/appl"}
+    assert not set(host.probe_links()) & {"/bin", "/lib", "/lib64"}
+
+
+def test_temporary_folders_that_can_be_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setenv("TMP", "relative")
+    monkeypatch.setenv("TEMP", f"{tmp_path}/none")
+    assert host.probe_temporaries() == (str(tmp_path),)
+
+
+def test_the_runtimes_version_is_asked_once_for_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runtime, kept = tmp_path / "apptainer", tmp_path / "cache/version"
+    asked = []
+
+    def run(argv: list[Path], **_: object) -> process.Finished:
+        asked.append(argv)
+        said = f"apptainer version 1.4.{len(asked)}\n".encode()
+        return process.Finished(argv=(), code=0, stdout=said, stderr="")
+
+    monkeypatch.setattr(process, "run", run)
+    runtime.write_bytes(b"\x7fELF one")
+    assert apptainer.ask_version(runtime, kept).endswith("1.4.1\n")
+    assert apptainer.ask_version(runtime, kept).endswith("1.4.1\n")
+    runtime.write_bytes(b"\x7fELF other")
+    assert apptainer.ask_version(runtime, kept).endswith("1.4.2\n")
+    kept.write_bytes(b"\xff")
+    assert apptainer.ask_version(runtime, kept).endswith("1.4.3\n")
+    assert apptainer.ask_version(runtime, Path("/proc/none/v")).endswith("1.4.4\n")
+    # A script may start another program tomorrow.
+    runtime.write_text("#!/bin/sh")
+    for number in (5, 6):
+        assert apptainer.ask_version(runtime, kept).endswith(f"1.4.{number}\n")

@@ -301,3 +301,63 @@ def test_the_explanation_names_every_variable() -> None:
     assert "passed     SLURM_X: the job's place and size" in text
     assert "dropped    BAD\\x1b: not among what a job needs" in text
     assert "\x1b" not in text
+
+
+def test_a_jobs_temporary_folder_is_mounted_and_passed() -> None:
+    environment = {"TMPDIR": "/local/7", "TMP": "/gone", "TEMP": "/home/u/.cache/t"}
+    seen = host(
+        environment=environment,
+        temporaries=("/local/7", "/home/u/.cache/t"),
+        personal={".cache": "/home/u/.cache"},
+    )
+    launch = plan(seen=seen)
+    assert Mount(source="/local/7", target="/local/7") in launch.mounts
+    # Inside, this image's own cache lies over that of the home.
+    assert {n: launch.env.get(n) for n in environment} == {
+        "TMPDIR": "/local/7",
+        "TMP": None,
+        "TEMP": None,
+    }
+    strict = plan(seen=seen, variables="strict")
+    assert "TMPDIR" not in strict.env
+    assert "/local/7" not in {mount.target for mount in strict.mounts}
+
+
+def test_a_home_behind_a_link_is_there_under_both_names() -> None:
+    seen = host(real_home="/pfs/u", personal={".cache": "/pfs/u/.cache"})
+    own = "/home/u/.local/state/limpet/abc/home"
+    assert plan(seen=seen).mounts == (
+        Mount(source="/home/u/p", target="/home/u/p"),
+        Mount(source="/pfs/u", target="/pfs/u"),
+        Mount(source=own, target=INSIDE),
+        Mount(source=f"{own}/.cache", target="/home/u/.cache"),
+        Mount(source=f"{own}/.cache", target="/pfs/u/.cache"),
+    )
+
+
+def test_start_files_are_the_images_own() -> None:
+    launch = plan(seen=host(personal={".bashrc": "/home/u/dotfiles/bashrc"}))
+    own = "/home/u/.local/state/limpet/abc/home/.bashrc"
+    assert launch.files == (own,)
+    assert Mount(source=own, target="/home/u/dotfiles/bashrc") in launch.mounts
+    assert f"\ntouch {own}\n" in render_command(launch, {})
+
+
+@pytest.mark.parametrize(
+    ("rights", "kind", "fails"),
+    [
+        ({"namespaces": False, "setuid": False}, "sif", "user namespaces"),
+        ({"namespaces": False, "setuid": True}, "sif", ""),
+        ({"namespaces": False, "setuid": None}, "sif", ""),
+        ({"fuse": False, "setuid": False}, "sif", "/dev/fuse"),
+        ({"fuse": False, "setuid": False}, "sandbox", ""),
+        ({"fuse": False, "setuid": True}, "sif", ""),
+    ],
+)
+def test_rights(rights: dict[str, Any], kind: Any, fails: str) -> None:
+    image = msgspec.structs.replace(FOREIGN, kind=kind)
+    if fails:
+        with pytest.raises(HostError, match=fails):
+            plan(image, host(**rights))
+    else:
+        assert "/dev/fuse" not in " ".join(plan(image, host(**rights)).notes)

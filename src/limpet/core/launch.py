@@ -48,7 +48,8 @@ class HostSeen(msgspec.Struct, frozen=True, kw_only=True):
     files that the home really has, with their true paths. `links` are the links at the top of the
     file system that lead to folders, `temporaries` the folders of TMPDIR and its like. `state` is
     the folder for images' personal things; `state_note` is set where it is only a passing one.
-    `missing` are the sources of wished binds that do not exist.
+    `missing` are the sources of wished binds that do not exist. `fuse` and `namespaces`: whether
+    this user may use them; `setuid`: whether the runtime needs neither (None: unknown).
     """
 
     runtime: str
@@ -68,6 +69,8 @@ class HostSeen(msgspec.Struct, frozen=True, kw_only=True):
     gpus: tuple[Gpu, ...] = ()
     driver: Driver = Driver()
     fuse: bool = True
+    namespaces: bool = True
+    setuid: bool | None = None
     missing: tuple[str, ...] = ()
 
 
@@ -117,6 +120,7 @@ class Launch(msgspec.Struct, frozen=True, kw_only=True):
 def plan_launch(image: ImageSeen, host: HostSeen, request: Request) -> Launch:
     """The launch; ImageError, HostError or UsageError where it cannot work."""
     check_fit(image, host)
+    check_rights(image, host)
     wants = image.facts.run if image.facts else Run()
     policy = request.variables or wants.variables
     home_policy = request.home or wants.home
@@ -187,6 +191,24 @@ def check_fit(image: ImageSeen, host: HostSeen) -> None:
             f"{image.path} was made by a newer limpet ({image.facts.limpet}).",
             why=f"Its format is {image.facts.format}; this limpet knows {FORMAT}.",
             now="Use a newer limpet. `apptainer exec` starts it as well.",
+        )
+
+
+def check_rights(image: ImageSeen, host: HostSeen) -> None:
+    """HostError where this machine keeps its users from starting containers."""
+    if host.setuid is not False:
+        return
+    ask = "Ask the administrator to allow it, or to install the runtime with setuid rights"
+    if not host.namespaces:
+        raise HostError(
+            "This machine allows its users no user namespaces, which containers need.",
+            why="kernel.unprivileged_userns_clone or user.max_user_namespaces is 0.",
+            now=f"{ask} (apptainer-suid).",
+        )
+    if image.kind != "sandbox" and not host.fuse:
+        raise HostError(
+            "/dev/fuse cannot be used by this user, and the runtime mounts images with it.",
+            now=f"{ask}: udev's rules give it mode 666. A sandbox folder starts without it.",
         )
 
 
@@ -399,7 +421,7 @@ def _session_notes(image: ImageSeen, host: HostSeen) -> tuple[str, ...]:
     notes = [
         f"{name} is set, and the runtime obeys it." for name in names if host.environment.get(name)
     ]
-    if image.kind != "sandbox" and not host.fuse:
+    if image.kind != "sandbox" and not host.fuse and host.setuid is None:
         notes.append(
             "/dev/fuse cannot be used: the runtime needs setuid rights to mount the image."
         )

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 import platform
 import pwd
+import shlex
+import stat
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-from limpet.core.errors import HostError
+from limpet.core.errors import HostError, SpaceError
 from limpet.core.gpu import Driver, Gpu
 from limpet.core.homes import PERSONAL, START_FILES
 from limpet.core.launch import HostSeen
@@ -53,6 +57,8 @@ def probe_host(
         gpus=tuple(gpus),
         driver=driver or Driver(),
         fuse=os.access("/dev/fuse", os.R_OK | os.W_OK),
+        namespaces=probe_namespaces(),
+        setuid=probe_setuid(Path(runtime)),
         missing=tuple(m.source for m in binds if not Path(m.source).exists()),
     )
 
@@ -125,6 +131,30 @@ def find_state(wanted: Path) -> tuple[Path, str]:
     return passing, note
 
 
+def probe_namespaces(proc: Path = Path("/proc")) -> bool:
+    """Whether the kernel's settings allow users their own namespaces."""
+    # The second is Debian's and older kernels'; AppArmor's own setting lets Apptainer's profile by.
+    for name in ("sys/user/max_user_namespaces", "sys/kernel/unprivileged_userns_clone"):
+        with contextlib.suppress(OSError):
+            if (proc / name).read_text().strip() == "0":
+                return False
+    return True
+
+
+# Below the runtime's prefix: where its makers put their programs, and where Debian does.
+_STARTERS = ("libexec/*/bin/starter", "lib/*/*/bin/starter")
+
+
+def probe_setuid(runtime: Path) -> bool | None:
+    """Whether the runtime has setuid rights; None where its own programs are not found."""
+    prefix = runtime.resolve().parent.parent
+    starters = [path for pattern in _STARTERS for path in prefix.glob(pattern)]
+    if not starters:
+        return None
+    suid = (path.with_name("starter-suid") for path in starters)
+    return any(path.exists() and path.stat().st_mode & stat.S_ISUID for path in suid)
+
+
 def make_private(folders: Sequence[str], state: str, empty_files: Sequence[str] = ()) -> None:
     """The folders and files that a launch needs, for the user's eyes only."""
     if not folders:
@@ -132,16 +162,32 @@ def make_private(folders: Sequence[str], state: str, empty_files: Sequence[str] 
     root = Path(state)
     try:
         root.mkdir(mode=0o700, parents=True, exist_ok=True)
-        # Below /tmp someone else may have made it first.
-        if root.is_symlink() or root.stat().st_uid != os.getuid():
-            raise HostError(f"{root} belongs to someone else.", now="Set LIMPET_STATE_DIR.")
+        check_private(root)
         for folder in folders:
             Path(folder).mkdir(mode=0o700, parents=True, exist_ok=True)
         for file in empty_files:
             Path(file).touch(mode=0o600)
     except OSError as error:
-        raise HostError(
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        raise (SpaceError if full else HostError)(
             f"{error.filename or root} cannot be made: this image's personal folders belong there.",
             why=f"{error.strerror}.",
             now="Set LIMPET_STATE_DIR to a folder that can be written, or use --home none.",
         ) from error
+
+
+def check_private(root: Path) -> None:
+    """HostError where others could put things into the images' personal folders."""
+    status = root.lstat()
+    if stat.S_ISLNK(status.st_mode) or status.st_uid != os.getuid():
+        raise HostError(
+            f"{root} belongs to someone else, or is a link.",
+            why="Others could put programs into images' personal folders there.",
+            now="Set LIMPET_STATE_DIR to a folder of your own.",
+        )
+    if status.st_mode & 0o022:
+        raise HostError(
+            f"{root} can be written by others.",
+            why="They could put programs into images' personal folders there.",
+            now=f"chmod go-w {shlex.quote(str(root))}, or set LIMPET_STATE_DIR to another folder.",
+        )
