@@ -72,7 +72,8 @@ limpet's own are on the page on [configuration](configuration.md#variables).
 ## Pass with `--variables clean`
 
 The default. What no row names stays outside, unless the recipe (`pass_variables`) or `--env NAME`
-asks for it. `--env NAME=VALUE` sets one. `TMPDIR` passes where its folder is seen inside.
+asks for it. `--env NAME=VALUE` sets one. `TMPDIR` passes, and its folder is
+mounted; one that does not exist is dropped.
 
 {head}{"".join(map(render_group, WANTED))}
 ## Never pass unasked
