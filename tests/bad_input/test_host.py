@@ -41,9 +41,7 @@ def small_disk(folder: Path, *, megabytes: int, inodes: int = 0) -> Iterator[Pat
             time.sleep(0.1)
 
 
-def test_no_space_for_the_image_is_seen_before_the_work(
-    workshop: Workshop, tmp_path: Path
-) -> None:
+def test_no_space_for_the_image_is_seen_before_the_work(workshop: Workshop, tmp_path: Path) -> None:
     recipe = workshop.require("tiny")
     with small_disk(tmp_path, megabytes=20) as disk, unchanged(workshop.folder):
         done = workshop.try_build(recipe, "-o", disk / "image.sif")

@@ -42,9 +42,8 @@ def test_long_explanations_are_shortened(workshop: Workshop) -> None:
     recipe = workshop.require("many", "tiny==1.0")
     with unchanged(workshop.folder):
         done = workshop.try_build(recipe)
-    assert done.returncode == 4
-    assert len(done.stderr) < 3000
-    assert "many" in done.stderr
+    error = check_refused(done, 4, "many", "tiny")
+    assert len(error) < 1200
 
 
 def test_hash_that_does_not_match(workshop: Workshop) -> None:
@@ -71,8 +70,7 @@ def test_wheel_cut_short_in_a_folder(fresh: Workshop) -> None:
     recipe = fresh.require("tiny")
     with unchanged(fresh.folder):
         done = fresh.try_build(recipe)
-    check_refused(done, done.returncode, "tiny")
-    assert done.returncode in (4, 6, 7)
+    check_refused(done, 6, "file is damaged", "tiny")
 
 
 @pytest.mark.parametrize(
@@ -114,7 +112,7 @@ class _Index(http.server.SimpleHTTPRequestHandler):
         self.close_connection = True
         return None
 
-    def log_message(self, format: str, *args: object) -> None:
+    def log_message(self, *_: object) -> None:
         pass
 
 
@@ -163,8 +161,8 @@ def test_wheel_that_breaks_off_on_its_way(fresh: Workshop, tmp_path: Path) -> No
     lock = fresh.folder / "pylock.toml"
     with served(tmp_path / "site", cut=True) as url:
         lock.write_text(lock.read_text().replace(f":{port}/", f":{url.rpartition(':')[2]}/"))
-        with unchanged(fresh.folder):
-            done = fresh.try_build(lock, "--lock", lock, "--frozen")
+        with unchanged(fresh.out):
+            done = fresh.try_build(lock)
     check_refused(done, 6, ".whl is cut short")
     assert not list(fresh.cache.rglob("*.whl"))
 

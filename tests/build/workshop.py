@@ -114,8 +114,10 @@ class Workshop:
     ) -> subprocess.CompletedProcess[str]:
         return self.run(self.build_words(recipe, *words), cwd=cwd, **env)
 
-    def build(self, recipe: str | Path, *words: str | Path, **env: str) -> Path:
-        done = self.try_build(recipe, *words, **env)
+    def build(
+        self, recipe: str | Path, *words: str | Path, cwd: Path | None = None, **env: str
+    ) -> Path:
+        done = self.try_build(recipe, *words, cwd=cwd, **env)
         assert done.returncode == 0, done.stderr
         given = [str(word) for word in words]
         return Path(given[given.index("-o") + 1]) if "-o" in given else self.image
@@ -135,8 +137,8 @@ class Workshop:
 
     def python(self, image: Path, code: str, *arguments: str, **env: str) -> str:
         """What a bare `apptainer exec` gives, without limpet."""
-        argv = ["apptainer", "--silent", "exec", image, "python", "-c", code, *arguments]
-        done = self.run(argv, **env)
+        bare = ("apptainer", "--silent", "exec", image, "python", "-c", code, *arguments)
+        done = self.run(bare, cwd=None, **env)
         assert done.returncode == 0, done.stderr
         return done.stdout.strip()
 
@@ -148,7 +150,7 @@ def read_tree(folder: Path) -> Tree:
         status = path.lstat()
         content = ""
         if path.is_symlink():
-            content = os.readlink(path)
+            content = str(path.readlink())
         elif path.is_file():
             content = hashlib.sha256(path.read_bytes()).hexdigest()
         # A folder's time changes when a file comes and goes, which is no trace.

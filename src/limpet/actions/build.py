@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import tempfile
 import time
 from collections.abc import Iterable
 from functools import partial
@@ -65,8 +64,7 @@ def build(request: BuildRequest, notify: Notify = ignore) -> BuildReport:
     files.check_space(prepared.cache, size_bytes=2 * plan.fetched_bytes)
     keep_lock(prepared, notify)
     pieces = tuple(piece.path for piece in make_pieces(shelf, notify))
-    with tempfile.TemporaryDirectory(dir=scratch_folder(request, prepared.cache)) as name:
-        scratch = Path(name)
+    with files.passing_folder(scratch_folder(request, prepared.cache)) as scratch:
         parts = gather_parts(prepared, plan, request, pieces, staged)
         if prepared.recipe.warm.imports or prepared.recipe.warm.commands:
             parts = warmed(prepared, parts, scratch, notify)

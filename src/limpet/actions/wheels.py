@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-import shutil
-import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -224,27 +222,6 @@ def _run_build(site: Site, package: LockedPackage, folder: Path, source: str) ->
         raise wheel_builder.build_failure(package, done.stderr + done.text)
 
 
-@contextlib.contextmanager
-def work_folder(cache: Path) -> Iterator[Path]:
+def work_folder(cache: Path) -> AbstractContextManager[Path]:
     """A folder for passing things; not in /tmp, which may be small. Those of dead builds go."""
-    parent = files.make_folder(cache / "work")
-    for leftover in parent.glob("*.lock"):
-        _sweep(leftover)
-    folder = Path(tempfile.mkdtemp(dir=parent))
-    lock = folder.with_suffix(".lock")
-    try:
-        with files.held(lock):
-            yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-        lock.unlink(missing_ok=True)
-
-
-def _sweep(lock: Path) -> None:
-    """Remove a work folder whose build is dead: a living one holds its lock."""
-    import fcntl
-
-    with contextlib.suppress(OSError), lock.open("rb") as file:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        shutil.rmtree(lock.with_suffix(""), ignore_errors=True)
-        lock.unlink(missing_ok=True)
+    return files.passing_folder(cache / "work")

@@ -27,9 +27,7 @@ _BAD_RECIPE = re.compile(
     r"|[Ee]xpected |Error while accessing|conflicting indexes|Multiple index"
 )
 _NOTHING_NEW = re.compile(r"No solution found when resolving dependencies:?$")
-_DAMAGED = re.compile(
-    r"Invalid zip file structure|unexpected end of file|Failed to extract "
-)
+_DAMAGED = re.compile(r"Invalid zip file structure|unexpected end of file|Failed to extract ")
 _BUILD = re.compile(r"Failed to (?:download and )?build|[Bb]uild backend")
 
 
