@@ -232,7 +232,7 @@ def test_the_users_runtime_settings_do_not_reach_a_build(fresh: Workshop, tmp_pa
         "APPTAINER_OVERLAY": "/no/such/overlay",
         "SINGULARITY_NV": "1",
     }
-    image = fresh.build(recipe, **settings)
+    image = fresh.build(recipe, cwd=None, **settings)
     seen = fresh.python(image, "import tiny; print(open('/opt/env/env.txt').read())")
     assert "leak" not in seen.lower()
     assert list(cover.iterdir()) == []

@@ -137,7 +137,8 @@ class Workshop:
 
     def python(self, image: Path, code: str, *arguments: str, **env: str) -> str:
         """What a bare `apptainer exec` gives, without limpet."""
-        bare = ("apptainer", "--silent", "exec", image, "python", "-c", code, *arguments)
+        bare: list[str | Path] = ["apptainer", "--silent", "exec", image, "python", "-c", code]
+        bare += arguments
         done = self.run(bare, cwd=None, **env)
         assert done.returncode == 0, done.stderr
         return done.stdout.strip()
@@ -169,7 +170,7 @@ def unchanged(folder: Path) -> Iterator[None]:
 
 def find_leftovers(cache: Path) -> list[str]:
     """What a build left lying in its cache that is of no use to any other."""
-    passing = [path for name in ("tmp", "work") for path in cache.glob(f"{name}/*")]
+    passing = [path for name in ("tmp", "work") for path in cache.glob(f"{name}/[!.]*")]
     passing += cache.glob("bases/*/scratch/*")
     partial = cache.rglob(f"*{PARTIAL_MARK}*")
     return sorted(str(path.relative_to(cache)) for path in (*passing, *partial))
