@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from tests.build.conftest import copy_workshop
+from tests.build.loopback import add_simple_index, served
 from tests.build.workshop import Workshop, check_refused, find_leftovers, read_tree, unchanged
 from tests.conftest import Base
 
@@ -59,7 +60,7 @@ def test_bounds_of_memory_and_disk(fresh: Workshop, tmp_path: Path) -> None:
     big = {f"big/part{number}": noise.randbytes(15 << 20) for number in range(8)}
     fresh.add_wheel("big", {"big/__init__.py": "", **big}, compression=zipfile.ZIP_STORED)
     environment_bytes = sum(map(len, big.values()))
-    recipe = fresh.require("big")
+    recipe = fresh.write("requirements.in", "big\n")
     fresh.build(fresh.require("tiny", name="first.in"), "-o", tmp_path / "first.sif")
     (tmp_path / "first.sif").unlink()
 
@@ -74,7 +75,7 @@ def test_bounds_of_memory_and_disk(fresh: Workshop, tmp_path: Path) -> None:
         return found
 
     before, peak = used_bytes(), 0
-    running = fresh.start_build(recipe)
+    add_simple_index(fresh, tmp_path / "site", "big")
 
     def watch() -> None:
         nonlocal peak
@@ -82,13 +83,15 @@ def test_bounds_of_memory_and_disk(fresh: Workshop, tmp_path: Path) -> None:
             peak = max(peak, used_bytes())
             time.sleep(0.02)
 
-    watching = threading.Thread(target=watch)
-    watching.start()
-    assert running.stderr
-    said = running.stderr.read()
-    _, status, usage = os.wait4(running.pid, 0)
-    running.returncode = os.waitstatus_to_exitcode(status)
-    watching.join()
+    with served(tmp_path / "site") as url:
+        running = fresh.start_build(recipe, "--index-url", f"{url}/simple")
+        watching = threading.Thread(target=watch)
+        watching.start()
+        assert running.stderr
+        said = running.stderr.read()
+        _, status, usage = os.wait4(running.pid, 0)
+        running.returncode = os.waitstatus_to_exitcode(status)
+        watching.join()
     assert running.returncode == 0, said
     assert usage.ru_maxrss * 1024 < 512e6
     image_bytes = fresh.image.stat().st_size

@@ -195,3 +195,16 @@ def test_apt_and_post_make_a_derived_base_once(workshop: Workshop, debian_base: 
     second = workshop.try_build("limpet.toml", "--base", base, "--force")
     assert second.returncode == 0
     assert "Building the derived base" not in second.stderr
+
+
+def test_a_locked_apt_package_comes_in_the_locked_version_or_not_at_all(
+    workshop: Workshop, debian_base: Base
+) -> None:
+    workshop.describe('[image]\napt = ["hello"]\n', "tiny")
+    workshop.build("limpet.toml", "--base", debian_base.reference)
+    lock = workshop.folder / "pylock.toml"
+    text = lock.read_text()
+    version = text.split('"hello=' if '"hello=' in text else '"hello:')[1].split('"')[0]
+    lock.write_text(text.replace(version, version.replace("2.10", "2.09")))
+    done = workshop.try_build("limpet.toml", "--base", debian_base.reference, "--force")
+    check_refused(done, 7, "hello")

@@ -201,7 +201,7 @@ def _lock_on(
     lock_file: Path | None,
 ) -> Prepared:
     """The lock for a settled base, and the base itself, fetched, derived and asked."""
-    standing = stand_base(work, base, loaded)
+    standing = stand_base(work, base, loaded, known)
     interpreter = choose_interpreter(standing.facts, loaded.recipe.image.python)
     changed = work.request.upgrade or bool(work.request.upgrade_packages)
     if known and work.request.frozen:
@@ -234,7 +234,9 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True):
     pinned: tuple[str, ...] = ()
 
 
-def stand_base(work: Workplace, base: LockedBase, loaded: LoadedRecipe) -> Standing:
+def stand_base(
+    work: Workplace, base: LockedBase, loaded: LoadedRecipe, known: Lock | None
+) -> Standing:
     """Fetch a base, ask it, and put on top what the recipe's `apt` and `post` want."""
     image = loaded.recipe.image
     sif = fetch_base(
@@ -248,6 +250,7 @@ def stand_base(work: Workplace, base: LockedBase, loaded: LoadedRecipe) -> Stand
     facts = probe_base(base, sif, cache=work.cache, runtime=work.runtime)
     if not (image.apt or image.post):
         return Standing(sif=sif, facts=facts)
+    holds = known and not work.request.upgrade and known.recipe_sha256 == loaded.recipe_sha256
     sif, facts, pinned = derive_base(
         base,
         facts,
@@ -256,6 +259,7 @@ def stand_base(work: Workplace, base: LockedBase, loaded: LoadedRecipe) -> Stand
         post=image.post,
         cache=work.cache,
         runtime=work.runtime,
+        pinned=known.apt if known and holds else (),
         notify=work.notify,
     )
     return Standing(sif=sif, facts=facts, pinned=pinned)

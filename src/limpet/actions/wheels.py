@@ -91,7 +91,8 @@ def check_offline(site: Site, packages: list[LockedPackage]) -> None:
         wheel = name_wheel(site, package)
         artifact = package.artifact
         known = wheel and has_file(wheel.path(site.cache), None)
-        here = _local_path(site, package) or _archive_path(site, package).exists()
+        local = _local_path(site, package)
+        here = (local and local.exists()) or _archive_path(site, package).exists()
         if not known and not here:
             absent.append(artifact.filename or f"{package.name} ({artifact.url})")
     if absent:
