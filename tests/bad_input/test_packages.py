@@ -110,7 +110,7 @@ def test_wheel_that_breaks_off_on_its_way(fresh: Workshop, tmp_path: Path) -> No
     lock = fresh.folder / "pylock.toml"
     with served(tmp_path / "site", cut=True) as url:
         lock.write_text(lock.read_text().replace(f":{port}/", f":{url.rpartition(':')[2]}/"))
-        with unchanged(fresh.out):
+        with unchanged(fresh.folder):
             done = fresh.try_build(lock)
     check_refused(done, 6, ".whl is cut short")
     assert not list(fresh.cache.rglob("*.whl"))

@@ -121,9 +121,9 @@ def test_names_with_newlines_and_shell_characters(workshop: Workshop, text: str,
 def test_wheel_that_reaches_outside_its_folder(workshop: Workshop) -> None:
     workshop.add_wheel("evil", {"evil.py": "", "../../../../etc/evil": "x"})
     recipe = workshop.require("evil")
-    done = workshop.try_build(recipe)
+    with unchanged(workshop.folder):
+        done = workshop.try_build(recipe)
     check_refused(done, 7, "evil")
-    assert not list(workshop.out.iterdir())
 
 
 def test_package_that_the_recipe_calls_by_a_path_of_shell_words(workshop: Workshop) -> None:

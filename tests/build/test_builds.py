@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import signal
 import stat
 import subprocess
+import tempfile
 import threading
 import time
 import zipfile
@@ -52,6 +54,39 @@ def test_same_description_same_bytes(fresh: Workshop, layout: str) -> None:
     second = other.build("limpet.toml", "-j", "4", TZ="Asia/Tokyo", PYTHONHASHSEED="7", LANG="C")
     assert first.read_bytes() == second.read_bytes()
     assert stat.S_IMODE(first.stat().st_mode) & 0o100
+
+
+def test_a_source_built_in_the_base_gives_the_same_bytes(fresh: Workshop) -> None:
+    """A project of two files with a build backend of its own, so that nothing is fetched."""
+    backend = """if True:
+        import sys, zipfile
+        def build_wheel(folder, config_settings=None, metadata_directory=None):
+            name = f"homemade-1.0-py3-none-any.whl"
+            with zipfile.ZipFile(f"{folder}/{name}", "w") as wheel:
+                for member, text in {
+                    "homemade.py": f"answer = {sys.version_info[:2]!r}",
+                    "homemade-1.0.dist-info/METADATA": META,
+                    "homemade-1.0.dist-info/WHEEL": WHEEL,
+                    "homemade-1.0.dist-info/RECORD": "",
+                }.items():
+                    wheel.writestr(zipfile.ZipInfo(member), text)
+            return name
+        META = "Metadata-Version: 2.1\\nName: homemade\\nVersion: 1.0\\n"
+        WHEEL = "Wheel-Version: 1.0\\nRoot-Is-Purelib: true\\nTag: py3-none-any\\n"
+    """
+    fresh.write("source/backend.py", backend)
+    fresh.write(
+        "source/pyproject.toml",
+        '[build-system]\nrequires = []\nbuild-backend = "backend"\nbackend-path = ["."]\n'
+        '[project]\nname = "homemade"\nversion = "1.0"\n',
+    )
+    recipe = fresh.require("./source")
+    with unchanged(fresh.folder / "source"):
+        first = fresh.build(recipe)
+    other = copy_workshop(fresh, "another folder", cache="another cache")
+    second = other.build("requirements.in")
+    assert fresh.python(first, "import homemade; print(homemade.answer)") == "(3, 13)"
+    assert first.read_bytes() == second.read_bytes()
 
 
 def test_bounds_of_memory_and_disk(fresh: Workshop, tmp_path: Path) -> None:
@@ -140,6 +175,30 @@ def test_killed_and_built_again(fresh: Workshop, moment: str) -> None:
     assert [path.name for path in fresh.out.iterdir()] == ["image.sif"]
 
 
+def test_interrupted_leaves_nothing(fresh: Workshop) -> None:
+    """Ctrl-C reaches limpet and all that it has started."""
+    recipe = fresh.describe('[warm]\ncommands = ["sleep 20"]\n', "tiny")
+    running = subprocess.Popen(
+        fresh.build_words(recipe, "--json"),
+        cwd=fresh.folder,
+        env=fresh.variables({}),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        process_group=0,
+    )
+    assert running.stdout
+    with unchanged(fresh.folder):
+        while json.loads(running.stdout.readline())["stage"] != "warm":
+            pass
+        time.sleep(0.5)
+        os.killpg(running.pid, signal.SIGINT)
+        _, said = running.communicate(timeout=15)
+    assert running.returncode == 130, said
+    assert "Traceback" not in said
+    assert find_leftovers(fresh.cache) == []
+
+
 def _wait_for_group(group: int) -> None:
     """Whatever the killed one had started ends by itself."""
     for _ in range(100):
@@ -193,7 +252,8 @@ def test_umask_077(fresh: Workshop) -> None:
 def test_spaces_and_letters_of_all_kinds_in_paths(fresh: Workshop, layout: str) -> None:
     name = "ein Ordner, 文件 $(touch x) 'y' \"z\" & ü:ö"
     odd = copy_workshop(fresh, name, cache=f"cache {name}")
-    born = "import pathlib\npathlib.Path(__file__).with_name('born').touch()\n"
+    born = "import pathlib\nborn = pathlib.Path(__file__).with_name('born')\n"
+    born += "born.exists() or born.touch()\n"
     odd.add_wheel("born", {"born/__init__.py": born})
     odd.write("dätä file.txt", "x")
     recipe = odd.describe(
@@ -253,10 +313,21 @@ def test_home_that_cannot_be_written(fresh: Workshop, home: Path) -> None:
 
 
 def test_no_tmp_to_speak_of(fresh: Workshop) -> None:
-    """TMPDIR leads nowhere, and /tmp itself is read-only and empty, as seen by everything here."""
-    recipe = fresh.describe('[warm]\nimports = ["tiny"]\n', "tiny")
-    fresh.build(recipe, "--force", TMPDIR="/no/such/folder")
-    assert fresh.python(fresh.image, ANSWER) == "42"
+    """TMPDIR leads nowhere, and /tmp is a full disk: nothing is put there, not even by tools."""
+    place = Path(tempfile.mkdtemp(dir="/var/tmp"))
+    try:
+        elsewhere = copy_workshop(fresh, str(place / "project"), cache=str(place / "cache"))
+        base = place / "base.sif"
+        base.write_bytes(Path(fresh.base).read_bytes())
+        recipe = elsewhere.describe('[warm]\nimports = ["tiny"]\n', "tiny")
+        words = elsewhere.build_words(recipe, "--base", base)
+        full = "mount -t tmpfs -o size=4k,nr_inodes=1 none /tmp && ! touch /tmp/x 2>/dev/null && "
+        shut = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", full + 'exec "$@"']
+        done = elsewhere.run([*shut, "sh", *words], cwd=None, TMPDIR="/no/such/folder")
+        assert done.returncode == 0, done.stderr
+        assert elsewhere.python(elsewhere.image, ANSWER) == "42"
+    finally:
+        shutil.rmtree(place)
 
 
 # ---- flags ---------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from limpet.core.errors import ExistsError, SpaceError
+from limpet.core.errors import ExistsError, SpaceError, space_error
 
 PARTIAL_MARK = ".limpet-partial-"
 
@@ -75,8 +75,8 @@ def written_beside(path: Path, *, replace: bool = True) -> Iterator[BinaryIO]:
             else:
                 _link_new(partial, path)
     except OSError as error:
-        if error.errno in _FULL:
-            raise SpaceError(f"{path} cannot be written.", why=f"{error.strerror}.") from error
+        if full := space_error(error, path):
+            raise full from error
         raise
     finally:
         partial.unlink(missing_ok=True)
@@ -95,9 +95,6 @@ def _open_partial(path: Path) -> tuple[Path, BinaryIO]:
         if os.fstat(file.fileno()).st_nlink:
             return partial, file
         file.close()
-
-
-_FULL = frozenset({28, 122, 30})  # ENOSPC, EDQUOT, EROFS
 
 
 def _link_new(partial: Path, path: Path) -> None:
