@@ -9,7 +9,7 @@ import msgspec
 
 from limpet.core.errors import HostError, UsageError
 from limpet.core.launch import Launch, Request, plan_launch, wished_binds
-from limpet.tools import apptainer, host, images, process
+from limpet.tools import apptainer, files, gpu, host, image_contents, images, process
 from limpet.tools.config import read_config
 
 
@@ -28,20 +28,26 @@ def plan_start(image: str, request: Request, *, config_file: str = "", system: s
     request = msgspec.structs.replace(request, site_binds=site_binds)
     seen = images.read_image(image)
     offered, asked = wished_binds(seen, request, host.working_folder())
-    runtime = apptainer.probe_runtime()
+    cache = files.cache_folder(config.cache_dir)
+    runtime = apptainer.probe_runtime(cache)
+    gpus = gpu.probe_gpus()
+    if gpus:
+        seen = image_contents.with_contents(seen, cache)
     here = host.probe_host(
         runtime=str(runtime.path),
         runtime_kind=runtime.kind,
         runtime_version=runtime.version,
         state_folder=config.state_dir,
         binds=(*offered, *asked),
+        gpus=gpus,
+        driver=gpu.probe_driver(gpus, cache=cache),
     )
     return plan_launch(seen, here, request)
 
 
 def start(launch: Launch) -> NoReturn:
     """Become the program; its signals, terminal and exit code are its own from here on."""
-    host.make_private(launch.folders, launch.state)
+    host.make_private(launch.folders, launch.state, launch.files)
     # Python ignores SIGPIPE, and what is ignored stays so in the program that it becomes.
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     try:
