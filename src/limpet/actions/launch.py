@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import signal
+from pathlib import Path
 from typing import NoReturn
 
 import msgspec
 
 from limpet.core.errors import HostError, UsageError
 from limpet.core.launch import Launch, Request, plan_launch, wished_binds
-from limpet.tools import apptainer, host, images, process
+from limpet.core.personal import KIT
+from limpet.tools import apptainer, host, images, personal, process
 from limpet.tools.config import read_config
 
 
@@ -36,12 +38,16 @@ def plan_start(image: str, request: Request, *, config_file: str = "", system: s
         state_folder=config.state_dir,
         binds=(*offered, *asked),
     )
-    return plan_launch(seen, here, request)
+    pip = personal.probe_pip(Path(here.state), Path(here.home or "/"))
+    return plan_launch(seen, msgspec.structs.replace(here, pip=pip), request)
 
 
 def start(launch: Launch) -> NoReturn:
     """Become the program; its signals, terminal and exit code are its own from here on."""
     host.make_private(launch.folders, launch.state)
+    for mount in launch.mounts:
+        if mount.target == KIT:
+            personal.make_kit(Path(mount.source), inside=KIT)
     # Python ignores SIGPIPE, and what is ignored stays so in the program that it becomes.
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     try:

@@ -12,6 +12,7 @@ from limpet.core.errors import HostError, ImageError, UsageError
 from limpet.core.homes import Home, plan_home
 from limpet.core.image import ImageFacts
 from limpet.core.mounts import Mount, is_below, parse_bind, render_mount
+from limpet.core.personal import PipSeen, plan_personal
 from limpet.core.recipe import GpuPolicy, HomePolicy, Run, VariablePolicy
 from limpet.core.variables import Verdict, select_variables
 
@@ -60,6 +61,7 @@ class HostSeen(msgspec.Struct, frozen=True, kw_only=True):
     gpus: tuple[Gpu, ...] = ()
     fuse: bool = True
     missing: tuple[str, ...] = ()
+    pip: PipSeen = PipSeen()
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):
@@ -120,14 +122,22 @@ def plan_launch(image: ImageSeen, host: HostSeen, request: Request) -> Launch:
     binds, bind_notes = plan_binds(image, host, request)
     place = plan_place(host, home, binds, request, image)
     # The home's last: they cover what the others may bring in.
-    mounts = (*binds, *place.mounts, *home.mounts)
+    personal = plan_personal(
+        home_policy,
+        prefix=image.facts.prefix if image.facts else "",
+        home=home,
+        state=f"{host.state}/{image.identity}",
+        pip=host.pip,
+        path=host.environment.get(_prefixed("PREPEND_PATH", host), ""),
+    )
+    mounts = (*binds, *place.mounts, *home.mounts, *personal.mounts)
     visible = ("/tmp", "/var/tmp", *home.visible, *_same_inside(mounts))
     named, values, env_notes = parse_env(request.env, host.environment)
     passed, verdicts = select_variables(
         host.environment, policy, named=(*wants.pass_variables, *named), visible=visible
     )
     ours = image.facts.env if image.facts else {}
-    added = {n: v for n, v in home.variables.items() if n not in ours} | values
+    added = {n: v for n, v in home.variables.items() if n not in ours} | personal.variables | values
     gpu, gpu_notes = plan_gpu(request.gpu or wants.gpu, host)
     return Launch(
         argv=(
@@ -140,7 +150,7 @@ def plan_launch(image: ImageSeen, host: HostSeen, request: Request) -> Launch:
         env=_runtime_environment(passed, added, host),
         runtime=f"{host.runtime_kind} {host.runtime_version}",
         state=host.state,
-        folders=home.folders,
+        folders=(*home.folders, *personal.folders),
         variables=policy,
         home=home_policy,
         gpu=gpu,
@@ -257,11 +267,14 @@ def _runtime_environment(
     It goes plainly as well: the runtime reads the prefix after the image's 99-base.sh, and not at
     all where an image has other environment scripts but not that one (seen in Apptainer 1.4.5).
     """
-    ours = "APPTAINERENV_" if host.runtime_kind == "apptainer" else "SINGULARITYENV_"
     both = ("APPTAINERENV_", "SINGULARITYENV_")
     stale = {prefix + name for prefix in both for name in added}
     kept = {name: value for name, value in passed.items() if name not in stale}
-    return kept | added | {ours + name: value for name, value in added.items()}
+    return kept | added | {_prefixed(name, host): value for name, value in added.items()}
+
+
+def _prefixed(name: str, host: HostSeen) -> str:
+    return ("APPTAINERENV_" if host.runtime_kind == "apptainer" else "SINGULARITYENV_") + name
 
 
 def wished_binds(
