@@ -58,5 +58,5 @@ def test_what_the_host_lacks_is_named(
     answer = ["false"] if missing == "userns" else ["true"]
     monkeypatch.setattr(process, "run", lambda argv: run(answer))
     with pytest.raises(HostError, match=named) as caught:
-        debian._check_host()
+        debian.check_host()
     assert "docker://" in caught.value.now

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import click
-import msgspec
 import pytest
 
 from limpet.cli import build as build_module
@@ -17,6 +16,7 @@ from limpet.cli.main import COMMANDS, group, main
 from limpet.cli.session import Session
 from limpet.core.errors import BaseError, UsageError
 from limpet.core.events import Event, Notify
+from limpet.core.plan import BuildPlan, BuildReport, Step
 from limpet.core.request import BuildRequest
 
 SOURCE = Path(__file__).parents[2] / "src"
@@ -29,11 +29,21 @@ def own_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
 
 
-class Report(msgspec.Struct):
-    image: str = "a.sif"
-    size_bytes: int = 1_500_000
-    wall_s: float = 2.0
-    notes: tuple[str, ...] = ()
+REPORT = BuildReport(
+    plan=BuildPlan(
+        output=Path("/w/o.sif"),
+        base="debian:trixie",
+        digest="sha256:0",
+        python="3.13.5",
+        layout="merged",
+        rewrites_base=False,
+        packages=(Step(name="a", version="1", way="fetched", filename="a.whl"),),
+        provided={},
+        image_bytes=10,
+    ),
+    size_bytes=2048,
+    elapsed_s=1.25,
+)
 
 
 class Actions:
@@ -43,18 +53,18 @@ class Actions:
         self.requests: list[tuple[str, BuildRequest]] = []
         self.error = error
 
-    def build(self, request: BuildRequest, notify: Notify) -> Report:
+    def build(self, request: BuildRequest, notify: Notify) -> BuildReport:
         return self._do("build", request, notify)
 
-    def lock(self, request: BuildRequest, notify: Notify) -> Report:
+    def lock(self, request: BuildRequest, notify: Notify) -> BuildReport:
         return self._do("lock", request, notify)
 
-    def _do(self, verb: str, request: BuildRequest, notify: Notify) -> Report:
+    def _do(self, verb: str, request: BuildRequest, notify: Notify) -> BuildReport:
         self.requests.append((verb, request))
         notify(Event(stage="base", kind="start", message="pulling"))
         if self.error:
             raise self.error
-        return Report()
+        return REPORT
 
 
 def stand_in(monkeypatch: pytest.MonkeyPatch, error: BaseException | None = None) -> Actions:
@@ -134,13 +144,19 @@ def test_the_result_in_words_and_in_json(
     stand_in(monkeypatch)
     main(["lock", "r.in"])
     said = capsys.readouterr()
-    assert said.out == "image         a.sif\nsize          1.5 MB\nwall          2.0 s\n"
+    assert said.out.splitlines() == [
+        "image     /w/o.sif (2.0 kB, merged)",
+        "base      debian:trixie (sha256:0)",
+        "python    3.13.5",
+        "packages  1",
+        "time      1.2 s",
+    ]
     assert said.err.endswith(" s] base: pulling\n")
     main(["lock", "r.in", "--json"])
     said = capsys.readouterr()
     event, result = map(json.loads, said.out.splitlines())
     assert (event["stage"], event["kind"], said.err) == ("base", "start", "")
-    assert (result["kind"], result["result"]["image"]) == ("result", "a.sif")
+    assert (result["kind"], result["result"]["plan"]["output"]) == ("result", "/w/o.sif")
     main(["-q", "lock", "r.in"])
     assert capsys.readouterr() == ("", "")
 

@@ -103,7 +103,7 @@ def parse_status(text: str) -> tuple[str, ...]:
 
 
 def _command(suite: str, arch: str, options: tuple[str, ...]) -> list[str]:
-    _check_host()
+    check_host()
     namespace = ("--map-root-user", "--map-auto", "--mount", "--pid", "--fork", "--kill-child")
     debian_arch = {"x86_64": "amd64", "aarch64": "arm64"}[arch]
     argv = ["unshare", *namespace, "mmdebstrap", "--mode=root", "--variant=minbase"]
@@ -148,7 +148,7 @@ def parse_mirrors(text: str, suite: str) -> list[str]:
     return found
 
 
-def _check_host() -> None:
+def check_host() -> None:
     """HostError that names what making a Debian root file system as a plain user lacks here."""
     otherwise = "Or take a base that needs nothing of it: docker://…, oci:FOLDER, a SIF."
     for program, package in (("mmdebstrap", "mmdebstrap"), ("unshare", "util-linux")):
