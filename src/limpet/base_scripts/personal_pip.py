@@ -36,8 +36,9 @@ def main(words):
         return fail("%s cannot be written: %s." % (folder, error.strerror))
     with lock:
         if is_busy(lock):
-            return fail("Another pip changes this image's personal packages. Wait for it to end.",
-                        BUSY_CODE)
+            return fail(
+                "Another pip changes this image's personal packages. Wait for it to end.", BUSY_CODE
+            )
         code = change(verb, words, own, folder, override)
         if own:
             note_overrides(folder)
@@ -51,13 +52,15 @@ def change(verb, words, own, folder, override):
         if not override:
             limits = os.path.join(folder, ".limpet-constraints.txt")
             with open(limits, "w") as file:
-                file.writelines("%s==%s\n" % pair for pair in sorted(image_versions(folder).items()))
+                file.writelines(
+                    "%s==%s\n" % pair for pair in sorted(image_versions(folder).items())
+                )
             words += ["--constraint", limits]
-    sys.stderr = told = Told(sys.stderr)
+    sys.stdout = told = Told(sys.stdout)
     try:
         code = run_pip(verb, words, own)
     finally:
-        sys.stderr = told.stream
+        sys.stdout = told.stream
     if code and "(constraint)" in told.text:
         sys.stderr.write(
             "limpet: Personal packages are held to what the image has; --override lifts that.\n"
@@ -87,8 +90,10 @@ def run_pip(verb, words, own):
     try:
         from pip._internal.cli.main import main as pip
     except ImportError:
-        return fail("This image's Python %s is too old for limpet's pip, and it has none of its own."
-                    % sys.version.split()[0])
+        return fail(
+            "This image's Python %s is too old for limpet's pip, and it has none of its own."
+            % sys.version.split()[0]
+        )
     if own:
         # What pip takes for its own environment: it lists and removes nothing outside of it.
         sys.prefix = own
@@ -99,8 +104,12 @@ def user_folder():
     import site
 
     if not site.ENABLE_USER_SITE:
-        sys.exit(fail("%s sees no personal packages: it is a virtual environment, "
-                      "or the image says so." % sys.executable))
+        sys.exit(
+            fail(
+                "%s sees no personal packages: it is a virtual environment, "
+                "or the image says so." % sys.executable
+            )
+        )
     return site.getuserbase()
 
 
@@ -128,7 +137,7 @@ def is_below(path, folder):
 
 
 def note_overrides(folder):
-    """The file `first` lists what is there in place of the image's: it brings the folder forward."""
+    """The file `first` names what takes the place of the image's: with it the folder comes first."""
     personal = [entry for entry in sys.path if is_below(entry, folder)]
     personal += [os.path.join(folder, "lib", "python%d.%d" % sys.version_info[:2], "site-packages")]
     names = set(dict(distributions(sorted(set(personal))))) & set(image_versions(folder))
@@ -149,7 +158,7 @@ def is_busy(lock):
 
 
 class Told(object):
-    """Standard error that remembers what was written to it."""
+    """Standard output that remembers what was written to it."""
 
     def __init__(self, stream):
         self.stream = stream

@@ -93,6 +93,7 @@ class Launch(msgspec.Struct, frozen=True, kw_only=True):
 
     argv: tuple[str, ...]
     env: dict[str, str]
+    image: ImageSeen
     runtime: str
     state: str
     folders: tuple[str, ...] = ()
@@ -148,6 +149,7 @@ def plan_launch(image: ImageSeen, host: HostSeen, request: Request) -> Launch:
             *_inside(image, request),
         ),
         env=_runtime_environment(passed, added, host),
+        image=image,
         runtime=f"{host.runtime_kind} {host.runtime_version}",
         state=host.state,
         folders=(*home.folders, *personal.folders),

@@ -29,8 +29,8 @@ from limpet.core.recipe import HomePolicy
 PACKAGES = "/.limpet/packages"
 KIT = "/.limpet/pip"
 VARIABLE = "LIMPET_PACKAGES"
-_CONFIG = "/.limpet/pip.conf"
-_CERTIFICATES = "/.limpet/certificates.pem"
+CONFIG = "/.limpet/pip.conf"
+CERTIFICATES = "/.limpet/certificates.pem"
 
 HOOK = "_limpet_personal"
 HOOK_LINE = f'import os; os.environ.get("{VARIABLE}") and __import__("{HOOK}")\n'
@@ -101,24 +101,25 @@ def plan_personal(
     """
     if policy == "none" or not home.start.strip("/") or (not prefix and policy == "host"):
         return Personal()
+    mounts: list[Mount] = []
+    folders: list[str] = []
     if prefix:
-        packages = f"{state}/packages"
-        mounts = (Mount(source=packages, target=PACKAGES),)
-        variables, folders, base = {VARIABLE: PACKAGES}, (packages,), PACKAGES
+        folders.append(f"{state}/packages")
+        mounts.append(Mount(source=f"{state}/packages", target=PACKAGES))
+        variables, base = {VARIABLE: PACKAGES}, PACKAGES
     else:
-        mounts, folders = (), ()
         base = home.variables.get("PYTHONUSERBASE", f"{home.start}/.local")
         # This ~/.local belongs to the image alone, so a distribution's own refusal has no reason.
         variables = {"PIP_BREAK_SYSTEM_PACKAGES": "1"}
     words = (path, f"{KIT}/bin", f"{prefix}/bin" if prefix else "", f"{base}/bin")
     variables["PREPEND_PATH"] = ":".join(word for word in words if word)
     if pip.kit:
-        mounts = (*mounts, Mount(source=pip.kit, target=KIT, writable=False))
-        folders = (*folders, pip.kit)
+        mounts.append(Mount(source=pip.kit, target=KIT, writable=False))
+        folders.append(pip.kit)
     if pip.config:
-        mounts = (*mounts, Mount(source=pip.config, target=_CONFIG, writable=False))
-        variables["PIP_CONFIG_FILE"] = _CONFIG
+        mounts.append(Mount(source=pip.config, target=CONFIG, writable=False))
+        variables["PIP_CONFIG_FILE"] = CONFIG
     if pip.certificates:
-        mounts = (*mounts, Mount(source=pip.certificates, target=_CERTIFICATES, writable=False))
-        variables["PIP_CERT"] = _CERTIFICATES
-    return Personal(mounts=mounts, variables=variables, folders=folders)
+        mounts.append(Mount(source=pip.certificates, target=CERTIFICATES, writable=False))
+        variables["PIP_CERT"] = CERTIFICATES
+    return Personal(mounts=tuple(mounts), variables=variables, folders=tuple(folders))

@@ -12,8 +12,18 @@ from typing import Literal
 import msgspec
 
 from limpet.core.facts import Interpreter
+from limpet.core.homes import INSIDE
 from limpet.core.image import PREFIX
-from limpet.core.personal import HOOK, HOOK_LINE, HOOK_TEXT, VARIABLE
+from limpet.core.personal import (
+    CERTIFICATES,
+    CONFIG,
+    HOOK,
+    HOOK_LINE,
+    HOOK_TEXT,
+    KIT,
+    PACKAGES,
+    VARIABLE,
+)
 
 START = f"{PREFIX}/.limpet/start"
 ENV_SCRIPT = "/.singularity.d/env/95-limpet.sh"
@@ -65,8 +75,10 @@ def plan_skeleton(
 WHERE_MISSING = (
     Member(path="/.singularity.d/env/90-environment.sh", content=b"#!/bin/sh\n", executable=True),
     Member(path="/.singularity.d/env/99-base.sh", content=b"#!/bin/sh\n", executable=True),
-    # A mount point of its own, for sites where the runtime can make none.
-    Member(path="/.limpet/home", kind="dir"),
+    # Mount points of their own, for sites where the runtime can make none.
+    Member(path=INSIDE, kind="dir"),
+    *(Member(path=place, kind="dir") for place in (PACKAGES, KIT)),
+    *(Member(path=place) for place in (CONFIG, CERTIFICATES)),
 )
 
 

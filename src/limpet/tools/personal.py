@@ -35,7 +35,7 @@ def probe_pip(state: Path, home: Path) -> PipSeen:
         kit=str(_kit_folder(state) or ""),
         config=_first_file(
             os.environ.get("PIP_CONFIG_FILE", ""),
-            os.path.join(os.environ.get("XDG_CONFIG_HOME") or home / ".config", "pip/pip.conf"),
+            str(Path(os.environ.get("XDG_CONFIG_HOME") or home / ".config", "pip/pip.conf")),
             str(home / ".pip/pip.conf"),
             "/etc/pip.conf",
         ),
@@ -45,7 +45,7 @@ def probe_pip(state: Path, home: Path) -> PipSeen:
 
 def _first_file(*places: str) -> str:
     for place in places:
-        if place and place != os.devnull and os.path.isfile(place):
+        if place and place != os.devnull and Path(place).is_file():
             return os.path.realpath(place)
     return ""
 
@@ -55,7 +55,7 @@ def _kit_folder(state: Path) -> Path | None:
     found = importlib.util.find_spec("pip")
     if found is None or not found.origin:
         return None
-    stamps = [f"{path}:{os.stat(path).st_mtime_ns}" for path in (found.origin, str(_SCRIPT))]
+    stamps = [f"{path}:{Path(path).stat().st_mtime_ns}" for path in (found.origin, str(_SCRIPT))]
     return state / ".pip" / hashlib.sha256("\n".join(stamps).encode()).hexdigest()[:12]
 
 
@@ -66,7 +66,7 @@ def make_kit(folder: Path, *, inside: str) -> None:
     import importlib.metadata
 
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    needed = importlib.metadata.metadata("pip").get("Requires-Python") or ""
+    needed = importlib.metadata.metadata("pip")["Requires-Python"]
     texts = {
         "bin/pip": _PIP.replace("{kit}", inside),
         "bin/pip3": _PIP.replace("{kit}", inside),
@@ -100,5 +100,7 @@ def _zipped_pip() -> bytes:
                 archive.write(path, f"pip/{path.relative_to(root).as_posix()}")
         # pip starts itself anew from here to build packages.
         start = "import sys\nfrom pip._internal.cli.main import main\n"
-        archive.writestr("__main__.py", start + 'if __name__ == "__main__":\n    sys.exit(main())\n')
+        archive.writestr(
+            "__main__.py", start + 'if __name__ == "__main__":\n    sys.exit(main())\n'
+        )
     return buffer.getvalue()
