@@ -10,7 +10,7 @@ import msgspec
 
 from limpet.core.errors import HostError, UsageError
 from limpet.core.launch import Launch, Request, plan_launch, wished_binds
-from limpet.core.personal import KIT
+from limpet.core.personal import KIT, PIP
 from limpet.tools import apptainer, host, images, personal, process
 from limpet.tools.config import read_config
 
@@ -39,7 +39,19 @@ def plan_start(image: str, request: Request, *, config_file: str = "", system: s
         binds=(*offered, *asked),
     )
     pip = personal.probe_pip(Path(here.state), Path(here.home or "/"))
-    return plan_launch(seen, msgspec.structs.replace(here, pip=pip), request)
+    launch = plan_launch(seen, msgspec.structs.replace(here, pip=pip), request)
+    check_pip(launch, request)
+    return launch
+
+
+def check_pip(launch: Launch, request: Request) -> None:
+    """UsageError where `limpet pip` has no place to put packages."""
+    wanted = request.command[:1] == (PIP,)
+    if wanted and not any(mount.target == KIT for mount in launch.mounts):
+        raise UsageError(
+            f"{launch.image.path} has no personal packages with --home {launch.home}.",
+            now="Use --home isolated, here and with limpet run.",
+        )
 
 
 def start(launch: Launch) -> NoReturn:

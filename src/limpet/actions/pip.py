@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from limpet.core.personal import KIT
+from limpet.core.personal import PIP
 
 # Of the personal packages alone; `limpet run IMAGE pip list` shows the image's as well.
 _LISTING = ("list", "freeze")
@@ -13,4 +13,4 @@ _LISTING = ("list", "freeze")
 def plan_words(words: Sequence[str]) -> tuple[str, ...]:
     """The command that is to run inside, by its own path: an image may put others before it."""
     own = ("--personal",) if words[0] in _LISTING else ()
-    return (f"{KIT}/bin/pip", *words, *own)
+    return (PIP, *words, *own)

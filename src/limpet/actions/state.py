@@ -87,7 +87,8 @@ def _take_over(image: ImageSeen, previous: Path, folder: Path) -> tuple[str, ...
     states.carry_packages(previous, folder, frozenset(one.name for one in carried.fit))
     reasons = "; ".join(f"{name}: {why}" for name, why in sorted(carried.left.items()))
     states.write_record(
-        previous, msgspec.structs.replace(old, superseded=reasons or "all taken over")
+        previous,
+        msgspec.structs.replace(old, superseded=reasons or "its personal packages were taken over"),
     )
     notes = []
     if carried.fit:

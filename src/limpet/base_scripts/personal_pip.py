@@ -137,7 +137,7 @@ def is_below(path, folder):
 
 
 def note_overrides(folder):
-    """The file `first` names what takes the place of the image's: with it the folder comes first."""
+    """The file `first` names what stands for the image's own; it brings the folder forward."""
     personal = [entry for entry in sys.path if is_below(entry, folder)]
     personal += [os.path.join(folder, "lib", "python%d.%d" % sys.version_info[:2], "site-packages")]
     names = set(dict(distributions(sorted(set(personal))))) & set(image_versions(folder))

@@ -14,6 +14,11 @@ from limpet.core.errors import UsageError
 
 
 @click.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+@click.option(
+    "--home",
+    type=click.Choice(["isolated", "private", "none", "host"]),
+    help="As with limpet run.",
+)
 @click.option("-B", "--bind", multiple=True, metavar="SRC[:DST[:ro]]", help="Mount inside.")
 @click.option("-e", "--env", multiple=True, metavar="NAME[=VALUE]", help="Pass or set.")
 @click.option("--system", default="", metavar="NAME", help="A preset of the configuration.")
@@ -39,13 +44,7 @@ def pip(session: Session, /, image: str, words: tuple[str, ...], **flags: Any) -
         return
     from limpet.actions.pip import plan_words
 
-    given: dict[str, Any] = {
-        "home": None,
-        "variables": None,
-        "gpu": "none",
-        "overlay": (),
-        "pwd": "",
-    }
+    given: dict[str, Any] = {"variables": None, "gpu": "none", "overlay": (), "pwd": ""}
     given |= {"writable_tmpfs": False, "explain": False}
     start_in(session, image, {**given, **flags}, command=plan_words(words))
 

@@ -28,6 +28,7 @@ from limpet.core.recipe import HomePolicy
 
 PACKAGES = "/.limpet/packages"
 KIT = "/.limpet/pip"
+PIP = f"{KIT}/bin/pip"
 VARIABLE = "LIMPET_PACKAGES"
 CONFIG = "/.limpet/pip.conf"
 CERTIFICATES = "/.limpet/certificates.pem"
@@ -100,6 +101,8 @@ def plan_personal(
     `path` what the user wants put before PATH already.
     """
     if policy == "none" or not home.start.strip("/") or (not prefix and policy == "host"):
+        return Personal()
+    if not (prefix or pip.kit):
         return Personal()
     mounts: list[Mount] = []
     folders: list[str] = []

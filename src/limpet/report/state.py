@@ -34,7 +34,7 @@ def render_list(kept: Sequence[Kept]) -> str:
 
 
 def _row(one: Kept) -> tuple[str, str, str, str, str, str]:
-    place = "set aside" if one.record.superseded else _PLACES[one.whereabouts]
+    place = "rebuilt since" if one.record.superseded else _PLACES[one.whereabouts]
     return (
         safe(one.title),
         format_size(one.size_bytes),
@@ -55,7 +55,7 @@ def render_kept(one: Kept) -> str:
         ("size", f"{format_size(one.size_bytes)} in {one.files} files"),
         ("last used", _day(one.used_s)),
         ("python", one.record.python),
-        ("set aside", one.record.superseded),
+        ("rebuilt", one.record.superseded),
         *(("package", f"{package.name} {package.version}") for package in one.packages),
     ]
     return "".join(f"{name:<10}{safe(value)}\n" for name, value in rows if value)
