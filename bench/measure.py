@@ -48,6 +48,7 @@ def run_measured(command: Command, log: Path) -> Cost:
     """Run to the end; what it prints goes to `log`."""
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("wb") as sink, watch(command.watched) as disk:
+        ours = _children()
         before = _children_cpu_s()
         start = time.perf_counter()
         process = subprocess.Popen(
@@ -65,7 +66,7 @@ def run_measured(command: Command, log: Path) -> Cost:
             process.wait()
             raise
         wall_s = time.perf_counter() - start
-        _reap_orphans()
+        _reap_orphans(ours)
         cpu_s = _children_cpu_s() - before
     disk_bytes = disk.growth_bytes if disk else 0
     return Cost(ok=code == 0, wall_s=wall_s, cpu_s=cpu_s, disk_bytes=disk_bytes)
@@ -76,15 +77,19 @@ def _children_cpu_s() -> float:
     return used.ru_utime + used.ru_stime
 
 
-def _reap_orphans(patience_s: float = 2.0) -> None:
+def _children() -> set[int]:
+    lists = Path("/proc/self/task").glob("*/children")
+    return {int(pid) for children in lists for pid in children.read_text().split()}
+
+
+def _reap_orphans(ours: set[int], patience_s: float = 2.0) -> None:
+    """Wait for what was adopted during a run; `ours` (the registry) go on."""
     deadline = time.monotonic() + patience_s
-    while time.monotonic() < deadline:
-        try:
-            pid, _ = os.waitpid(-1, os.WNOHANG)
-        except ChildProcessError:
-            return
-        if pid == 0:
-            time.sleep(0.01)
+    while (orphans := _children() - ours) and time.monotonic() < deadline:
+        for pid in orphans:
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(pid, os.WNOHANG)
+        time.sleep(0.01)
 
 
 class Disk:

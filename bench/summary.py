@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from statistics import median
+from typing import Literal
 
 BUILD_HEADER = (
     *("recipe", "situation", "contender", "runs", "wall s", "least–most", "× limpet"),
@@ -84,11 +85,11 @@ class StartRow:
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """A target, what was reached, and whether that is enough (None: not measured)."""
+    """A target, what was reached, and whether that is enough."""
 
     target: str
     reached: str
-    met: bool | None
+    outcome: Literal["met", "MISSED", "within the noise", "not measured"]
 
 
 def summarise_builds(samples: Sequence[BuildSample]) -> list[BuildRow]:
@@ -161,10 +162,10 @@ def _judge_speed(
     own = [row for row in here if row.group == "limpet"]
     peers = sorted((row for row in here if row.group == group), key=lambda row: row.wall_s)
     if not own or not peers:
-        return Verdict(target=target, reached="not measured", met=None)
+        return Verdict(target=target, reached="", outcome="not measured")
     ratio = peers[0].wall_s / own[0].wall_s
     reached = f"{ratio:.1f}x (the fastest is {peers[0].contender})"
-    return Verdict(target=target, reached=reached, met=ratio >= least)
+    return Verdict(target=target, reached=reached, outcome=_outcome(ratio >= least))
 
 
 def _judge_size(rows: Sequence[BuildRow], recipe: str) -> Verdict:
@@ -173,9 +174,13 @@ def _judge_size(rows: Sequence[BuildRow], recipe: str) -> Verdict:
     own = [row.image_mb for row in first if row.group == "limpet"]
     peers = [row.image_mb for row in first if row.group == "tuned"]
     if not own or not peers:
-        return Verdict(target=target, reached="not measured", met=None)
+        return Verdict(target=target, reached="", outcome="not measured")
     reached = f"{own[0]:.1f} MB against {min(peers):.1f} MB"
-    return Verdict(target=target, reached=reached, met=own[0] <= min(peers))
+    return Verdict(target=target, reached=reached, outcome=_outcome(own[0] <= min(peers)))
+
+
+def _outcome(met: bool) -> Literal["met", "MISSED"]:
+    return "met" if met else "MISSED"
 
 
 def _judge_start(starts: Sequence[StartRow]) -> Verdict:
@@ -185,10 +190,13 @@ def _judge_start(starts: Sequence[StartRow]) -> Verdict:
         (row for row in starts if not row.way.startswith("limpet")), key=lambda row: row.import_s
     )
     if not own or not peers:
-        return Verdict(target=target, reached="not measured", met=None)
+        return Verdict(target=target, reached="", outcome="not measured")
     best = peers[0]
     reached = f"{_with_spread(own)} against {_with_spread(best)} of {best.way}"
-    return Verdict(target=target, reached=reached, met=own.import_s <= best.import_s)
+    if best.import_s < own.import_s <= best.import_most_s:
+        return Verdict(target=target, reached=reached, outcome="within the noise")
+    met = own.import_s <= best.import_s
+    return Verdict(target=target, reached=reached, outcome=_outcome(met))
 
 
 def _with_spread(row: StartRow) -> str:
@@ -228,9 +236,8 @@ def start_table(rows: Sequence[StartRow]) -> list[list[str]]:
 
 def verdict_table(verdicts: Sequence[Verdict]) -> list[list[str]]:
     """Header and lines."""
-    words = {True: "met", False: "MISSED", None: "–"}
-    table = [["target", "reached", ""]]
-    return table + [[verdict.target, verdict.reached, words[verdict.met]] for verdict in verdicts]
+    lines = [[verdict.target, verdict.reached, verdict.outcome] for verdict in verdicts]
+    return [["target", "reached", "outcome"], *lines]
 
 
 def render_markdown(table: Sequence[Sequence[str]]) -> str:

@@ -43,6 +43,7 @@ def test_what_is_the_hosts_is_dropped() -> None:
     assert not any(debian.is_dropped(name) for name in kept)
 
 
+@pytest.mark.real
 @pytest.mark.parametrize(
     ("missing", "named"),
     [("mmdebstrap", "need mmdebstrap"), ("newuidmap", "need newuidmap"), ("userns", "forbids")],

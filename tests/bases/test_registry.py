@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from limpet.core.errors import BaseError, FetchError, LimpetError
-from limpet.tools.logins import Login
+from limpet.core.login import Login
 from limpet.tools.oci import select_manifest
 from limpet.tools.registry import Registry
 from tests.bases.server import Answer, serve

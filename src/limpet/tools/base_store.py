@@ -20,7 +20,7 @@ from limpet.formats.sif import SifWriter, architecture_of
 from limpet.formats.squashfs import Entry, write_squashfs
 from limpet.tools import files, process
 
-FORMAT = "1"  # part of every name: what is written differently must not be mistaken for the same
+FORMAT = "2"  # part of every name: what is written differently must not be mistaken for the same
 LEVEL = 3
 
 

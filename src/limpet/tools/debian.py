@@ -73,23 +73,11 @@ def open_tar(suite: str, arch: str, folder: Path) -> Iterator[BinaryIO]:
         while running.stdout and running.stdout.read(1 << 20):
             pass  # the zeros behind the end of a tar
     except BaseException:
-        if running.poll() is None and not _ended_soon(running):
-            running.terminate()
-        if running.wait() > 0:
+        if process.stop(running, patience_s=1) > 0:
             raise _explain(suite, errors_path.read_text(errors="replace")) from None
         raise
     if running.wait() != 0:
         raise _explain(suite, errors_path.read_text(errors="replace"))
-
-
-def _ended_soon(running: object) -> bool:
-    import subprocess
-
-    try:
-        cast("subprocess.Popen[bytes]", running).wait(1)
-    except subprocess.TimeoutExpired:
-        return False
-    return True
 
 
 def parse_status(text: str) -> tuple[str, ...]:
