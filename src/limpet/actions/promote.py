@@ -12,8 +12,9 @@ from limpet.actions.lock_files import choose_lock_path
 from limpet.actions.state import list_state
 from limpet.core.errors import UsageError
 from limpet.core.events import Notify, ignore
+from limpet.core.promotion import Promoted
 from limpet.core.request import BuildRequest
-from limpet.core.state import PersonalPackage, Promoted
+from limpet.core.state import PersonalPackage
 from limpet.tools import images
 from limpet.tools.recipe_edit import add_requirements, replace_text
 

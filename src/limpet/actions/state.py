@@ -1,4 +1,4 @@
-"""What images keep for their user: noted at each start, carried over to a rebuilt image, listed."""
+"""`limpet state`: what images keep for their user, listed and cleaned."""
 
 from __future__ import annotations
 
@@ -6,111 +6,15 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-import msgspec
-
-from limpet.core.errors import ImageError, LimpetError, UsageError
-from limpet.core.launch import ImageSeen, Launch
+from limpet.core.errors import LimpetError, UsageError
 from limpet.core.state import (
     Cleaned,
-    ImageInside,
     Kept,
-    Record,
     Whereabouts,
     parse_age,
-    plan_carry,
 )
-from limpet.tools import apptainer, files, host, images, states
+from limpet.tools import files, host, images, states
 from limpet.tools.config import read_config
-
-# Written for the image's own Python: what it is, and what it sees.
-_ASK = """
-import json, platform, re, sys
-from importlib.metadata import distributions
-versions = {}
-for one in distributions():
-    name = one.metadata["Name"] if one.metadata else None
-    if name and one.version:
-        versions.setdefault(re.sub(r"[-_.]+", "-", name).lower(), one.version)
-print(json.dumps({"python": platform.python_version(), "libc": platform.libc_ver()[1],
-                  "versions": versions}))
-"""
-
-
-def settle(launch: Launch) -> tuple[str, ...]:
-    """Make this image's folders and note whose they are; what there is to tell the user.
-
-    At the first start of a rebuilt image, the personal packages of the one that was there before
-    are carried over where they fit.
-    """
-    if not launch.folders:
-        return ()
-    host.make_private(launch.folders, launch.state)
-    folder = Path(launch.state, launch.image.identity)
-    path = os.path.realpath(launch.image.path)
-    record = states.read_record(folder)
-    if record and path in record.paths and not record.superseded:
-        states.touch_record(folder)
-        return ()
-    notes: tuple[str, ...] = ()
-    with files.held(folder / ".limpet-lock"):
-        previous = states.find_previous(folder.parent, path, folder.name)
-        if record is None and previous is not None:
-            notes = _take_over(launch.image, previous, folder)
-        paths = (*record.paths, path) if record else (path,)
-        facts = launch.image.facts
-        states.write_record(
-            folder,
-            Record(
-                title=launch.image.title,
-                paths=tuple(dict.fromkeys(paths)),
-                python=facts.python if facts else "",
-                base=facts.base.digest if facts else "",
-            ),
-        )
-    return notes
-
-
-def _take_over(image: ImageSeen, previous: Path, folder: Path) -> tuple[str, ...]:
-    packages = states.read_packages(previous)
-    old = states.read_record(previous)
-    if not packages or old is None:
-        return ()
-    if image.facts is None:
-        left = f"The image that was here before has personal packages: {previous}."
-        return (left, "They are not used with this one.")
-    carried = plan_carry(
-        packages,
-        ask_image(image),
-        python=old.python,
-        same_base=old.base == image.facts.base.digest,
-    )
-    states.carry_packages(previous, folder, frozenset(one.name for one in carried.fit))
-    reasons = "; ".join(f"{name}: {why}" for name, why in sorted(carried.left.items()))
-    states.write_record(
-        previous,
-        msgspec.structs.replace(old, superseded=reasons or "its personal packages were taken over"),
-    )
-    notes = []
-    if carried.fit:
-        names = ", ".join(f"{one.name} {one.version}" for one in carried.fit)
-        notes.append(f"The image was rebuilt. Personal packages taken over: {names}.")
-    if reasons:
-        notes.append(f"Personal packages set aside: {reasons}. They are still in {previous}.")
-    return tuple(notes)
-
-
-def ask_image(image: ImageSeen) -> ImageInside:
-    """Let the image's Python say what it has, with nothing of the user's."""
-    assert image.facts is not None
-    python = f"{image.facts.prefix}/bin/python"
-    command = [python, "-I", "-c", _ASK]
-    done = apptainer.run_inside(apptainer.probe_runtime(), Path(image.path), command)
-    try:
-        return msgspec.json.decode(done.stdout, type=ImageInside)
-    except msgspec.DecodeError as error:
-        raise ImageError(
-            f"The Python of {image.path} does not say what it has.", why=done.stderr.strip()[-500:]
-        ) from error
 
 
 def list_state(names: Sequence[str] = (), *, config_file: str = "") -> tuple[Kept, ...]:

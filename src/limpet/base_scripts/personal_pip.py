@@ -7,6 +7,7 @@ one pip at a time changes them. `--personal` with `list` and `freeze` shows noth
 
 import errno
 import fcntl
+import importlib
 import os
 import re
 import sys
@@ -88,7 +89,7 @@ def begin_with_pip():
 
 def run_pip(verb, words, own):
     try:
-        from pip._internal.cli.main import main as pip
+        pip = importlib.import_module("pip._internal.cli.main").main
     except ImportError:
         return fail(
             "This image's Python %s is too old for limpet's pip, and it has none of its own."

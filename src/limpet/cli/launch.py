@@ -71,7 +71,7 @@ def shell(session: Session, /, image: str, **flags: Any) -> None:
 def start_in(session: Session, image: str, flags: dict[str, Any], **what: Any) -> None:
     """Plan a start, say what there is to say of it, and become it."""
     from limpet.actions.launch import plan_start, start
-    from limpet.actions.state import settle
+    from limpet.actions.settle import settle
 
     request = _request(session, flags, what)
     launch = plan_start(image, request, config_file=session.config_file, system=flags["system"])

@@ -12,7 +12,7 @@ from limpet.core.errors import HostError, ImageError, UsageError
 from limpet.core.homes import Home, plan_home
 from limpet.core.image import ImageFacts
 from limpet.core.mounts import Mount, is_below, parse_bind, render_mount
-from limpet.core.personal import PipSeen, plan_personal
+from limpet.core.personal import Personal, PipSeen, plan_personal
 from limpet.core.recipe import GpuPolicy, HomePolicy, Run, VariablePolicy
 from limpet.core.variables import Verdict, select_variables
 
@@ -123,14 +123,7 @@ def plan_launch(image: ImageSeen, host: HostSeen, request: Request) -> Launch:
     binds, bind_notes = plan_binds(image, host, request)
     place = plan_place(host, home, binds, request, image)
     # The home's last: they cover what the others may bring in.
-    personal = plan_personal(
-        home_policy,
-        prefix=image.facts.prefix if image.facts else "",
-        home=home,
-        state=f"{host.state}/{image.identity}",
-        pip=host.pip,
-        path=host.environment.get(_prefixed("PREPEND_PATH", host), ""),
-    )
+    personal = _personal(image, host, home_policy, home)
     mounts = (*binds, *place.mounts, *home.mounts, *personal.mounts)
     visible = ("/tmp", "/var/tmp", *home.visible, *_same_inside(mounts))
     named, values, env_notes = parse_env(request.env, host.environment)
@@ -169,6 +162,17 @@ def plan_launch(image: ImageSeen, host: HostSeen, request: Request) -> Launch:
             *gpu_notes,
             *_session_notes(image, host),
         ),
+    )
+
+
+def _personal(image: ImageSeen, host: HostSeen, policy: HomePolicy, home: Home) -> Personal:
+    return plan_personal(
+        policy,
+        prefix=image.facts.prefix if image.facts else "",
+        home=home,
+        state=f"{host.state}/{image.identity}",
+        pip=host.pip,
+        path=host.environment.get(_prefixed("PREPEND_PATH", host), ""),
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from limpet.core.state import Promoted
+from limpet.core.promotion import Promoted
 from limpet.report.result import render_result
 from limpet.report.text import quote, safe
 

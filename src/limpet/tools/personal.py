@@ -6,7 +6,6 @@ import hashlib
 import importlib.util
 import io
 import os
-import zipfile
 from pathlib import Path
 
 from limpet.core.personal import PipSeen
@@ -90,6 +89,8 @@ def _place(path: Path, data: bytes, *, executable: bool = False) -> None:
 
 def _zipped_pip() -> bytes:
     """One file in place of hundreds, which a shared file system would have to carry."""
+    import zipfile
+
     found = importlib.util.find_spec("pip")
     assert found is not None and found.origin is not None
     root = Path(found.origin).parent
