@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import signal
+from pathlib import Path
 from typing import NoReturn
 
 import msgspec
 
 from limpet.core.errors import HostError, UsageError
 from limpet.core.launch import Launch, Request, plan_launch, wished_binds
-from limpet.tools import apptainer, files, gpu, host, image_contents, images, process
+from limpet.core.personal import KIT, PIP
+from limpet.tools import apptainer, files, gpu, host, image_contents, images, personal, process
 from limpet.tools.config import read_config
 
 
@@ -42,12 +44,28 @@ def plan_start(image: str, request: Request, *, config_file: str = "", system: s
         gpus=gpus,
         driver=gpu.probe_driver(gpus, cache=cache),
     )
-    return plan_launch(seen, here, request)
+    pip = personal.probe_pip(Path(here.state), Path(here.home or "/"))
+    launch = plan_launch(seen, msgspec.structs.replace(here, pip=pip), request)
+    check_pip(launch, request)
+    return launch
+
+
+def check_pip(launch: Launch, request: Request) -> None:
+    """UsageError where `limpet pip` has no place to put packages."""
+    wanted = request.command[:1] == (PIP,)
+    if wanted and not any(mount.target == KIT for mount in launch.mounts):
+        raise UsageError(
+            f"{launch.image.path} has no personal packages with --home {launch.home}.",
+            now="Use --home isolated, here and with limpet run.",
+        )
 
 
 def start(launch: Launch) -> NoReturn:
     """Become the program; its signals, terminal and exit code are its own from here on."""
     host.make_private(launch.folders, launch.state, launch.files)
+    for mount in launch.mounts:
+        if mount.target == KIT:
+            personal.make_kit(Path(mount.source), inside=KIT)
     # Python ignores SIGPIPE, and what is ignored stays so in the program that it becomes.
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     try:

@@ -22,6 +22,8 @@ COMMANDS = {
     "lock": "limpet.cli.build",
     "run": "limpet.cli.launch",
     "shell": "limpet.cli.launch",
+    "pip": "limpet.cli.pip",
+    "state": "limpet.cli.state",
     "inspect": "limpet.cli.inspect",
 }
 

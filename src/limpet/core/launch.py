@@ -14,6 +14,7 @@ from limpet.core.gpu import Driver, Gpu, GpuNeeds, plan_gpu
 from limpet.core.homes import Home, plan_home
 from limpet.core.image import ImageFacts
 from limpet.core.mounts import Mount, is_below, parse_bind, render_mount
+from limpet.core.personal import Personal, PipSeen, plan_personal
 from limpet.core.recipe import GpuPolicy, HomePolicy, Run, VariablePolicy
 from limpet.core.seeing import ALWAYS, is_own, plan_aliases, plan_temporaries
 from limpet.core.variables import Verdict, select_variables
@@ -69,6 +70,7 @@ class HostSeen(msgspec.Struct, frozen=True, kw_only=True):
     driver: Driver = Driver()
     fuse: bool = True
     missing: tuple[str, ...] = ()
+    pip: PipSeen = PipSeen()
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):
@@ -100,6 +102,7 @@ class Launch(msgspec.Struct, frozen=True, kw_only=True):
 
     argv: tuple[str, ...]
     env: dict[str, str]
+    image: ImageSeen
     runtime: str
     state: str
     folders: tuple[str, ...] = ()
@@ -129,7 +132,8 @@ def plan_launch(image: ImageSeen, host: HostSeen, request: Request) -> Launch:
     )
     place = plan_sight(image, host, home, request, temporaries=policy != "strict")
     # The home's last: they cover what the others may bring in.
-    mounts = (*place.mounts, *_home_mounts(home, host))
+    personal = _personal(image, host, home_policy, home)
+    mounts = (*place.mounts, *_home_mounts(home, host), *personal.mounts)
     visible = (*ALWAYS, *home.visible, *_same_inside(mounts))
     named, values, env_notes = parse_env(request.env, host.environment)
     passed, verdicts = select_variables(
@@ -140,7 +144,7 @@ def plan_launch(image: ImageSeen, host: HostSeen, request: Request) -> Launch:
         hidden=[mount.target for mount in home.mounts],
     )
     ours = image.facts.env if image.facts else {}
-    added = {n: v for n, v in home.variables.items() if n not in ours} | values
+    added = {n: v for n, v in home.variables.items() if n not in ours} | personal.variables | values
     gpu, gpu_notes = plan_gpu(
         request.gpu or wants.gpu, host.gpus, host.driver, image.needs, image.libc
     )
@@ -153,9 +157,10 @@ def plan_launch(image: ImageSeen, host: HostSeen, request: Request) -> Launch:
             *_inside(image, request),
         ),
         env=_runtime_environment(passed, added, host),
+        image=image,
         runtime=f"{host.runtime_kind} {host.runtime_version}",
         state=host.state,
-        folders=home.folders,
+        folders=(*home.folders, *personal.folders),
         files=home.files,
         variables=policy,
         home=home_policy,
@@ -172,6 +177,17 @@ def plan_launch(image: ImageSeen, host: HostSeen, request: Request) -> Launch:
             *gpu_notes,
             *_session_notes(image, host),
         ),
+    )
+
+
+def _personal(image: ImageSeen, host: HostSeen, policy: HomePolicy, home: Home) -> Personal:
+    return plan_personal(
+        policy,
+        prefix=image.facts.prefix if image.facts else "",
+        home=home,
+        state=f"{host.state}/{image.identity}",
+        pip=host.pip,
+        path=host.environment.get(_prefixed("PREPEND_PATH", host), ""),
     )
 
 
@@ -272,12 +288,15 @@ def _runtime_environment(
     It goes plainly as well: the runtime reads the prefix after the image's 99-base.sh, and not at
     all where an image has other environment scripts but not that one (seen in Apptainer 1.4.5).
     """
-    ours = "APPTAINERENV_" if host.runtime_kind == "apptainer" else "SINGULARITYENV_"
     both = ("APPTAINERENV_", "SINGULARITYENV_")
     stale = {prefix + name for prefix in both for name in added}
     kept = {name: value for name, value in passed.items() if name not in stale}
     kept = join_settings(kept, host.runtime_kind)
-    return kept | added | {ours + name: value for name, value in added.items()}
+    return kept | added | {_prefixed(name, host): value for name, value in added.items()}
+
+
+def _prefixed(name: str, host: HostSeen) -> str:
+    return ("APPTAINERENV_" if host.runtime_kind == "apptainer" else "SINGULARITYENV_") + name
 
 
 def join_settings(passed: dict[str, str], kind: str) -> dict[str, str]:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import platform
 import pwd
+import stat
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-from limpet.core.errors import HostError
+from limpet.core.errors import HostError, SpaceError
 from limpet.core.gpu import Driver, Gpu
 from limpet.core.homes import PERSONAL, START_FILES
 from limpet.core.launch import HostSeen
@@ -132,16 +134,31 @@ def make_private(folders: Sequence[str], state: str, empty_files: Sequence[str] 
     root = Path(state)
     try:
         root.mkdir(mode=0o700, parents=True, exist_ok=True)
-        # Below /tmp someone else may have made it first.
-        if root.is_symlink() or root.stat().st_uid != os.getuid():
-            raise HostError(f"{root} belongs to someone else.", now="Set LIMPET_STATE_DIR.")
-        for folder in folders:
-            Path(folder).mkdir(mode=0o700, parents=True, exist_ok=True)
+        check_private(root)
+        for folder in map(Path, folders):
+            # One by one: `parents` would make those above with everybody's rights.
+            for place in (*reversed(folder.relative_to(root).parents[:-1]), folder):
+                (root / place).mkdir(mode=0o700, exist_ok=True)
+                check_private(root / place)
         for file in empty_files:
             Path(file).touch(mode=0o600)
     except OSError as error:
-        raise HostError(
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        raise (SpaceError if full else HostError)(
             f"{error.filename or root} cannot be made: this image's personal folders belong there.",
             why=f"{error.strerror}.",
             now="Set LIMPET_STATE_DIR to a folder that can be written, or use --home none.",
         ) from error
+
+
+def check_private(folder: Path) -> None:
+    """HostError where others could put their code into the user's programs."""
+    status = folder.lstat()
+    # Below /tmp someone else may have made it first.
+    if stat.S_ISLNK(status.st_mode) or status.st_uid != os.getuid():
+        raise HostError(f"{folder} belongs to someone else.", now="Set LIMPET_STATE_DIR.")
+    if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise HostError(
+            f"{folder} can be written by others, who could put their code into your programs.",
+            now=f"Look into it, then: chmod go-w '{folder}'",
+        )
