@@ -21,6 +21,8 @@ COMMANDS = {
     "run": "limpet.cli.launch",
     "shell": "limpet.cli.launch",
     "inspect": "limpet.cli.inspect",
+    "wrap": "limpet.cli.wrap",
+    "update": "limpet.cli.wrap",
 }
 
 
