@@ -17,30 +17,28 @@ NAME = "limpet-image.pth"
 
 
 class OnTop(venv.EnvBuilder):
+    def create(self, env_dir):
+        # A copy of the launcher would not know where it belongs.
+        self.symlinks = True
+        on_top = self.system_site_packages and IN_VENV
+        if on_top:
+            self.system_site_packages = False
+        super().create(env_dir)
+        if on_top:
+            self.lead_to_image(env_dir)
+
     def ensure_directories(self, env_dir):
         context = super().ensure_directories(env_dir)
         # Where the links of its bin/ lead to.
         context.executable = LAUNCHER
         return context
 
-    def create_configuration(self, context):
-        wanted = self.system_site_packages
-        if wanted and IN_VENV:
-            self.system_site_packages = False
-        super().create_configuration(context)
-        self.system_site_packages = wanted
-
-    def setup_python(self, context):
-        # A copy of the launcher would not know where it belongs.
-        self.symlinks = True
-        super().setup_python(context)
-        if self.system_site_packages and IN_VENV:
-            minor = "python%d.%d" % sys.version_info[:2]
-            folder = os.path.join(context.env_dir, "lib", minor, "site-packages")
-            os.makedirs(folder, exist_ok=True)
-            with open(os.path.join(folder, NAME), "w") as file:
-                for place in (sysconfig.get_path("purelib"), sysconfig.get_path("platlib")):
-                    file.write("import site; site.addsitedir(%r)\n" % place)
+    def lead_to_image(self, env_dir):
+        minor = "python%d.%d" % sys.version_info[:2]
+        place = os.path.join(env_dir, "lib", minor, "site-packages", NAME)
+        with open(place, "w") as file:
+            for name in ("purelib", "platlib"):
+                file.write("import site; site.addsitedir(%r)\n" % sysconfig.get_path(name))
 
 
 IN_VENV = sys.prefix != sys.base_prefix

@@ -216,7 +216,7 @@ if [ -n "${BASH_VERSION-}" ]; then
         ${!l@} ${!m@} ${!n@} ${!o@} ${!p@} ${!q@} ${!r@} ${!s@} ${!t@} ${!u@} ${!v@} ${!w@} ${!x@} \
         ${!y@} ${!z@} ${!_@}; do
         _limpet_judge "$_limpet_to"
-    done'
+    done 2>/dev/null' # some of its own cannot be unset
 else # no other shell tells its variables without a copy of itself
     IFS='
 '
