@@ -59,7 +59,7 @@ def test_the_hosts_python_variables_are_gone_and_the_bases_own_come_back(tmp_pat
         check=True,
         text=True,
     )
-    assert done.stdout.strip() == "/vendor/lib|unset|/opt/env/bin:/usr/bin:/bin"
+    assert done.stdout.strip() == "/vendor/lib||/opt/env/bin:/usr/bin:/bin"
 
 
 def test_a_name_that_is_no_variable_is_left_out() -> None:

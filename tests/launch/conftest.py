@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
@@ -34,6 +35,8 @@ def work() -> Iterator[Path]:
     yield folder
     subprocess.run(["chmod", "-R", "u+rwX", folder], check=False)
     shutil.rmtree(folder)
+    with contextlib.suppress(OSError):  # another worker's folder may be in it
+        above.rmdir()
 
 
 @pytest.fixture(scope="session")
@@ -69,7 +72,13 @@ def _squash(tree: Path, squashfs: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def layer_squashfs(work: Path) -> Path:
-    """An environment layer: only the file that every start goes through."""
+    """An environment layer: the file that every start goes through, and an environment script."""
+    script = work / "layer/.singularity.d/env/95-limpet.sh"
+    script.parent.mkdir(parents=True)
+    script.write_text("export PATH=/opt/env/bin:$PATH COLOUR=image SHAPE=image PYTHONUSERBASE=\n")
+    script.with_name("90-environment.sh").touch()
+    # Right after this file, and only there, the runtime puts APPTAINERENV_* in.
+    script.with_name("99-base.sh").touch()
     start = work / "layer/opt/env/.limpet/start"
     start.parent.mkdir(parents=True)
     start.write_text('#!/bin/sh\nexport LAYER=there\nexec "$@"\n')
@@ -117,7 +126,11 @@ class Person:
     home: Path
 
     def limpet(
-        self, *words: str | Path, cwd: Path | None = None, env: dict[str, str] | None = None
+        self,
+        *words: str | Path,
+        cwd: Path | None = None,
+        env: dict[str, str] | None = None,
+        stdin: str = "",
     ) -> subprocess.CompletedProcess[str]:
         own = {"PATH": os.environ["PATH"], "HOME": str(self.home), "PYTHONPATH": str(SOURCE)}
         own["LIMPET_STATE_DIR"] = str(self.home.parent / "state")
@@ -129,6 +142,7 @@ class Person:
             capture_output=True,
             text=True,
             timeout=60,
+            input=stdin,
         )
 
 

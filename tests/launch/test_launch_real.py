@@ -64,7 +64,7 @@ def test_variables_arrive_unchanged_or_not_at_all(person: Person, foreign_sif: P
         "APPTAINERENV_OTHER": "overridden",
     }
     done = person.limpet(
-        *("run", "-e", f"NAMED={AWKWARD}", "-e", "OTHER=ours", foreign_sif, "env", "-0"), **host
+        *("run", "-e", f"NAMED={AWKWARD}", "-e", "OTHER=ours", foreign_sif, "env", "-0"), env=host
     )
     inside = dict(pair.split("=", 1) for pair in done.stdout.rstrip("\0").split("\0"))
     assert inside["SLURM_JOB_NAME"] == inside["NAMED"] == AWKWARD
@@ -77,13 +77,13 @@ def test_variables_arrive_unchanged_or_not_at_all(person: Person, foreign_sif: P
 
 def test_the_printed_command_does_the_same(person: Person, foreign_sif: Path) -> None:
     words = ("-e", f"NAMED={AWKWARD}", foreign_sif, "sh", "-c", 'printf "%s\\n" "$NAMED $BAD"; pwd')
-    planned = person.limpet("run", "--dry-run", *words, BAD="1")
+    planned = person.limpet("run", "--dry-run", *words, env={"BAD": "1"})
     env = {"PATH": os.environ["PATH"], "HOME": str(person.home), "BAD": "1"}
     by_hand = subprocess.run(
         ["bash", "-c", planned.stdout], env=env, cwd=person.home, capture_output=True, text=True
     )
     assert by_hand.stdout == f"{AWKWARD} \n{person.home}\n", by_hand.stderr
-    assert person.limpet("run", *words, BAD="1").stdout == by_hand.stdout
+    assert person.limpet("run", *words, env={"BAD": "1"}).stdout == by_hand.stdout
 
 
 WRITE = (
@@ -134,7 +134,7 @@ def test_home_reached_over_a_link(person: Person, foreign_sif: Path) -> None:
     done = person.limpet(
         *("run", foreign_sif, "sh", "-c", 'pwd; echo "$HOME"'),
         cwd=person.home / "project",
-        HOME=str(link),
+        env={"HOME": str(link)},
     )
     assert done.stdout == f"{link}/project\n{link}\n", done.stderr
 
@@ -146,8 +146,7 @@ def test_read_only_home(person: Person, foreign_sif: Path) -> None:
     before = tree(person.home)
     done = person.limpet(
         *("run", foreign_sif, "sh", "-c", 'touch "$HOME/.cache/x" && echo ok'),
-        LIMPET_STATE_DIR=str(state),
-        TMPDIR=str(person.home.parent),
+        env={"LIMPET_STATE_DIR": str(state), "TMPDIR": str(person.home.parent)},
     )
     assert done.stdout == "ok\n", done.stderr
     assert "cannot be written" in done.stderr and "LIMPET_STATE_DIR" in done.stderr
@@ -210,7 +209,7 @@ def test_a_bind_of_the_users_own_session(person: Person, foreign_sif: Path) -> N
     (person.home.parent / "data").mkdir()
     (person.home.parent / "data/f").touch()
     bind = f"{person.home.parent}/data:/mnt"
-    done = person.limpet("run", foreign_sif, "ls", "/mnt", APPTAINER_BIND=bind)
+    done = person.limpet("run", foreign_sif, "ls", "/mnt", env={"APPTAINER_BIND": bind})
     assert done.stdout == "f\n", done.stderr
 
 
@@ -220,7 +219,7 @@ def test_a_limpet_image_starts_through_its_layer(person: Person, limpet_sif: Pat
 
 
 def test_a_dropped_layer_is_an_error(person: Person, limpet_sif: Path) -> None:
-    done = person.limpet("run", limpet_sif, "env", APPTAINER_UNDERLAY="1")
+    done = person.limpet("run", limpet_sif, "env", env={"APPTAINER_UNDERLAY": "1"})
     assert (done.stdout, done.returncode) == ("", 125)
     assert "without its environment: /opt/env" in done.stderr
     assert "--layout merged" in done.stderr
@@ -271,3 +270,62 @@ def test_what_is_no_image(person: Person, foreign_sif: Path, name: str) -> None:
     done = person.limpet("run", path, "true")
     assert (done.returncode, done.stdout) == (125, "")
     assert expected in done.stderr and str(path) in done.stderr
+
+
+def test_a_sandbox_and_a_squashfs(person: Person, work: Path, root_squashfs: Path) -> None:
+    for image in (work / "root", root_squashfs):
+        done = person.limpet("run", image, "cat", "/etc/the-image")
+        assert (done.stdout, done.returncode) == ("yes\n", 0), done.stderr
+
+
+def test_no_runtime_and_an_old_one(person: Person, foreign_sif: Path) -> None:
+    done = person.limpet("run", foreign_sif, "true", env={"PATH": "/nowhere"})
+    assert done.returncode == 125 and "No container runtime" in done.stderr
+    old = person.home / "apptainer"
+    old.write_text("#!/bin/sh\necho apptainer version 1.0.3\n")
+    old.chmod(0o755)
+    done = person.limpet("run", foreign_sif, "true", env={"LIMPET_RUNTIME": str(old)})
+    assert done.returncode == 125 and "too old" in done.stderr
+
+
+def test_a_reader_that_leaves_early(person: Person, limpet_sif: Path) -> None:
+    for words in ("--help", 'inspect "$1"'):
+        done = subprocess.run(
+            ["bash", "-c", f'"$0" -P -m limpet {words} | true', sys.executable, limpet_sif],
+            env={**os.environ, "PYTHONPATH": str(SOURCE)},
+            capture_output=True,
+            text=True,
+        )
+        assert done.stderr == ""
+
+
+def test_completion(person: Person) -> None:
+    env = {"_LIMPET_COMPLETE": "bash_complete", "COMP_WORDS": "limpet in", "COMP_CWORD": "1"}
+    assert person.limpet(env=env).stdout == "plain,inspect\n"
+
+
+def test_binds_of_the_configuration(person: Person, foreign_sif: Path) -> None:
+    data = person.home.parent / "site data"
+    data.mkdir()
+    (data / "f").touch()
+    config = person.home.parent / "config.toml"
+    config.write_text(f'binds = ["/no/such"]\n[systems.big]\nbind = ["{data}:/data"]\n')
+    words = ("--config", config, "run", "--system", "big", foreign_sif, "ls", "/data")
+    done = person.limpet(*words)
+    assert (done.stdout, done.returncode) == ("f\n", 0)
+    assert done.stderr == "limpet: /no/such does not exist here.\n"
+    assert person.limpet("-q", *words).stderr == ""
+
+
+def test_the_user_wins_over_the_image_and_the_image_over_the_host(
+    person: Person, limpet_sif: Path
+) -> None:
+    script = 'echo "$COLOUR $SHAPE $PYTHONUSERBASE"'
+    words = ("run", "--variables", "host", "-e", "COLOUR=user", limpet_sif, "sh", "-c", script)
+    done = person.limpet(*words, env={"COLOUR": "host", "SHAPE": "host"})
+    assert done.stdout == "user image /.limpet/home/.local\n", done.stderr
+
+
+def test_a_shell_in_a_limpet_image_is_in_its_environment(person: Person, limpet_sif: Path) -> None:
+    done = person.limpet("shell", limpet_sif, stdin='echo "$LAYER ${PATH%%:*}"; exit 4\n')
+    assert (done.stdout, done.returncode) == ("there /opt/env/bin\n", 4), done.stderr

@@ -9,18 +9,17 @@ import msgspec
 import pytest
 
 from limpet.core.errors import HostError, ImageError, UsageError
-from limpet.core.homes import INSIDE, PERSONAL, Mount
+from limpet.core.homes import INSIDE, PERSONAL
 from limpet.core.image import ImageFacts
 from limpet.core.launch import (
     HostSeen,
     ImageSeen,
     Launch,
     Request,
-    parse_bind,
     plan_launch,
-    render_mount,
 )
 from limpet.core.lock import LockedBase
+from limpet.core.mounts import Mount, parse_bind, render_mount
 from limpet.core.recipe import Run
 from limpet.report.launch import render_command, render_explanation
 
@@ -291,7 +290,7 @@ def test_the_command_to_copy() -> None:
     environment = HOST.environment | {"\x1b[31mX": "1"}
     assert render_command(launch, environment) == (
         "env -u $'\\x1b[31mX' -u PYTHONPATH "
-        "'APPTAINERENV_A=it'\"'\"'s' /usr/bin/apptainer --quiet exec --no-eval "
+        "'A=it'\"'\"'s' 'APPTAINERENV_A=it'\"'\"'s' /usr/bin/apptainer --quiet exec --no-eval "
         "--no-mount cwd --pwd /home/u/p /i/a.sif sh -c $'a\\x0ab'\n"
     )
     assert render_command(plan(), {}).startswith("mkdir -p /home/u/.local/state/limpet/abc/home\n")

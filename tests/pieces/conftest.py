@@ -34,7 +34,7 @@ def make_wheel(tmp_path: Path) -> MakeWheel:
         info = f"{name}-{version}.dist-info"
         members = {
             **files,
-            f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n".encode(),
+            f"{info}/METADATA": f"Name: {name}\nVersion: {version}\n".encode(),
             f"{info}/WHEEL": b"Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
         }
         lines = {member: record_line(member, data) for member, data in members.items()}

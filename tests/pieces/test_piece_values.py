@@ -7,7 +7,7 @@ import pytest
 
 from limpet.core.errors import LockError
 from limpet.core.facts import Interpreter, Libc
-from limpet.core.lock import Artifact, LockedPackage
+from limpet.core.lock import Artifact, Lock, LockedBase, LockedPackage
 from limpet.core.piece import build_key, check_fits, direct_url, is_wheel, piece_key, plan_layout
 from limpet.tools.bytecode import JOB_BYTES, JOB_MODULES, Source, byte_code_path, plan_jobs
 
@@ -18,6 +18,11 @@ GLIBC = Libc(family="glibc", version="2.41")
 def package(filename: str, kind: str = "wheel", **fields: str) -> LockedPackage:
     artifact = Artifact(kind=kind, filename=filename, **fields)  # type: ignore[arg-type]
     return LockedPackage(name="demo", version="1.0", artifact=artifact)
+
+
+def on(digest: str, apt: tuple[str, ...] = ()) -> Lock:
+    base = LockedBase(reference="debian:trixie", digest=digest, arch="x86_64")
+    return Lock(base=base, python="3.13.5", interpreter="/usr/bin/python3", apt=apt)
 
 
 def key(sha256: str = "aa", python: Interpreter = PYTHON, **changes: object) -> str:
@@ -50,12 +55,12 @@ def test_a_build_is_kept_for_its_base_and_python() -> None:
     commit = package("", "vcs", url="git+https://x/y", commit="c0ffee")
     other_patch = msgspec.structs.replace(PYTHON, version="3.13.9")
     keys = {
-        build_key(which, base_digest=digest, interpreter=python)
+        build_key(which, lock=lock, interpreter=python)
         for which in (sdist, commit)
-        for digest in ("sha256:1", "sha256:2")
+        for lock in (on("sha256:1"), on("sha256:2"), on("sha256:1", apt=("gcc=14",)))
         for python in (PYTHON, other_patch)
     }
-    assert len(keys) == 8
+    assert len(keys) == 12
 
 
 def test_an_archive_may_be_a_wheel() -> None:

@@ -12,6 +12,7 @@ from typing import BinaryIO, Literal
 
 import msgspec
 
+from limpet.core.errors import RecipeError
 from limpet.core.skeleton import Member
 from limpet.formats.sif import SifWriter, read_sif, root_partition
 from limpet.formats.squashfs import Entry, Source, Squashfs, compose, write_squashfs
@@ -29,11 +30,15 @@ class SifObject(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Parts(msgspec.Struct, frozen=True, kw_only=True):
-    """All that one image is made of; `removed` are paths that no part may bring."""
+    """All that one image is made of; `removed` are paths that no part may bring.
+
+    `own` is what limpet puts on top, `where_missing` what it adds unless the base has it.
+    """
 
     base_sif: Path
     pieces: tuple[Path, ...]
     own: tuple[Entry, ...]
+    where_missing: tuple[Entry, ...] = ()
     removed: tuple[str, ...] = ()
     objects: tuple[SifObject, ...] = ()
     layout: Literal["merged", "layered"]
@@ -48,7 +53,8 @@ def assemble(output: Path, parts: Parts, *, scratch: Path, replace: bool) -> int
         own = stack.enter_context(tempfile.TemporaryFile(dir=scratch))
         base_file = stack.enter_context(parts.base_sif.open("rb"))
         base = open_root(base_file)
-        entries = parts.own
+        missing = [e for e in parts.where_missing if base.find(e.path, follow=True) is None]
+        entries = (*parts.own, *missing)
         if parts.layout == "layered":
             entries = tuple(_behind_links(base, entry) for entry in entries)
         write_squashfs(own, entries, compressor=parts.compression)
@@ -130,6 +136,10 @@ def staged_entries(places: Mapping[Path, str]) -> Iterator[Entry]:
 def _host_entry(path: Path, inside: str) -> Entry:
     if path.is_symlink():
         return Entry(path=inside, kind="symlink", mode=0o777, target=str(path.readlink()))
+    if not (path.is_dir() or path.is_file()):
+        raise RecipeError(f"{path} is neither a file nor a folder.", now="Leave it out of [files].")
+    if not os.access(path, os.R_OK | (os.X_OK if path.is_dir() else 0)):
+        raise RecipeError(f"{path} cannot be read.", why="Permission denied.")
     if path.is_dir():
         return Entry(path=inside, kind="dir", mode=0o755)
     mode = 0o755 if path.stat().st_mode & 0o100 else 0o644

@@ -23,19 +23,18 @@ from limpet.actions.assemble import (
 )
 from limpet.actions.image_lock import lock_image
 from limpet.actions.lock_files import write_lock
-from limpet.actions.pieces import make_pieces
+from limpet.actions.pieces import Shelf, make_pieces, open_shelf
 from limpet.actions.prepare import Prepared, credentials_of, prepare
 from limpet.actions.warm import warm_image
 from limpet.core import image as image_core
-from limpet.core.errors import ExistsError, RecipeError, SpaceError, UsageError
+from limpet.core.errors import BaseError, ExistsError, RecipeError, SpaceError, UsageError
 from limpet.core.events import Event, Notify, ignore
 from limpet.core.image import ImageFacts
-from limpet.core.piece import Piece
 from limpet.core.plan import BuildPlan, BuildReport, LockReport, plan_build
 from limpet.core.pylock import render_lock
 from limpet.core.request import BuildRequest
 from limpet.core.sbom import render_sbom
-from limpet.core.skeleton import plan_skeleton
+from limpet.core.skeleton import WHERE_MISSING, plan_skeleton
 from limpet.core.staging import plan_destinations, stale_byte_code
 from limpet.formats.sif import architecture_of
 from limpet.formats.squashfs import Entry
@@ -49,14 +48,15 @@ def build(request: BuildRequest, notify: Notify = ignore) -> BuildReport:
     output = Path(request.output).absolute()
     check_output(output, force=request.force)
     prepared = prepare(request, notify)
-    places = find_staged(prepared)
+    staged = find_staged(prepared)
+    shelf = shelf_of(prepared, request)
     plan = plan_build(
         prepared.lock,
         prepared.facts,
         output=output,
         layout=prepared.recipe.image.layout,
         compression=prepared.recipe.image.compression,
-        kept=frozenset(),
+        kept=shelf.found.keys(),
     )
     if request.dry_run:
         return BuildReport(plan=plan, lock_file=prepared.lock_file)
@@ -64,10 +64,10 @@ def build(request: BuildRequest, notify: Notify = ignore) -> BuildReport:
     files.check_space(output.parent, size_bytes=plan.image_bytes)
     files.check_space(prepared.cache, size_bytes=2 * plan.fetched_bytes)
     keep_lock(prepared, notify)
-    pieces = tuple(piece.path for piece in make_pieces_of(prepared, request, notify))
+    pieces = tuple(piece.path for piece in make_pieces(shelf, notify))
     with tempfile.TemporaryDirectory(dir=scratch_folder(request, prepared.cache)) as name:
         scratch = Path(name)
-        parts = gather_parts(prepared, plan, request, pieces, places)
+        parts = gather_parts(prepared, plan, request, pieces, staged)
         if prepared.recipe.warm.imports or prepared.recipe.warm.commands:
             parts = warmed(prepared, parts, scratch, notify)
         notify(Event(stage="image", kind="start", message=f"Writing {output}"))
@@ -101,18 +101,18 @@ def lock(request: BuildRequest, notify: Notify = ignore) -> LockReport:
 
 def check_output(output: Path, *, force: bool) -> None:
     """Refuse an output that cannot be written, before anything else is done."""
+    if not os.access(output.parent, os.F_OK):
+        raise SpaceError(f"The folder {output.parent} does not exist.", now="Make it first.")
+    if not os.access(output.parent, os.W_OK | os.X_OK):
+        raise SpaceError(f"The folder {output.parent} cannot be written.", now="Choose another.")
     if output.is_dir():
         raise ExistsError(f"{output} is a folder.", now="Name a file: -o image.sif.")
     if output.exists() and not force:
         raise ExistsError(f"{output} is there already.", now="Use --force to replace it.")
-    if not output.parent.is_dir():
-        raise SpaceError(f"The folder {output.parent} does not exist.", now="Make it first.")
-    if not os.access(output.parent, os.W_OK | os.X_OK):
-        raise SpaceError(f"The folder {output.parent} cannot be written.", now="Choose another.")
 
 
-def find_staged(prepared: Prepared) -> dict[Path, str]:
-    """`[files]`: what is there on the host, and its place in the image."""
+def find_staged(prepared: Prepared) -> tuple[Entry, ...]:
+    """`[files]`: what is there on the host, each at its place in the image."""
     found = {}
     for source, place in plan_destinations(prepared.recipe.files).items():
         path = prepared.loaded.folder / Path(source).expanduser()
@@ -123,7 +123,7 @@ def find_staged(prepared: Prepared) -> dict[Path, str]:
                 now="Paths start at the recipe's folder.",
             )
         found[path] = str(place)
-    return found
+    return tuple(staged_entries(found))
 
 
 def keep_lock(prepared: Prepared, notify: Notify) -> None:
@@ -143,10 +143,14 @@ def scratch_folder(request: BuildRequest, cache: Path) -> Path:
     return files.make_folder(Path(named).expanduser().absolute() if named else cache / "tmp")
 
 
-def make_pieces_of(prepared: Prepared, request: BuildRequest, notify: Notify) -> tuple[Piece, ...]:
-    """The pieces of the lock's packages; see `make_pieces`."""
-    assert prepared.facts.libc is not None
-    return make_pieces(
+def shelf_of(prepared: Prepared, request: BuildRequest) -> Shelf:
+    """The cache's pieces, as this build sees them."""
+    if prepared.facts.libc is None:
+        raise BaseError(
+            f"The base {prepared.lock.base.reference} has no C library that limpet knows.",
+            now="Take a base with glibc or musl.",
+        )
+    return open_shelf(
         prepared.lock,
         lock_folder=prepared.lock_folder,
         base_sif=prepared.sif,
@@ -159,7 +163,6 @@ def make_pieces_of(prepared: Prepared, request: BuildRequest, notify: Notify) ->
         offline=request.offline,
         jobs=request.jobs or None,
         credentials=partial(credentials_of, prepared.loaded),
-        notify=notify,
         hash_directory=hash_tree,
     )
 
@@ -169,7 +172,7 @@ def gather_parts(
     plan: BuildPlan,
     request: BuildRequest,
     pieces: tuple[Path, ...],
-    places: dict[Path, str],
+    staged: tuple[Entry, ...],
 ) -> Parts:
     """All that the image is made of, with what limpet itself writes into it."""
     compression = prepared.recipe.image.compression
@@ -189,8 +192,9 @@ def gather_parts(
     return Parts(
         base_sif=rewritten(prepared, plan, compression),
         pieces=pieces,
-        own=(*own_entries(skeleton), *staged_entries(places)),
-        removed=tuple(stale_of(places.values(), minor)),
+        own=(*own_entries(skeleton), *staged),
+        where_missing=tuple(own_entries(WHERE_MISSING)),
+        removed=tuple(stale_of((entry.path for entry in staged), minor)),
         objects=objects,
         layout=plan.layout,
         compression=compression,
@@ -203,7 +207,7 @@ def stale_of(places: Iterable[str], minor: str) -> Iterable[str]:
     """Byte code that staged sources make stale, as paths relative to the image's root."""
     for place in places:
         if place.endswith(".py"):
-            yield stale_byte_code(PurePosixPath(place), minor).lstrip("/")
+            yield stale_byte_code(PurePosixPath(place), minor)
 
 
 def rewritten(prepared: Prepared, plan: BuildPlan, compression: str) -> Path:

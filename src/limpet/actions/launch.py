@@ -5,19 +5,27 @@ from __future__ import annotations
 import signal
 from typing import NoReturn
 
-from limpet.core.config import Config
+import msgspec
+
 from limpet.core.errors import HostError, UsageError
 from limpet.core.launch import Launch, Request, plan_launch, wished_binds
 from limpet.tools import apptainer, host, images, process
+from limpet.tools.config import read_config
 
 
-def plan_start(image: str, request: Request, config: Config) -> Launch:
-    """The launch of `image` on this machine; nothing is made or changed."""
+def plan_start(image: str, request: Request, *, config_file: str = "", system: str = "") -> Launch:
+    """The launch of `image` on this machine, as the user, the image and the site want it.
+
+    Nothing is made or changed. `system` is the name of a preset in the configuration.
+    """
     if not request.shell and not request.command:
         raise UsageError(
             "There is no command to run.",
             now="Write limpet run IMAGE COMMAND…, or limpet shell IMAGE.",
         )
+    config = read_config(config_file)
+    site_binds = (*config.binds, *config.system(system).bind)
+    request = msgspec.structs.replace(request, site_binds=site_binds)
     seen = images.read_image(image)
     offered, asked = wished_binds(seen, request, host.working_folder())
     runtime = apptainer.probe_runtime()

@@ -18,7 +18,8 @@ from limpet.core.facts import BaseFacts, Interpreter
 from limpet.core.lock import Artifact, Lock, LockedBase, LockedPackage
 from limpet.core.provided import Stub, plan_stubs
 from limpet.core.pylock import render_lock
-from limpet.core.selection import parse_pylock, select_packages
+from limpet.core.secrets import find_passwords
+from limpet.core.selection import parse_pylock, parse_resolved, select_packages
 from limpet.core.solver_errors import base_conflict, explain_failure
 from limpet.core.tags import Target, make_target
 from limpet.tools.files import hash_file
@@ -49,8 +50,10 @@ def make_lock(
     started = time.monotonic()
     target = make_target(interpreter, facts.libc, facts.arch)
     notify(Event(stage="lock", kind="start", message=f"Resolving for {target.described}"))
-    isolated = loaded.recipe.image.isolated_from_base
-    stubs = () if isolated else plan_stubs(interpreter.distributions, target.markers)
+    image = loaded.recipe.image
+    stubs = (
+        () if image.isolated_from_base else plan_stubs(interpreter.distributions, target.markers)
+    )
     _check_python(loaded, target)
     asked = _Asked(
         exclude_newer=exclude_newer or loaded.recipe.packages.exclude_newer,
@@ -59,10 +62,8 @@ def make_lock(
         offline=offline,
         preferences=_preferences(previous, stubs),
     )
-    chosen = _choose(loaded, target, stubs, asked, cache)
+    packages, provided = _divide(_choose(loaded, target, stubs, asked, cache), stubs)
     folder = lock_folder or loaded.folder
-    packages, provided = _divide(chosen, stubs)
-    post = loaded.recipe.image.post
     lock = Lock(
         base=base,
         python=interpreter.version,
@@ -70,21 +71,18 @@ def make_lock(
         packages=tuple(finish_package(package, folder, hash_of) for package in packages),
         provided=provided,
         apt=apt,
-        post_sha256=hashlib.sha256(post.encode()).hexdigest() if post else "",
-        isolated_from_base=isolated,
+        post_sha256=hashlib.sha256(image.post.encode()).hexdigest() if image.post else "",
+        isolated_from_base=image.isolated_from_base,
         recipe_sha256=loaded.recipe_sha256,
     )
-    notify(
-        Event(
-            stage="lock",
-            kind="end",
-            done=len(packages),
-            total=len(packages),
-            unit="packages",
-            elapsed_s=time.monotonic() - started,
-        )
-    )
+    notify(_ended(len(packages), time.monotonic() - started))
     return lock
+
+
+def _ended(count: int, elapsed_s: float) -> Event:
+    return Event(
+        stage="lock", kind="end", done=count, total=count, unit="packages", elapsed_s=elapsed_s
+    )
 
 
 class _Asked(msgspec.Struct, frozen=True, kw_only=True):
@@ -129,25 +127,48 @@ def _choose(
     if not open_inputs and not packages.pip:
         _check_against_base(fixed.values(), stubs)
         return tuple(fixed.values())
+    resolution = _plan_resolution(loaded, target, open_inputs, fixed, asked)
     written = write_stubs(stubs, cache=cache)
     stubbed = [f"{name} @ {file_url(path)}" for name, path in written.items()]
-    resolution = Resolution(
+    resolution = msgspec.structs.replace(
+        resolution, constraints=(*resolution.constraints, *stubbed)
+    )
+    resolved = resolve(resolution, cache=cache)
+    if resolved.failure:
+        provided = {stub.name: stub.version for stub in stubs}
+        raise explain_failure(
+            resolved.failure, target, provided=provided, secrets=find_passwords(loaded.secret_urls)
+        )
+    pylock = parse_resolved(resolved.pylock)
+    selected = select_packages(pylock, target, allowed=_allowed(loaded, stubs))
+    return tuple(_prefer_fixed(place_package(one, resolved.folder), fixed) for one in selected)
+
+
+def _plan_resolution(
+    loaded: LoadedRecipe,
+    target: Target,
+    inputs: Sequence[Input],
+    fixed: Mapping[str, LockedPackage],
+    asked: _Asked,
+) -> Resolution:
+    """What uv is to resolve: the descriptions that are no locks, with what locks fix pinned."""
+    packages = loaded.recipe.packages
+    return Resolution(
         target=target,
         folder=loaded.folder,
-        files=tuple(_sources(open_inputs)),
+        files=tuple(_sources(inputs)),
         lines=(
             *packages.pip,
-            *_project_lines(open_inputs, packages.extras),
+            *_project_lines(inputs, packages.extras),
             *map(_pin, fixed.values()),
         ),
         options=_index_options(loaded),
-        constraints=(*packages.constraints, *stubbed),
-        extras=_chosen_extras(open_inputs, packages.extras),
+        default_index=packages.index_url,
+        names_index=loaded.names_index,
+        constraints=packages.constraints,
+        extras=_chosen_extras(inputs, packages.extras),
         groups=tuple(
-            f"{one.path}:{name}"
-            for one in open_inputs
-            for name in packages.groups
-            if name in one.groups
+            f"{one.path}:{name}" for one in inputs for name in packages.groups if name in one.groups
         ),
         exclude_newer=asked.exclude_newer,
         upgrade=asked.upgrade,
@@ -155,13 +176,6 @@ def _choose(
         offline=asked.offline,
         preferences=asked.preferences,
     )
-    resolved = resolve(resolution, cache=cache)
-    if resolved.failure:
-        provided = {stub.name: stub.version for stub in stubs}
-        raise explain_failure(resolved.failure, target, provided=provided)
-    pylock = parse_pylock(resolved.pylock, "What uv resolved")
-    selected = select_packages(pylock, target, allowed=_allowed(loaded, stubs))
-    return tuple(_prefer_fixed(place_package(one, resolved.folder), fixed) for one in selected)
 
 
 def _allowed(loaded: LoadedRecipe, stubs: Sequence[Stub]) -> dict[str, tuple[str, ...]]:
@@ -198,9 +212,10 @@ def _project_lines(inputs: Sequence[Input], extras: Sequence[str]) -> list[str]:
 
 def _index_options(loaded: LoadedRecipe) -> tuple[str, ...]:
     packages = loaded.recipe.packages
-    links = (link if "://" in link else str(loaded.folder / link) for link in packages.find_links)
+    links = (
+        link if "://" in link else file_url(loaded.folder / link) for link in packages.find_links
+    )
     return (
-        *([f"--index-url {packages.index_url}"] if packages.index_url else []),
         *(f"--extra-index-url {url}" for url in packages.extra_index_urls),
         *(f"--find-links {link}" for link in links),
     )

@@ -66,7 +66,7 @@ def _kept(upper: Path) -> Iterator[Entry]:
             continue
         if path.is_dir() and not path.is_symlink():
             yield Entry(path=inside, kind="dir", mode=stat.S_IMODE(path.stat().st_mode))
-        else:
+        elif path.is_symlink() or path.is_file():  # a socket lives no longer than its program
             yield from staged_entries({path: inside})
 
 

@@ -73,7 +73,7 @@ def name_wheel(site: Site, package: LockedPackage) -> WheelFile | None:
 
 
 def _built_note(site: Site, package: LockedPackage) -> Path:
-    key = build_key(package, base_digest=site.lock.base.digest, interpreter=site.interpreter)
+    key = build_key(package, lock=site.lock, interpreter=site.interpreter)
     return site.cache / "built" / key[:2] / f"{key}.json"
 
 

@@ -8,9 +8,9 @@ Writes the byte code of all files, in their order, into `out` (a little-endian l
 depend on modification times.
 
 The same source must give the same bytes in every build. What marshal writes depends on the hash
-seed (the order of frozensets) and on what else the process holds (a string that is interned or
-referenced twice is written as a reference). So the seed is fixed, and each job is compiled in a
-fresh fork of a process that does nothing but fork.
+seed (the order of frozensets, up to Python 3.10) and on what else the process holds (a constant
+that is interned or referenced twice is written as a reference). So the seed is fixed, and each job
+is compiled in a fresh fork of a process that does nothing but fork.
 """
 
 import gc

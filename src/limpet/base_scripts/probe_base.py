@@ -7,7 +7,7 @@ import sys
 
 
 def ask_metadata():
-    """Distributions by importlib.metadata; the first one of a name on sys.path is the one in use."""
+    """Distributions by importlib.metadata; the first of a name on sys.path is in use."""
     from importlib.metadata import distributions
 
     for dist in distributions():

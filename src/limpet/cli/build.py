@@ -89,11 +89,12 @@ def lock(session: Session, /, **flags: Any) -> None:
 
 
 def _do(session: Session, verb: str, flags: dict[str, Any]) -> None:
+    as_json = flags.pop("as_json")
+    request = make_request(session, flags)
+
     from limpet.actions import build as actions
     from limpet.report.progress import shown
 
-    as_json = flags.pop("as_json")
-    request = make_request(session, flags)
     form, stream = _form(session, as_json=as_json)
     with shown(form, stream) as notify:
         report = getattr(actions, verb)(request, notify)
@@ -111,7 +112,8 @@ def make_request(session: Session, flags: dict[str, Any]) -> BuildRequest:
     """The flags as one value."""
     from limpet.core.request import BuildRequest
 
-    if not (flags["recipes"] or flags["pip"] or flags.get("freeze") or flags.get("lock")):
+    sources = ("recipes", "pip", "freeze", "lock", "base", "apt")
+    if not any(flags.get(source) for source in sources):
         raise UsageError(
             "There is nothing to build from.",
             now="Name a recipe (requirements.in, pyproject.toml, limpet.toml …) or use --pip.",

@@ -12,7 +12,6 @@ import click
 from limpet.cli.session import Session, pass_session
 
 if TYPE_CHECKING:
-    from limpet.core.config import Config
     from limpet.core.launch import Request
 
 Command = Callable[..., Any]
@@ -71,10 +70,9 @@ def shell(session: Session, /, image: str, **flags: Any) -> None:
 
 def _start(session: Session, image: str, flags: dict[str, Any], **what: Any) -> None:
     from limpet.actions.launch import plan_start, start
-    from limpet.tools.config import read_config
 
-    config = read_config(session.config_file)
-    launch = plan_start(image, _request(session, config, flags, what), config)
+    request = _request(session, flags, what)
+    launch = plan_start(image, request, config_file=session.config_file, system=flags["system"])
     if flags["dry_run"] or flags["explain"]:
         from limpet.report.launch import render_command, render_explanation
 
@@ -92,19 +90,15 @@ def _start(session: Session, image: str, flags: dict[str, Any], **what: Any) -> 
     start(launch)
 
 
-def _request(
-    session: Session, config: Config, flags: dict[str, Any], what: dict[str, Any]
-) -> Request:
+def _request(session: Session, flags: dict[str, Any], what: dict[str, Any]) -> Request:
     from limpet.core.launch import Request
 
-    preset = config.system(flags["system"])
     return Request(
         home=flags["home"],
         variables=flags["variables"],
         gpu=flags["gpu"],
         env=flags["env"],
         binds=flags["bind"],
-        site_binds=(*config.binds, *preset.bind),
         overlays=flags["overlay"],
         writable_tmpfs=flags["writable_tmpfs"],
         pwd=flags["pwd"],

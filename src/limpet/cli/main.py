@@ -15,6 +15,7 @@ from limpet.core.errors import LimpetError, UsageError
 
 INTERNAL_CODE = 70  # EX_SOFTWARE of sysexits.h
 INTERRUPTED_CODE = 130
+BROKEN_PIPE_CODE = 141
 COMMANDS = {
     "build": "limpet.cli.build",
     "lock": "limpet.cli.build",
@@ -53,7 +54,11 @@ class LazyGroup(click.Group):
         return super().resolve_command(ctx, args)
 
 
-@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    cls=LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog='Completion: eval "$(_LIMPET_COMPLETE=bash_source limpet)" (or zsh_source).',
+)
 @click.version_option(__version__, message="limpet %(version)s")
 @click.option("--debug", is_flag=True, help="Show a traceback with an error.")
 @click.option("--config", "config_file", metavar="FILE", default="", help="Read this one as well.")
@@ -79,6 +84,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = None if argv is None else list(argv)
     try:
         done = group.main(words, prog_name="limpet", standalone_mode=False, obj=session)
+        sys.stdout.flush()
         return done if isinstance(done, int) else 0
     except LimpetError as error:
         return _failed(session, error)
@@ -90,6 +96,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _failed(session, UsageError(error.format_message()))
     except (click.Abort, KeyboardInterrupt):
         return INTERRUPTED_CODE
+    except BrokenPipeError:
+        # Python flushes once more at its end, and would complain.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return BROKEN_PIPE_CODE
     except Exception as error:
         return _broken(session, error)
 

@@ -13,6 +13,7 @@ from pathlib import PurePosixPath
 
 import msgspec
 
+from limpet.core.mounts import Mount
 from limpet.core.recipe import HomePolicy
 
 INSIDE = "/.limpet/home"
@@ -50,14 +51,6 @@ PERSONAL = (
 )
 
 
-class Mount(msgspec.Struct, frozen=True, kw_only=True):
-    """A host path seen at a container path."""
-
-    source: str
-    target: str
-    writable: bool = True
-
-
 class Home(msgspec.Struct, frozen=True, kw_only=True):
     """How a home policy is carried out.
 
@@ -80,20 +73,19 @@ def plan_home(
 ) -> Home:
     """The home as the policy wants it.
 
-    `home` is where the real one is seen ($HOME), `account_home` what the account says (the runtime
-    goes by that), `state` this image's own folder, `present` the personal folders that the real
-    home has and where each is seen inside: for one that is a link, at what it points to, since the
-    runtime mounts nothing through a link that leaves the home.
+    `home` is where the real one is seen ($HOME; empty where there is none), `account_home` what the
+    account says (the runtime goes by that), `state` this image's own folder, `present` the personal
+    folders that the real home has and where each is seen inside: for one that is a link, at what it
+    points to, since the runtime mounts nothing through a link that leaves the home.
     """
     if policy == "none":
-        return Home(options=("--no-home", "--no-mount", "home"))
+        return _homeless()
+    if not home:
+        return _homeless("There is no home inside, for there is none here.")
     own = f"{state}/home"
     if ":" in home or (policy == "private" and ":" in own):
-        # The runtime splits `--home` at colons and has no way to quote one.
-        return Home(
-            options=("--no-home", "--no-mount", "home"),
-            notes=("There is no home inside: its path has a colon, which the runtime splits at.",),
-        )
+        # `--home` has no way to quote one.
+        return _homeless("There is no home inside: its path has a colon, where the runtime splits.")
     chosen = () if home == account_home else ("--home", home)
     if policy == "host":
         return Home(options=chosen, visible=(home,), start=home)
@@ -114,3 +106,7 @@ def plan_home(
         visible=(home,),
         start=home,
     )
+
+
+def _homeless(*notes: str) -> Home:
+    return Home(options=("--no-home", "--no-mount", "home"), notes=notes)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from pathlib import PurePosixPath
 from typing import Literal
 
 import msgspec
 
 from limpet.core.errors import HostError, ImageError, UsageError
-from limpet.core.homes import Home, Mount, plan_home
+from limpet.core.homes import Home, plan_home
 from limpet.core.image import ImageFacts
+from limpet.core.mounts import Mount, is_below, parse_bind, render_mount
 from limpet.core.recipe import GpuPolicy, HomePolicy, Run, VariablePolicy
 from limpet.core.variables import Verdict, select_variables
 
@@ -38,11 +38,11 @@ class ImageSeen(msgspec.Struct, frozen=True, kw_only=True):
 class HostSeen(msgspec.Struct, frozen=True, kw_only=True):
     """What a launch has to know of this machine and this session.
 
-    `home` is $HOME, `real_home` the same without symbolic links, `account_home` what the account
-    database says. `personal` are the personal folders that the home really has, with
-    their true paths. `state` is the
-    folder for images' personal things; `state_note` is set where it is only a passing one.
-    `missing` are the sources of wished binds that do not exist.
+    `home` is $HOME (empty where there is none), `real_home` the same without symbolic links,
+    `account_home` what the account database says. `personal` are the personal folders that the home
+    really has, with their true paths. `state` is the folder for images' personal things;
+    `state_note` is set where it is only a passing one. `missing` are the sources of wished binds
+    that do not exist.
     """
 
     runtime: str
@@ -65,7 +65,8 @@ class HostSeen(msgspec.Struct, frozen=True, kw_only=True):
 class Request(msgspec.Struct, frozen=True, kw_only=True):
     """What the user asked for; what is None or empty, the image and the site decide.
 
-    `binds` are the user's own `--bind` (they must exist), `site_binds` the configuration's.
+    `binds` are the user's own `--bind` (they must exist), `site_binds` the configuration's,
+    which the action adds.
     """
 
     command: tuple[str, ...] = ()
@@ -90,6 +91,7 @@ class Launch(msgspec.Struct, frozen=True, kw_only=True):
 
     argv: tuple[str, ...]
     env: dict[str, str]
+    runtime: str
     state: str
     folders: tuple[str, ...] = ()
     variables: VariablePolicy
@@ -136,6 +138,7 @@ def plan_launch(image: ImageSeen, host: HostSeen, request: Request) -> Launch:
             *_inside(image, request),
         ),
         env=_runtime_environment(passed, added, host),
+        runtime=f"{host.runtime_kind} {host.runtime_version}",
         state=host.state,
         folders=home.folders,
         variables=policy,
@@ -249,39 +252,16 @@ def parse_env(
 def _runtime_environment(
     passed: dict[str, str], added: dict[str, str], host: HostSeen
 ) -> dict[str, str]:
-    """What limpet adds goes by prefix, which alone wins over what the image itself sets."""
+    """What limpet adds goes by prefix, which alone wins over what the image itself sets.
+
+    It goes plainly as well: the runtime reads the prefix after the image's 99-base.sh, and not at
+    all where an image has other environment scripts but not that one (seen in Apptainer 1.4.5).
+    """
     ours = "APPTAINERENV_" if host.runtime_kind == "apptainer" else "SINGULARITYENV_"
     both = ("APPTAINERENV_", "SINGULARITYENV_")
     stale = {prefix + name for prefix in both for name in added}
     kept = {name: value for name, value in passed.items() if name not in stale}
-    return kept | {ours + name: value for name, value in added.items()}
-
-
-def parse_bind(text: str, cwd: str) -> Mount:
-    """`SRC[:DST[:ro|rw]]`; a relative SRC counts from `cwd`."""
-    source, _, rest = text.partition(":")
-    target, _, mode = rest.partition(":")
-    if not source:
-        raise UsageError(f"--bind {text}: there is no source.", now="Write SRC[:DST[:ro]].")
-    source = str(PurePosixPath(cwd, source))
-    target = target or source
-    if not target.startswith("/"):
-        raise UsageError(f"--bind {text}: {target} must be an absolute path.")
-    if mode not in ("", "ro", "rw"):
-        raise UsageError(f"--bind {text}: {mode} is neither ro nor rw.")
-    return Mount(source=source, target=target, writable=mode != "ro")
-
-
-def render_mount(mount: Mount) -> tuple[str, str]:
-    """The runtime's flag for it: `--bind`, or `--mount` where a path has its separators in it."""
-    if not re.search(r'[:,"\\]', mount.source + mount.target):
-        words = [mount.source] if mount.source == mount.target else [mount.source, mount.target]
-        if not mount.writable:
-            words = [mount.source, mount.target, "ro"]
-        return "--bind", ":".join(words)
-    source, target = (path.replace('"', '""') for path in (mount.source, mount.target))
-    mode = "" if mount.writable else ",ro"
-    return "--mount", f'type=bind,"source={source}","target={target}"{mode}'
+    return kept | added | {ours + name: value for name, value in added.items()}
 
 
 def wished_binds(
@@ -365,11 +345,6 @@ def plan_place(
 
 def _same_inside(mounts: Sequence[Mount]) -> tuple[str, ...]:
     return tuple(mount.source for mount in mounts if mount.source == mount.target)
-
-
-def is_below(path: str, folder: str) -> bool:
-    """Whether `path` is `folder` or lies in it."""
-    return path == folder or path.startswith(folder.rstrip("/") + "/")
 
 
 _MEDDLING = ("CLEANENV", "CONTAIN", "CONTAINALL", "COMPAT", "NO_HOME", "HOME", "PWD", "UNDERLAY")

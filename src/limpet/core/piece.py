@@ -13,7 +13,7 @@ import msgspec
 from limpet.core.errors import LockError
 from limpet.core.facts import Interpreter, Libc
 from limpet.core.image import PREFIX
-from limpet.core.lock import Artifact, LockedPackage
+from limpet.core.lock import Artifact, Lock, LockedPackage
 
 FORMAT = 1  # raise it when the same wheel is to give other bytes than before
 
@@ -77,15 +77,18 @@ def piece_key(
     )
 
 
-def build_key(package: LockedPackage, *, base_digest: str, interpreter: Interpreter) -> str:
-    """Names a wheel that is built from source: what of, on what, by which Python."""
+def build_key(package: LockedPackage, *, lock: Lock, interpreter: Interpreter) -> str:
+    """Names a wheel that is built from source: what of, on what, by which Python.
+
+    What apt and a script add to the base may be the compiler and the libraries it is built with.
+    """
     artifact = package.artifact
     return _digest(
         FORMAT,
         artifact.sha256 or [artifact.url, artifact.commit],
         artifact.subdirectory,
         package.version,
-        base_digest,
+        [lock.base.digest, lock.apt, lock.post_sha256],
         [interpreter.implementation, interpreter.version, interpreter.path],
     )
 

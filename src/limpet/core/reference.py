@@ -1,4 +1,4 @@
-"""Base references as users write them: `docker://python:3.13-slim`, `./base.sif`, `debian:trixie`."""
+"""Base references as users write them: `docker://python:3.13-slim`, `./base.sif`."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def parse_reference(text: str) -> Reference:
         return _parse_known(text, scheme, found[3])
     if _looks_like_path(text):
         return Reference(text=text, scheme="path", path=text.removeprefix("file://"))
-    raise _unknown(text, scheme if found and (found[2] == "://" or scheme in _WRITTEN) else "")
+    raise _unknown(text, scheme, sure=bool(found and found[2] == "://"))
 
 
 def _parse_known(text: str, scheme: str, rest: str) -> Reference:
@@ -126,14 +126,13 @@ def _unreadable(text: str, why: str) -> BaseError:
     )
 
 
-def _unknown(text: str, scheme: str) -> BaseError:
-    known = [*_WRITTEN.values(), "a path"]
-    if not scheme:
-        now = f"Did you mean docker://{text}, or the path ./{text}?"
-    elif near := difflib.get_close_matches(scheme, _WRITTEN, n=1, cutoff=0.5):
-        rest = text[len(scheme) :].lstrip(":").lstrip("/")
+def _unknown(text: str, scheme: str, *, sure: bool) -> BaseError:
+    """The error with the nearest scheme; `python:3.13`, say, may well be no scheme at all."""
+    near = difflib.get_close_matches(scheme, _WRITTEN, n=1, cutoff=0.5 if sure else 0.75)
+    if near:
+        rest = text[len(scheme) :].removeprefix(":").removeprefix("//")
         now = f"Did you mean {_WRITTEN[near[0]]}{rest}?"
     else:
-        now = ""
-    why = f"It starts with none of {', '.join(known[:-1])}, and is no path."
+        now = "" if sure else f"Did you mean docker://{text}, or the path ./{text}?"
+    why = f"It starts with none of {', '.join(_WRITTEN.values())}, and is no path."
     return BaseError(f"The base {text!r} is of no kind that limpet knows.", why=why, now=now)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, unquote, urlencode, urlsplit, urlunsplit
 
 # The user part may hold unescaped `@`; it ends at the last one before the path.
 _USERINFO = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://(?P<user>[^/\s?#\"'`<>]*)@")
@@ -12,7 +12,7 @@ _SECRET_PARAMETER = re.compile(
     r"(?i)([?&](?:[a-z0-9_.-]*(?:token|secret|password|passwd|signature|credential|api[-_]?key)"
     r"[a-z0-9_.-]*|sig|key|auth)=)[^&\s#\"'`<>]+"
 )
-_HEADER = re.compile(r"(?i)\b(authorization:\s*|bearer\s+|basic\s+)[A-Za-z0-9+/=._~-]{8,}")
+_HEADER = re.compile(r"(?i)\b(authorization:\s*)(?:bearer|basic|token)?\s*[A-Za-z0-9+/=._~-]+")
 HIDDEN = "***"
 
 
@@ -47,9 +47,7 @@ def scrub_text(text: str, secrets: Iterable[str] = ()) -> str:
 
 
 def _hide_user(match: re.Match[str]) -> str:
-    if match["scheme"].endswith("ssh") and ":" not in match["user"]:
-        return match[0]
-    return f"{match['scheme']}://{HIDDEN}@"
+    return match[0] if _is_account(match) else f"{match['scheme']}://{HIDDEN}@"
 
 
 def find_secret_urls(text: str) -> tuple[str, ...]:
@@ -57,5 +55,17 @@ def find_secret_urls(text: str) -> tuple[str, ...]:
     return tuple(
         match[0]
         for match in re.finditer(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s\"'`<>,;]+", text)
-        if _USERINFO.match(match[0])
+        if (user := _USERINFO.match(match[0])) and not _is_account(user)
     )
+
+
+def _is_account(user: re.Match[str]) -> bool:
+    """Whether it is a fixed account name, as the `git@` of an ssh URL: no secret."""
+    return user["scheme"].endswith("ssh") and ":" not in user["user"]
+
+
+def find_passwords(urls: Iterable[str]) -> tuple[str, ...]:
+    """The passwords and tokens in URLs, as they stand there and as they are meant."""
+    users = [match["user"] for url in urls if (match := _USERINFO.match(url))]
+    words = [user.partition(":")[2] or user for user in users]
+    return tuple(dict.fromkeys(form for word in words for form in (word, unquote(word))))

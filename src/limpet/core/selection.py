@@ -24,6 +24,8 @@ from limpet.core.lock import LockedPackage
 from limpet.core.pylock import make_locked
 from limpet.core.tags import Target, target_tags
 
+_UNKNOWN = "unknown"
+
 
 def parse_pylock(text: str, source: str) -> Pylock:
     """A pylock file of anybody's."""
@@ -35,6 +37,17 @@ def parse_pylock(text: str, source: str) -> Pylock:
         raise RecipeError(
             f"{source} is of a version limpet cannot read.", why=str(error)
         ) from error
+
+
+def parse_resolved(text: str) -> Pylock:
+    """What uv wrote; where an index gave no hashes it leaves them out, which PEP 751 forbids."""
+    raw = tomllib.loads(text)
+    for package in raw.get("packages", []):
+        archives = [package.get("sdist"), package.get("archive"), *package.get("wheels", [])]
+        for archive in filter(None, archives):
+            if not archive.get("hashes"):
+                archive["hashes"] = {_UNKNOWN: ""}
+    return Pylock.from_dict(raw)
 
 
 def select_packages(

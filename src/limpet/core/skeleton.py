@@ -56,6 +56,16 @@ def plan_skeleton(
     )
 
 
+# What Apptainer 1.4 goes by, and not every base has: without 90-environment.sh a PATH that a later
+# script extends is empty, without 99-base.sh no APPTAINERENV_ variable is read (both observed).
+WHERE_MISSING = (
+    Member(path="/.singularity.d/env/90-environment.sh", content=b"#!/bin/sh\n", executable=True),
+    Member(path="/.singularity.d/env/99-base.sh", content=b"#!/bin/sh\n", executable=True),
+    # A mount point of its own, for sites where the runtime can make none.
+    Member(path="/.limpet/home", kind="dir"),
+)
+
+
 def plan_venv(interpreter: Interpreter, *, on_top: bool) -> tuple[Member, ...]:
     """A virtual environment at its final path, as `python -m venv` would make it there."""
     python = PurePosixPath(interpreter.path)
@@ -79,13 +89,13 @@ def render_env_script(base_variables: Mapping[str, str], env: Mapping[str, str])
     """The script that Apptainer sources at each start, also for a bare `apptainer exec`.
 
     What leaks in from the host is put back to what the base itself says (a vendor image may set
-    PYTHONPATH: https://apptainer.org/docs/user/main/environment_and_metadata.html has the host's
-    value win over the image's).
+    PYTHONPATH), or emptied, which Python takes as unset: after an `unset` here, Apptainer puts the
+    host's value back (1.4.5, observed).
     """
     lines = ["# Written by limpet: the environment, and nothing of the host's Python."]
     for name in PYTHON_LEAKS:
-        own = base_variables.get(name)
-        lines.append(f"unset {name}" if own is None else f"export {name}={shlex.quote(own)}")
+        own = base_variables.get(name, "")
+        lines.append(f"export {name}={shlex.quote(own) if own else ''}")
     lines.append(f'export PATH="{PREFIX}/bin:$PATH"')
     lines.append(f"export VIRTUAL_ENV={PREFIX}")
     lines.append("export PYTHONNOUSERSITE=1")

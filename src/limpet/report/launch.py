@@ -25,7 +25,7 @@ def render_command(launch: Launch, environment: Mapping[str, str]) -> str:
 def render_explanation(launch: Launch) -> str:
     """Which policies are in force, and what became of every variable."""
     lines = [
-        f"runtime      {launch.argv[0]}",
+        f"runtime      {launch.argv[0]} ({launch.runtime})",
         f"home         {launch.home}",
         f"gpu          {launch.gpu or 'none'}",
         f"starts in    {launch.pwd}",

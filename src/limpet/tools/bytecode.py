@@ -30,7 +30,7 @@ OUT_INSIDE = "/opt/limpet/out"
 # A job is compiled in one fork. Which modules share one changes their bytes: raise
 # `core.piece.FORMAT` with these.
 JOB_MODULES = 150
-JOB_BYTES = 1_000_000
+JOB_BYTES = 3_000_000
 
 
 class Source(NamedTuple):

@@ -30,12 +30,14 @@ def find_credentials(
     url: str,
     *,
     urls: Sequence[str] = (),
+    named: Mapping[str, str] | None = None,
     environ: Mapping[str, str] | None = None,
     uv_program: Path | None = None,
 ) -> Credentials | None:
     """User and password for a URL, or None.
 
-    `urls` are those of the recipe and the flags, with credentials in them. Looked for in this
+    `urls` are those of the recipe and the flags, with credentials in them; `named` are indexes by
+    name, for which UV_INDEX_<NAME>_USERNAME and _PASSWORD count. Looked for in this
     order: the URL itself, those, the environment's indexes, netrc, uv's own store, keyring.
     """
     environ = os.environ if environ is None else environ
@@ -44,7 +46,8 @@ def find_credentials(
         return None
     if parts.username and parts.password:
         return unquote(parts.username), unquote(parts.password)
-    known = [*urls, *_index_urls(environ)]
+    own = [_with_named(index, name, environ) for name, index in (named or {}).items()]
+    known = [*urls, *own, *_index_urls(environ)]
     return (
         _from_urls(url, known)
         or _from_netrc(parts.hostname or "", environ)
@@ -138,7 +141,7 @@ def _from_netrc(host: str, environ: Mapping[str, str]) -> Credentials | None:
 
 
 def _from_uv(url: str, program: Path, environ: Mapping[str, str]) -> Credentials | None:
-    """What `uv auth login` stored. The helper exists since uv 0.9; an older one says nothing."""
+    """What `uv auth login` stored. A uv without the helper (0.9.0) says nothing."""
     asked = json.dumps({"uri": url}).encode()
     words: list[str | Path] = [program, "auth", "helper", "--protocol=bazel", "get", "--no-config"]
     words += ["--preview-features", "auth-helper"]

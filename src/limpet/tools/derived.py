@@ -34,7 +34,6 @@ _OTHERWISE = (
     "Or choose a base that has it all already, or take the packages from conda; "
     "neither needs a writable base."
 )
-APT_FAILED = 91  # exit code of the step where apt, not the post script, failed
 
 
 def derived_digest(digest: str, arch: str, apt: Sequence[str], post: str) -> str:
@@ -80,6 +79,7 @@ def _copy_ca(folder: Path) -> bool:
 def render_step(apt: Sequence[str], *, has_ca: bool, post: bool) -> str:
     """The script that runs as root of the container's namespace."""
     lines = ["set -e", "umask 022", "export DEBIAN_FRONTEND=noninteractive LC_ALL=C.UTF-8"]
+    lines.append('failed() { echo "limpet-step $1 $2"; exit 1; }')
     for name in _PROXIES:
         for spelled in (name, name.upper()):
             if os.environ.get(spelled):
@@ -90,15 +90,15 @@ def render_step(apt: Sequence[str], *, has_ca: bool, post: bool) -> str:
         packages = " ".join(shlex.quote(package) for package in apt)
         lines += [
             f"export APT_CONFIG={STEP_AT}/apt.conf",
-            f"apt-get -q update || exit {APT_FAILED}",
-            f"apt-get -q -y install -- {packages} || exit {APT_FAILED}",
+            "apt-get -q update || failed apt $?",
+            f"apt-get -q -y install -- {packages} || failed apt $?",
             "apt-get clean",
             "rm -rf /var/lib/apt/lists/* /var/cache/apt/*.bin /var/cache/debconf/*-old"
             " /var/lib/dpkg/*-old /var/log/dpkg.log /var/log/alternatives.log /var/log/apt",
             "unset APT_CONFIG",
         ]
     if post:
-        lines += ["cd /", f"{STEP_AT}/post"]
+        lines += ["cd /", f"{STEP_AT}/post || failed post $?"]
     return "\n".join(lines) + "\n"
 
 
@@ -113,8 +113,14 @@ def build_argv(runtime: Path, work: Path, output: Path) -> list[str]:
     ]
 
 
-def check_host(*, setuid_helper_needed: bool = True) -> None:
+def check_host(work: Path) -> None:
     """HostError that names what of `--fakeroot` this machine or site lacks."""
+    if set(str(work)) & set(",:"):
+        raise HostError(
+            f"apt and post cannot work below {work}.",
+            why="Apptainer and SingularityCE take no comma or colon in the path of a build.",
+            now="Name another cache folder: --cache-dir or LIMPET_CACHE_DIR.",
+        )
     if os.geteuid() == 0:
         return
     if process.find_program("unshare") and (
@@ -125,7 +131,7 @@ def check_host(*, setuid_helper_needed: bool = True) -> None:
             "unshare --user fails (user.max_user_namespaces, kernel.unprivileged_userns_clone or "
             "AppArmor).",
         )
-    if not setuid_helper_needed or process.find_program("fakeroot"):
+    if process.find_program("fakeroot"):
         return  # without subordinate ids the runtime falls back to the fakeroot program
     for problem, why in _missing_ids():
         raise _forbidden(problem, why)
@@ -153,19 +159,16 @@ def _forbidden(problem: str, why: str) -> HostError:
 def explain_failure(code: int, said: str) -> LimpetError:
     """What went wrong in the step, by what the runtime and apt said."""
     lines = [line for line in said.splitlines() if line.strip()]
-    step = [line for line in lines if not re.match(r"(INFO|WARNING|FATAL|VERBOSE):", line)]
-    status = re.search(r"exit status (\d+)", said)
-    if re.search(
-        r"newuidmap|newgidmap|subuid|subgid|user namespace|[Ff]akeroot.*(not|fail)",
-        lines[-1] if lines else "",
-    ):
+    ended = re.search(r"^limpet-step (apt|post) (\d+)$", said, re.MULTILINE)
+    if ended:
+        noise = re.compile(r"(INFO|WARNING|FATAL|ERROR|VERBOSE):|\+ |limpet-step")
+        step = [line for line in lines if not noise.match(line)]
+        if ended[1] == "apt":
+            return _explain_apt(step)
+        what = f"The post script failed with exit code {ended[2]}."
+        return BuildError(what, why="\n".join(step[-12:]))
+    if re.search(r"newuidmap|newgidmap|subuid|subgid|user namespace", said):
         return _forbidden("the runtime may not make one here", "\n".join(lines[-3:]))
-    if status and int(status[1]) == APT_FAILED:
-        return _explain_apt(step)
-    if status:
-        return BuildError(
-            f"The post script failed with exit code {status[1]}.", why="\n".join(step[-12:])
-        )
     return BuildError(
         f"The derived base could not be built (exit code {code}).", why="\n".join(lines[-8:])
     )

@@ -57,7 +57,7 @@ class Fetcher:
         on_bytes: Callable[[int], None] = lambda count: None,
     ) -> None:
         """Put what `url` gives at `target`, if it has the right hash; else nothing is kept."""
-        files.make_folder(target.parent)
+        files.sweep_partials(files.make_folder(target.parent))
         with files.written_beside(target) as out:
             transfer = _Transfer(out, url, self._credentials(url), on_bytes)
             self._try_often(transfer)
@@ -174,7 +174,7 @@ class _Transfer:
 
 def copy_file(source: Path, target: Path, *, sha256: str, size_bytes: int | None = None) -> None:
     """Put a file of this machine at `target`, with the same checks as one from the network."""
-    files.make_folder(target.parent)
+    files.sweep_partials(files.make_folder(target.parent))
     digest = hashlib.sha256()
     copied_bytes = 0
     try:

@@ -94,7 +94,15 @@ def _link_new(partial: Path, path: Path) -> None:
     try:
         os.link(partial, path)
     except FileExistsError as error:
-        raise ExistsError(f"{path} is there already.", now="Use --force to replace it.") from error
+        raise _exists(path) from error
+    except OSError:  # a file system without hard links: the look and the renaming are two steps
+        if path.exists():
+            raise _exists(path) from None
+        partial.rename(path)
+
+
+def _exists(path: Path) -> ExistsError:
+    return ExistsError(f"{path} is there already.", now="Use --force to replace it.")
 
 
 def sweep_partials(folder: Path) -> list[Path]:

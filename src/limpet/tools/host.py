@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Literal
 
 from limpet.core.errors import HostError
-from limpet.core.homes import PERSONAL, Mount
+from limpet.core.homes import PERSONAL
 from limpet.core.launch import Gpu, HostSeen
+from limpet.core.mounts import Mount
 from limpet.tools import files
 
 _RuntimeKind = Literal["apptainer", "singularity-ce"]
@@ -27,9 +28,7 @@ def probe_host(
 ) -> HostSeen:
     """What there is; nothing is made or changed."""
     account_home = _account_home()
-    home = os.environ.get("HOME", "")
-    usable = home.startswith("/") and Path(home).is_dir()
-    home = (home if usable else account_home).rstrip("/") or "/"
+    home = find_home(account_home)
     state, note = find_state(files.state_folder(state_folder))
     return HostSeen(
         runtime=runtime,
@@ -38,7 +37,7 @@ def probe_host(
         arch=platform.machine(),
         environment=dict(os.environ),
         home=home,
-        real_home=os.path.realpath(home),
+        real_home=os.path.realpath(home) if home else "",
         account_home=account_home,
         state=str(state),
         state_note=note,
@@ -47,12 +46,20 @@ def probe_host(
         personal={
             p.folder: os.path.realpath(Path(home, p.folder))
             for p in PERSONAL
-            if Path(home, p.folder).is_dir()
+            if home and Path(home, p.folder).is_dir()
         },
         gpus=probe_gpus(),
         fuse=os.access("/dev/fuse", os.R_OK | os.W_OK),
         missing=tuple(m.source for m in binds if not Path(m.source).exists()),
     )
+
+
+def find_home(account_home: str) -> str:
+    """$HOME, else what the account says; empty where neither is a folder of the user's own."""
+    for home in (os.environ.get("HOME", ""), account_home):
+        if home.startswith("/") and home.strip("/") and Path(home).is_dir():
+            return home.rstrip("/")
+    return ""
 
 
 def _account_home() -> str:

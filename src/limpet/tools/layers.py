@@ -12,6 +12,7 @@ import gzip
 import io
 import tarfile
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import IO, BinaryIO, cast
@@ -167,29 +168,36 @@ def _open_tar(layer: BinaryIO) -> Iterator[tarfile.TarInfo]:
 
 
 def _archive(layer: BinaryIO) -> tarfile.TarFile:
-    return tarfile.open(
-        fileobj=decompressed(layer),
-        mode="r|",
-        bufsize=1 << 18,
-        encoding="utf-8",
-        errors="surrogateescape",
-    )
+    with _damage_named():
+        return tarfile.open(
+            fileobj=decompressed(layer),
+            mode="r|",
+            bufsize=1 << 18,
+            encoding="utf-8",
+            errors="surrogateescape",
+        )
 
 
 def _infos(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
-    import zlib
-
-    from limpet.formats.zstd import ZstdError
-
     while True:
-        try:
+        with _damage_named():
             info = tar.next()
-        except (tarfile.TarError, EOFError, OSError, zlib.error, ZstdError) as error:
-            raise FetchError("A layer of the base is damaged.", why=str(error)) from error
         if info is None:
             return
         yield info
         tar.members.clear()  # type: ignore[attr-defined] # tarfile keeps every header it has seen
+
+
+@contextmanager
+def _damage_named() -> Iterator[None]:
+    import zlib
+
+    from limpet.formats.zstd import ZstdError
+
+    try:
+        yield
+    except (tarfile.TarError, EOFError, OSError, zlib.error, ZstdError) as error:
+        raise FetchError("A layer of the base is damaged.", why=str(error)) from error
 
 
 def decompressed(layer: BinaryIO) -> BinaryIO:

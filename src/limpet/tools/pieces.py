@@ -54,7 +54,7 @@ def write_piece(
 ) -> Piece:
     """Write a piece and its note."""
     path = piece_path(cache, key)
-    files.make_folder(path.parent)
+    files.sweep_partials(files.make_folder(path.parent))
     count = 0
 
     def counted() -> Iterable[Entry]:

@@ -26,6 +26,7 @@ from limpet.core.requirements import (
     parse_requirements,
 )
 from limpet.core.secrets import find_secret_urls
+from limpet.core.selection import parse_pylock
 from limpet.tools.files import hash_file
 
 InputKind = Literal["requirements", "pyproject", "uv_lock", "pylock", "script"]
@@ -68,15 +69,18 @@ class LoadedRecipe:
     """A recipe with all that it names read.
 
     `folder` is where relative paths of the recipe start. `allowed_hashes` are those that the
-    requirements themselves demand. `secret_urls` carry credentials: for downloads, never to show.
+    requirements themselves demand; `names_index`: they say the default index. `named_indexes` and
+    `secret_urls` are for finding credentials, and may carry them: never to show.
     """
 
-    recipe: Recipe
+    recipe: Recipe = field(repr=False)  # its URLs may carry credentials, too
     folder: Path
     inputs: tuple[Input, ...]
     sources: tuple[Source, ...]
     recipe_sha256: str
     allowed_hashes: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    names_index: bool = False
+    named_indexes: dict[str, str] = field(default_factory=dict, repr=False)
     secret_urls: tuple[str, ...] = field(default=(), repr=False)
 
 
@@ -87,8 +91,31 @@ def read_recipe(
     environ: Mapping[str, str] | None = None,
 ) -> LoadedRecipe:
     """Read descriptions of any kind, one or several, merged; `flags` win over what they say."""
-    flags = flags or Recipe()
     folder = _folder(paths)
+    recipe = _merge(paths, folder, flags or Recipe())
+    packages = recipe.packages
+    reader = _Reader(folder, os.environ if environ is None else environ)
+    inputs = tuple(reader.read_input(folder / name) for name in packages.files)
+    _check_chosen(packages, inputs)
+    lines = [Line(number=0, kind="requirement", text=text) for text in packages.pip]
+    reader.read_lines(lines, "packages.pip")
+    urls = (packages.index_url, *packages.extra_index_urls, *packages.find_links)
+    for text in (*packages.pip, *urls):
+        reader.note_secrets(text)
+    return LoadedRecipe(
+        recipe=recipe,
+        folder=folder,
+        inputs=inputs,
+        sources=tuple(reader.sources.values()),
+        recipe_sha256=identity.sha256_of([identity.recipe_identity(recipe), reader.contents]),
+        allowed_hashes=reader.hashes,
+        names_index=reader.names_index,
+        named_indexes=reader.named_indexes,
+        secret_urls=tuple(dict.fromkeys(reader.secret_urls)),
+    )
+
+
+def _merge(paths: Sequence[Path], folder: Path, flags: Recipe) -> Recipe:
     recipe = Recipe()
     for path in paths:
         place = path.absolute()
@@ -100,26 +127,12 @@ def read_recipe(
             recipe = merge_recipes(recipe, named)
     recipe = merge_recipes(recipe, flags, override=True)
     check_recipe(recipe, "The recipe")
-    reader = _Reader(folder, os.environ if environ is None else environ)
-    inputs = tuple(reader.read_input(folder / name) for name in recipe.packages.files)
-    _check_chosen(recipe.packages, inputs)
-    own = identity.recipe_identity(recipe)
-    reader.read_lines(
-        [Line(number=0, kind="requirement", text=text) for text in recipe.packages.pip],
-        "packages.pip",
+    packages = msgspec.structs.replace(
+        recipe.packages,
+        extras=_normalised(recipe.packages.extras),
+        groups=_normalised(recipe.packages.groups),
     )
-    urls = (recipe.packages.index_url, *recipe.packages.extra_index_urls)
-    for text in (*recipe.packages.pip, *recipe.packages.find_links, *urls):
-        reader.note_secrets(text)
-    return LoadedRecipe(
-        recipe=recipe,
-        folder=folder,
-        inputs=inputs,
-        sources=tuple(reader.sources.values()),
-        recipe_sha256=identity.sha256_of([own, reader.contents]),
-        allowed_hashes=reader.hashes,
-        secret_urls=tuple(dict.fromkeys(reader.secret_urls)),
-    )
+    return msgspec.structs.replace(recipe, packages=packages)
 
 
 def render_recipe(recipe: Recipe) -> str:
@@ -147,13 +160,16 @@ def _check_chosen(packages: Packages, inputs: Sequence[Input]) -> None:
         ("extra", packages.extras, [name for one in inputs for name in one.extras]),
         ("group", packages.groups, [name for one in inputs for name in one.groups]),
     ):
-        names = {canonicalize_name(name) for name in known}
         for name in chosen:
-            if canonicalize_name(name) not in names:
+            if name not in known:
                 raise RecipeError(
                     f"No description has the {what} {name!r}.",
                     why=f"There are: {', '.join(sorted(known)) or 'none'}.",
                 )
+
+
+def _normalised(names: Iterable[str]) -> tuple[str, ...]:
+    return tuple(canonicalize_name(name) for name in names)
 
 
 def _folder(paths: Sequence[Path]) -> Path:
@@ -218,10 +234,17 @@ class _Reader:
         self.contents: list[Any] = []
         self.hashes: dict[str, tuple[str, ...]] = {}
         self.secret_urls: list[str] = []
+        self.names_index = False
+        self.named_indexes: dict[str, str] = {}
         self._open: list[Path] = []
 
     def read_input(self, path: Path) -> Input:
-        path = Path(os.path.normpath(path))
+        try:
+            return self._read_input(Path(os.path.normpath(path)))
+        except (AttributeError, TypeError, LookupError) as error:
+            raise RecipeError(f"{path} is not shaped as its name says.", why=f"{error}.") from error
+
+    def _read_input(self, path: Path) -> Input:
         kind = _kind(path)
         if kind == "limpet":
             raise RecipeError(
@@ -234,6 +257,8 @@ class _Reader:
         text = self._read(path)
         if kind == "script":
             return self._read_script(path, text)
+        if kind == "pylock":
+            parse_pylock(text, str(path))
         raw = parse_toml(text, str(path))
         if kind == "pyproject":
             return self._read_pyproject(path, raw)
@@ -245,8 +270,8 @@ class _Reader:
         return Input(
             kind=kind,
             path=path,
-            extras=tuple(raw.get("extras", ())),
-            groups=tuple(raw.get("dependency-groups", ())),
+            extras=_normalised(raw.get("extras", ())),
+            groups=_normalised(raw.get("dependency-groups", ())),
         )
 
     def note_secrets(self, text: str) -> None:
@@ -257,6 +282,8 @@ class _Reader:
         for name, hashes in find_hashes(lines).items():
             self.hashes[name] = tuple(sorted({*self.hashes.get(name, ()), *hashes}))
         for line in lines:
+            if line.kind == "option" and line.text.startswith(("-i", "--index-url")):
+                self.names_index = True
             self.contents.append(self._line(line, shown))
 
     def _read(self, path: Path) -> str:
@@ -288,6 +315,9 @@ class _Reader:
             )
         self.contents.append(["pyproject", identity.pyproject_identity(raw)])
         self._hash_paths(identity.source_paths(raw), path)
+        for index in raw.get("tool", {}).get("uv", {}).get("index", []):
+            if isinstance(index, dict) and {"name", "url"} <= index.keys():
+                self.named_indexes[index["name"]] = index["url"]
         project = raw.get("project", {})
         name = project.get("name", "") if "build-system" in raw else ""
         if name:
@@ -298,8 +328,8 @@ class _Reader:
             project=name,
             requires_python=project.get("requires-python", ""),
             has_dependencies="project" in raw,
-            extras=tuple(project.get("optional-dependencies", ())),
-            groups=tuple(raw.get("dependency-groups", ())),
+            extras=_normalised(project.get("optional-dependencies", ())),
+            groups=_normalised(raw.get("dependency-groups", ())),
         )
 
     def _hash_paths(self, names: Iterable[str], near: Path) -> None:

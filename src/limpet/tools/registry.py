@@ -11,11 +11,11 @@ from collections.abc import Collection
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from limpet.core.errors import BaseError, FetchError
+from limpet.core.login import Login
 
 if TYPE_CHECKING:
     import requests
 
-    from limpet.tools.logins import Login
 
 MANIFEST_TYPES = (
     "application/vnd.oci.image.index.v1+json",
@@ -26,6 +26,7 @@ MANIFEST_TYPES = (
 MANIFEST_LIMIT_BYTES = 8 << 20
 PATIENCE_S = 10.0  # longest wait that a registry may ask for before limpet gives up
 ATTEMPTS = 3
+_NO_PROXIES = {"http": "", "https": "", "all": ""}
 
 
 class Registry:
@@ -37,7 +38,7 @@ class Registry:
         self.host = host
         self.name = name
         self._login = login
-        self._session = _make_session(host)
+        self._session = _make_session()
         scheme = "http" if _is_plain(host, insecure) else "https"
         # Docker Hub is named docker.io in references and lives elsewhere.
         self._address = f"{scheme}://{'registry-1.docker.io' if host == 'docker.io' else host}"
@@ -113,7 +114,12 @@ class Registry:
         try:
             # With an auth of our own, requests does not overwrite the header from ~/.netrc.
             return self._session.get(
-                url, headers=headers, auth=_as_it_is, stream=True, timeout=(20, 120)
+                url,
+                headers=headers,
+                auth=_as_it_is,
+                proxies=_NO_PROXIES if _is_loopback(self.host) else None,
+                stream=True,
+                timeout=(20, 120),
             )
         except requests.exceptions.SSLError as error:
             raise FetchError(
@@ -199,13 +205,11 @@ class Registry:
         )
 
 
-def _make_session(host: str) -> requests.Session:
+def _make_session() -> requests.Session:
     import requests
 
     session = requests.Session()
     session.headers["User-Agent"] = "limpet"
-    if _is_loopback(host):
-        session.proxies = {"http": "", "https": "", "all": ""}
     named = os.environ.get("SSL_CERT_FILE")
     if named and not any(os.environ.get(n) for n in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")):
         session.verify = named

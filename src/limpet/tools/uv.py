@@ -1,4 +1,12 @@
-"""uv: resolves for the base's Python on the host. Checked with uv 0.13.8."""
+"""uv: resolves for the base's Python on the host.
+
+Checked with:
+
+| uv     | resolve, export, lock files | credentials stored by `uv auth login` |
+|--------|-----------------------------|---------------------------------------|
+| 0.13.8 | yes                         | yes                                   |
+| 0.9.0  | yes                         | no: it has no `uv auth helper` yet    |
+"""
 
 from __future__ import annotations
 
@@ -10,9 +18,10 @@ import re
 import shutil
 import sys
 import tempfile
+import time
 import tomllib
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO
 from urllib.parse import quote
@@ -31,8 +40,9 @@ _DROPPED = (
     *("UV_NO_MANAGED_PYTHON", "UV_PROJECT", "UV_PROJECT_ENVIRONMENT", "UV_WORKING_DIR"),
     *("UV_CACHE_DIR", "UV_NO_CACHE", "UV_FROZEN", "UV_LOCKED", "UV_CUSTOM_COMPILE_COMMAND"),
     *("UV_CONSTRAINT", "UV_OVERRIDE", "UV_EXCLUDES", "VIRTUAL_ENV", "CONDA_PREFIX", "PYTHONPATH"),
-    *("PYTHONHOME", "UV_EXCLUDE_NEWER", "UV_UPGRADE"),
+    *("PYTHONHOME", "UV_UPGRADE"),
 )
+_LEFTOVER_AGE_S = 60
 _REQUIRES_PYTHON = re.compile(r"(?m)^requires-python\s*=.*$")
 
 
@@ -40,8 +50,9 @@ class Resolution(msgspec.Struct, frozen=True, kw_only=True):
     """What uv is asked to resolve: descriptions as files, and lines of limpet's own.
 
     `groups` are `path/to/pyproject.toml:name`. `options` are requirements-file lines that set
-    indexes (they may hold credentials, so they never become arguments). `preferences` is the text
-    of an earlier pylock whose versions are kept where they still fit.
+    indexes, `default_index` is uv's (they may hold credentials, so they never become arguments).
+    Where `names_index`, the files say the default index and the host's variables do not count.
+    `preferences` is the text of an earlier pylock whose versions are kept where they still fit.
     """
 
     target: Target
@@ -49,6 +60,8 @@ class Resolution(msgspec.Struct, frozen=True, kw_only=True):
     files: tuple[Path, ...] = ()
     lines: tuple[str, ...] = ()
     options: tuple[str, ...] = ()
+    default_index: str = ""
+    names_index: bool = False
     constraints: tuple[str, ...] = ()
     extras: tuple[str, ...] = ()
     groups: tuple[str, ...] = ()
@@ -83,7 +96,8 @@ def uv_program() -> Path:
 def resolve(resolution: Resolution, *, cache: Path) -> Resolved:
     """Run `uv pip compile` for the target."""
     with _work_folder(cache) as work:
-        done = _run_uv(_compile_words(resolution, work), resolution.folder, work, cache)
+        words, env = _compile_words(resolution, work), _index_environment(resolution)
+        done = _run_uv(words, resolution.folder, work, cache, env)
         output = work / "pylock.toml"
         if done.code or not output.exists():
             return Resolved(folder=work, failure=_cleaned(done, work))
@@ -93,7 +107,10 @@ def resolve(resolution: Resolution, *, cache: Path) -> Resolved:
 def _compile_words(resolution: Resolution, work: Path) -> list[str | Path]:
     target = resolution.target
     lines = work / "recipe.in"
-    lines.write_text("\n".join((*resolution.options, *resolution.lines, "")), "utf-8")
+    # Not as --constraints: uv 0.9 takes a path with a space there for two.
+    limits = ["-c constraints.txt"] if resolution.constraints else []
+    lines.write_text("\n".join((*resolution.options, *limits, *resolution.lines, "")), "utf-8")
+    (work / "constraints.txt").write_text("\n".join((*resolution.constraints, "")), "utf-8")
     words: list[str | Path] = ["pip", "compile", *resolution.files, lines]
     words += ["--format", "pylock.toml", "--no-header", "--no-annotate"]
     words += ["--python", sys.executable, "--python-version", target.python]
@@ -102,10 +119,6 @@ def _compile_words(resolution: Resolution, work: Path) -> list[str | Path]:
     if resolution.preferences:
         output.write_text(resolution.preferences, "utf-8")
     words += ["--output-file", output]
-    if resolution.constraints:
-        constraints = work / "constraints.txt"
-        constraints.write_text("\n".join((*resolution.constraints, "")), "utf-8")
-        words += ["--constraints", constraints]
     words += [word for extra in resolution.extras for word in ("--extra", extra)]
     words += [word for group in resolution.groups for word in ("--group", group)]
     words += [word for name in resolution.upgrade_packages for word in ("--upgrade-package", name)]
@@ -142,7 +155,7 @@ def export_uv_lock(
         words += ["--no-default-groups", "--no-editable", "--offline", "--python", sys.executable]
         words += [word for extra in extras for word in ("--extra", extra)]
         words += [word for group in groups for word in ("--group", group)]
-        done = _run_uv(words, copy, work, cache)
+        done = _run_uv(words, copy, work, cache, os.environ)
         failure = _cleaned(done, work) if done.code else ""
         return Resolved(folder=path.parent, pylock=done.text, failure=failure)
 
@@ -181,8 +194,24 @@ def file_url(path: Path) -> str:
     return f"file://{quote(str(path))}"
 
 
-def _run_uv(words: Sequence[str | Path], folder: Path, work: Path, cache: Path) -> Finished:
-    env = {name: value for name, value in os.environ.items() if name not in _DROPPED}
+def _index_environment(resolution: Resolution) -> dict[str, str]:
+    """The host's variables, but for a default index where the recipe itself says one.
+
+    uv would let UV_DEFAULT_INDEX win over a requirements file's --index-url.
+    """
+    env = dict(os.environ)
+    if resolution.default_index or resolution.names_index:
+        for name in ("UV_DEFAULT_INDEX", "UV_INDEX_URL"):
+            env.pop(name, None)
+    if resolution.default_index:
+        env["UV_DEFAULT_INDEX"] = resolution.default_index
+    return env
+
+
+def _run_uv(
+    words: Sequence[str | Path], folder: Path, work: Path, cache: Path, env: Mapping[str, str]
+) -> Finished:
+    env = {name: value for name, value in env.items() if name not in _DROPPED}
     env |= {"UV_PYTHON_DOWNLOADS": "never", "TMPDIR": str(work)}
     always: list[str | Path] = [
         "--cache-dir",
@@ -206,6 +235,8 @@ def _work_folder(cache: Path) -> Iterator[Path]:
     parent = make_folder(cache / "work")
     for leftover in parent.glob("uv-*"):
         with contextlib.suppress(OSError), (leftover / "held").open("rb") as file:
+            if time.time() - leftover.stat().st_mtime < _LEFTOVER_AGE_S:
+                continue  # just being made, perhaps not yet locked
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             shutil.rmtree(leftover, ignore_errors=True)
     work = Path(tempfile.mkdtemp(prefix="uv-", dir=parent))

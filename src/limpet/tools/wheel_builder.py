@@ -88,13 +88,21 @@ def plan_build(
 
 
 def _index_variables(environment: Mapping[str, str], indexes: Iterable[str]) -> dict[str, str]:
-    """uv's settings and, where it has none, pip's; and the indexes that the lock names."""
+    """uv's settings and, where it has none, pip's; and the indexes that the lock names.
+
+    They may come from configuration files, which a build does not see. Where PyPI is not among
+    them, as on a cluster with a mirror, it may not be reachable: then the first is the default.
+    """
     passed = {name: value for name, value in environment.items() if PASSED.match(name)}
     for pip_name, uv_name in FROM_PIP.items():
         if environment.get(pip_name):
             passed.setdefault(uv_name, environment[pip_name])
     known = " ".join(value for name, value in passed.items() if "INDEX" in name.upper())
     added = [index for index in indexes if index not in known]
+    if added and "UV_DEFAULT_INDEX" not in passed and "UV_INDEX_URL" not in passed:
+        default = next((index for index in added if "//pypi.org/" in index), added[0])
+        passed["UV_DEFAULT_INDEX"] = default
+        added.remove(default)
     if added:
         passed["UV_INDEX"] = " ".join([*added, passed.get("UV_INDEX", "")]).strip()
     return passed
