@@ -18,7 +18,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from limpet.core.launch import ImageSeen, Request, plan_launch, wished_binds
+from limpet.core.launch import HostSeen, ImageSeen, Request, plan_launch, wished_binds
 from limpet.core.launcher import render_launcher
 from limpet.core.recipe import Run
 from limpet.core.wrap import Wrap, WrapRequest
@@ -90,7 +90,7 @@ class Stage:
             facts=facts(run, env),
         )
 
-    def probe(self, image: ImageSeen, request: Request) -> host.HostSeen:
+    def probe(self, image: ImageSeen, request: Request) -> HostSeen:
         offered, asked = wished_binds(image, request, "/")
         return host.probe_host(
             runtime=str(self.runtime),

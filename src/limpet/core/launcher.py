@@ -15,7 +15,7 @@ from pathlib import PurePosixPath
 
 import msgspec
 
-from limpet.core.homes import INSIDE, PERSONAL, Mount
+from limpet.core.homes import INSIDE, PERSONAL
 from limpet.core.launch import (
     _ALWAYS,
     _OWN_FOLDERS,
@@ -29,6 +29,7 @@ from limpet.core.launch import (
     wished_binds,
 )
 from limpet.core.launcher_text import SCRIPT
+from limpet.core.mounts import Mount
 from limpet.core.recipe import Run, VariablePolicy
 from limpet.core.variables import FOREIGN, RUNTIME, TEMPORARY, WANTED
 from limpet.core.wrap import OWN, Wrap

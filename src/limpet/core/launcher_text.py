@@ -40,6 +40,7 @@ if [ -L "$0" ]; then
 fi
 cd -P . 2>/dev/null || _limpet_fail 'The working folder does not exist any more.'
 _limpet_cwd=$PWD
+[ . -ef "$_limpet_cwd" ] || _limpet_fail 'The working folder does not exist any more.'
 if ! [ "$_limpet_at" -ef "$_limpet_root/bin" ]; then # the folder was moved
     cd -P -- "$_limpet_at" || exit 125
     _limpet_root=${PWD%/.limpet/versions/*}
@@ -110,7 +111,7 @@ fi
 
 # ---- what is seen inside as the home ----
 
-_limpet_put() { export "@OURS@$1=$2"; unset "@OTHERS@$1"; }
+_limpet_put() { export "$1=$2" "@OURS@$1=$2"; unset "@OTHERS@$1"; }
 
 # Sets the runtime's flag for a mount; paths with its separators in them go as CSV.
 _limpet_mount() {
@@ -201,6 +202,8 @@ esac
 # ---- the variables that pass ----
 
 _limpet_judge() {
+    # A Jupyter kernel looks whether its server is still alive.
+    case $_limpet_connection:$1 in /*:JPY_PARENT_PID | /*:JPY_SESSION_NAME) return ;; esac
     case $1 in
         _limpet_*|BASHOPTS|BASH_VERSINFO|EUID|PPID|SHELLOPTS|UID) return ;;
 @JUDGE@
@@ -346,7 +349,7 @@ if [ -n '@HOST@' ]; then
             set -- "$_limpet_flag" "$_limpet_word" "$@"
         fi
     done
-    _limpet_put APPEND_PATH "$PATH"
+    export "@OURS@APPEND_PATH=$PATH"; unset @OTHERS@APPEND_PATH
 fi
 set -- @REST@ "$@"
 _limpet_gpu=@GPU@
