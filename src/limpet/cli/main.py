@@ -25,6 +25,8 @@ COMMANDS = {
     "pip": "limpet.cli.pip",
     "state": "limpet.cli.state",
     "inspect": "limpet.cli.inspect",
+    "wrap": "limpet.cli.wrap",
+    "update": "limpet.cli.wrap",
 }
 
 
