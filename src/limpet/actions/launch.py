@@ -7,10 +7,13 @@ from typing import NoReturn
 
 import msgspec
 
+from limpet.actions.overlay import choose_overlays
 from limpet.core.errors import HostError, UsageError
 from limpet.core.launch import Launch, Request, plan_launch, wished_binds
-from limpet.tools import apptainer, host, images, process
+from limpet.core.mounts import is_below
+from limpet.tools import apptainer, host, images, overlay, process
 from limpet.tools.config import read_config
+from limpet.tools.node_local import find_node_local
 
 
 def plan_start(image: str, request: Request, *, config_file: str = "", system: str = "") -> Launch:
@@ -36,12 +39,20 @@ def plan_start(image: str, request: Request, *, config_file: str = "", system: s
         state_folder=config.state_dir,
         binds=(*offered, *asked),
     )
-    return plan_launch(seen, here, request)
+    here = msgspec.structs.replace(here, local=find_node_local())
+    chosen = choose_overlays(seen, here, request.overlays)
+    request = msgspec.structs.replace(request, overlays=chosen.words)
+    launch = plan_launch(seen, here, request)
+    notes = (*launch.notes, *chosen.notes)
+    return msgspec.structs.replace(launch, overlays=chosen.held, notes=notes)
 
 
 def start(launch: Launch) -> NoReturn:
     """Become the program; its signals, terminal and exit code are its own from here on."""
-    host.make_private(launch.folders, launch.state)
+    for root in filter(None, (launch.state, launch.local)):
+        host.make_private([f for f in launch.folders if is_below(f, root)], root)
+    for folder in launch.overlays:
+        overlay.hold_folder(folder)
     # Python ignores SIGPIPE, and what is ignored stays so in the program that it becomes.
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     try:

@@ -22,6 +22,8 @@ COMMANDS = {
     "run": "limpet.cli.launch",
     "shell": "limpet.cli.launch",
     "inspect": "limpet.cli.inspect",
+    "overlay": "limpet.cli.overlay",
+    "check": "limpet.cli.check",
 }
 
 

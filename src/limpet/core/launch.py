@@ -8,6 +8,7 @@ from typing import Literal
 
 import msgspec
 
+from limpet.core.caches import plan_caches
 from limpet.core.errors import HostError, ImageError, UsageError
 from limpet.core.homes import Home, plan_home
 from limpet.core.image import ImageFacts
@@ -42,7 +43,7 @@ class HostSeen(msgspec.Struct, frozen=True, kw_only=True):
     `account_home` what the account database says. `personal` are the personal folders that the home
     really has, with their true paths. `state` is the folder for images' personal things;
     `state_note` is set where it is only a passing one. `missing` are the sources of wished binds
-    that do not exist.
+    that do not exist. `local` is the user's folder on the node's own disk, empty outside a job.
     """
 
     runtime: str
@@ -54,6 +55,7 @@ class HostSeen(msgspec.Struct, frozen=True, kw_only=True):
     real_home: str
     account_home: str
     state: str
+    local: str = ""
     cwd: str
     personal: dict[str, str] = msgspec.field(default_factory=dict)
     state_note: str = ""
@@ -84,7 +86,8 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Launch(msgspec.Struct, frozen=True, kw_only=True):
-    """A start, ready to be done: make `folders` (all below `state`), then become `argv` with `env`.
+    """A start, ready to be done: make `folders` (all below `state` or `local`), hold `overlays`
+    (folders that are written to), then become `argv` with `env`.
 
     The rest explains it: the policies in force, the verdict on every variable, and notes.
     """
@@ -93,7 +96,9 @@ class Launch(msgspec.Struct, frozen=True, kw_only=True):
     env: dict[str, str]
     runtime: str
     state: str
+    local: str = ""
     folders: tuple[str, ...] = ()
+    overlays: tuple[str, ...] = ()
     variables: VariablePolicy
     home: HomePolicy
     gpu: Gpu | None = None
@@ -119,15 +124,19 @@ def plan_launch(image: ImageSeen, host: HostSeen, request: Request) -> Launch:
     )
     binds, bind_notes = plan_binds(image, host, request)
     place = plan_place(host, home, binds, request, image)
-    # The home's last: they cover what the others may bring in.
-    mounts = (*binds, *place.mounts, *home.mounts)
-    visible = ("/tmp", "/var/tmp", *home.visible, *_same_inside(mounts))
+    visible = ("/tmp", "/var/tmp", *home.visible, *_same_inside((*binds, *place.mounts)))
     named, values, env_notes = parse_env(request.env, host.environment)
     passed, verdicts = select_variables(
         host.environment, policy, named=(*wants.pass_variables, *named), visible=visible
     )
     ours = image.facts.env if image.facts else {}
-    added = {n: v for n, v in home.variables.items() if n not in ours} | values
+    taken = _by_prefix(passed) | passed | ours | values
+    own = f"{host.state}/{image.identity}"
+    caches = plan_caches(home_policy, home, state=own, local=host.local, taken=taken)
+    # The home's last: they cover what the others may bring in.
+    mounts = (*binds, *place.mounts, *home.mounts, *caches.mounts)
+    moved = {n: v for n, v in home.variables.items() if n not in ours}
+    added = moved | values | caches.variables
     gpu, gpu_notes = plan_gpu(request.gpu or wants.gpu, host)
     return Launch(
         argv=(
@@ -140,7 +149,8 @@ def plan_launch(image: ImageSeen, host: HostSeen, request: Request) -> Launch:
         env=_runtime_environment(passed, added, host),
         runtime=f"{host.runtime_kind} {host.runtime_version}",
         state=host.state,
-        folders=home.folders,
+        local=caches.local,
+        folders=tuple(dict.fromkeys((*home.folders, *caches.folders))),
         variables=policy,
         home=home_policy,
         gpu=gpu,
@@ -150,7 +160,7 @@ def plan_launch(image: ImageSeen, host: HostSeen, request: Request) -> Launch:
         verdicts=verdicts,
         notes=(
             *home.notes,
-            *((host.state_note,) if host.state_note and home.folders else ()),
+            *((host.state_note,) if host.state_note and (home.folders or caches.folders) else ()),
             *bind_notes,
             *place.notes,
             *env_notes,
@@ -173,6 +183,16 @@ def check_fit(image: ImageSeen, host: HostSeen) -> None:
             why=f"Its format is {image.facts.format}; this limpet knows {FORMAT}.",
             now="Use a newer limpet. `apptainer exec` starts it as well.",
         )
+
+
+def _by_prefix(passed: dict[str, str]) -> dict[str, str]:
+    """What the user hands in the runtime's own way."""
+    return {
+        name.removeprefix(prefix): value
+        for prefix in ("APPTAINERENV_", "SINGULARITYENV_")
+        for name, value in passed.items()
+        if name.startswith(prefix)
+    }
 
 
 def _options(host: HostSeen, request: Request, home: Home, gpu: Gpu | None) -> list[str]:
