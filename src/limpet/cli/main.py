@@ -27,6 +27,8 @@ COMMANDS = {
     "inspect": "limpet.cli.inspect",
     "wrap": "limpet.cli.wrap",
     "update": "limpet.cli.wrap",
+    "overlay": "limpet.cli.overlay",
+    "check": "limpet.cli.check",
 }
 
 

@@ -8,6 +8,7 @@ from typing import Literal
 
 import msgspec
 
+from limpet.core.caches import plan_caches
 from limpet.core.errors import HostError, ImageError, UsageError
 from limpet.core.facts import Libc
 from limpet.core.gpu import Driver, Gpu, GpuNeeds, plan_gpu
@@ -49,7 +50,8 @@ class HostSeen(msgspec.Struct, frozen=True, kw_only=True):
     files that the home really has, with their true paths. `links` are the links at the top of the
     file system that lead to folders, `temporaries` the folders of TMPDIR and its like. `state` is
     the folder for images' personal things; `state_note` is set where it is only a passing one.
-    `missing` are the sources of wished binds that do not exist.
+    `local` is the user's folder on the node's own disk, empty outside a job. `missing` are the
+    sources of wished binds that do not exist.
     """
 
     runtime: str
@@ -61,6 +63,7 @@ class HostSeen(msgspec.Struct, frozen=True, kw_only=True):
     real_home: str
     account_home: str
     state: str
+    local: str = ""
     cwd: str
     personal: dict[str, str] = msgspec.field(default_factory=dict)
     links: dict[str, str] = msgspec.field(default_factory=dict)
@@ -95,7 +98,8 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Launch(msgspec.Struct, frozen=True, kw_only=True):
-    """A start, ready to be done: make `folders` and `files`, all below `state`; become `argv`.
+    """A start, ready to be done: make `folders` and `files` (all below `state` or `local`), hold
+    `overlays` (folders that are written to), then become `argv` with `env`.
 
     The rest explains it: the policies in force, the verdict on every variable, and notes.
     """
@@ -105,8 +109,10 @@ class Launch(msgspec.Struct, frozen=True, kw_only=True):
     image: ImageSeen
     runtime: str
     state: str
+    local: str = ""
     folders: tuple[str, ...] = ()
     files: tuple[str, ...] = ()
+    overlays: tuple[str, ...] = ()
     variables: VariablePolicy
     home: HomePolicy
     gpu: Gpu | None = None
@@ -131,10 +137,8 @@ def plan_launch(image: ImageSeen, host: HostSeen, request: Request) -> Launch:
         present={name: _seen_at(path, host) for name, path in host.personal.items()},
     )
     place = plan_sight(image, host, home, request, temporaries=policy != "strict")
-    # The home's last: they cover what the others may bring in.
     personal = _personal(image, host, home_policy, home)
-    mounts = (*place.mounts, *_home_mounts(home, host), *personal.mounts)
-    visible = (*ALWAYS, *home.visible, *_same_inside(mounts))
+    visible = (*ALWAYS, *home.visible, *_same_inside(place.mounts))
     named, values, env_notes = parse_env(request.env, host.environment)
     passed, verdicts = select_variables(
         host.environment,
@@ -144,7 +148,13 @@ def plan_launch(image: ImageSeen, host: HostSeen, request: Request) -> Launch:
         hidden=[mount.target for mount in home.mounts],
     )
     ours = image.facts.env if image.facts else {}
-    added = {n: v for n, v in home.variables.items() if n not in ours} | personal.variables | values
+    taken = _by_prefix(passed) | passed | ours | values
+    own = f"{host.state}/{image.identity}"
+    caches = plan_caches(home_policy, home, state=own, local=host.local, taken=taken)
+    # The home's last: they cover what the others may bring in.
+    mounts = (*place.mounts, *_home_mounts(home, host), *caches.mounts, *personal.mounts)
+    moved = {n: v for n, v in home.variables.items() if n not in ours}
+    added = moved | personal.variables | caches.variables | values
     gpu, gpu_notes = plan_gpu(
         request.gpu or wants.gpu, host.gpus, host.driver, image.needs, image.libc
     )
@@ -160,7 +170,8 @@ def plan_launch(image: ImageSeen, host: HostSeen, request: Request) -> Launch:
         image=image,
         runtime=f"{host.runtime_kind} {host.runtime_version}",
         state=host.state,
-        folders=(*home.folders, *personal.folders),
+        local=caches.local,
+        folders=tuple(dict.fromkeys((*home.folders, *caches.folders, *personal.folders))),
         files=home.files,
         variables=policy,
         home=home_policy,
@@ -171,7 +182,7 @@ def plan_launch(image: ImageSeen, host: HostSeen, request: Request) -> Launch:
         verdicts=verdicts,
         notes=(
             *home.notes,
-            *((host.state_note,) if host.state_note and home.folders else ()),
+            *((host.state_note,) if host.state_note and (home.folders or caches.folders) else ()),
             *place.notes,
             *env_notes,
             *gpu_notes,
@@ -204,6 +215,16 @@ def check_fit(image: ImageSeen, host: HostSeen) -> None:
             why=f"Its format is {image.facts.format}; this limpet knows {FORMAT}.",
             now="Use a newer limpet. `apptainer exec` starts it as well.",
         )
+
+
+def _by_prefix(passed: dict[str, str]) -> dict[str, str]:
+    """What the user hands in the runtime's own way."""
+    return {
+        name.removeprefix(prefix): value
+        for prefix in ("APPTAINERENV_", "SINGULARITYENV_")
+        for name, value in passed.items()
+        if name.startswith(prefix)
+    }
 
 
 def _options(host: HostSeen, request: Request, home: Home, gpu: Gpu | None) -> list[str]:
