@@ -12,7 +12,7 @@ import click
 
 from limpet import __version__
 from limpet.cli.session import Session
-from limpet.core.errors import LimpetError, UsageError
+from limpet.core.errors import LimpetError, UsageError, space_error
 
 INTERNAL_CODE = 70  # EX_SOFTWARE of sysexits.h
 INTERRUPTED_CODE = 130
@@ -22,7 +22,13 @@ COMMANDS = {
     "lock": "limpet.cli.build",
     "run": "limpet.cli.launch",
     "shell": "limpet.cli.launch",
+    "pip": "limpet.cli.pip",
+    "state": "limpet.cli.state",
     "inspect": "limpet.cli.inspect",
+    "wrap": "limpet.cli.wrap",
+    "update": "limpet.cli.wrap",
+    "overlay": "limpet.cli.overlay",
+    "check": "limpet.cli.check",
 }
 
 
@@ -115,6 +121,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         # Python flushes once more at its end, and would complain.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return BROKEN_PIPE_CODE
+    except OSError as error:
+        known = space_error(error)
+        return _failed(session, known) if known else _broken(session, error)
     except Exception as error:
         return _broken(session, error)
 

@@ -10,7 +10,7 @@ import click
 
 from limpet.core.errors import RUN_FAILED_CODE
 
-STARTERS = ("run", "shell")
+STARTERS = ("run", "shell", "pip")
 
 
 @dataclass

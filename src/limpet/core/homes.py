@@ -45,10 +45,10 @@ PERSONAL = (
         folder=".conda",
         variables={"CONDA_PKGS_DIRS": ".conda/pkgs", "CONDA_ENVS_DIRS": ".conda/envs"},
     ),
-    Personal(folder=".nv", variables={"CUDA_CACHE_PATH": ".nv/ComputeCache"}),
-    # Triton takes its home's parent, and before 2024 only knew the cache folder.
-    Personal(folder=".triton", variables={"TRITON_HOME": "", "TRITON_CACHE_DIR": ".triton/cache"}),
-    Personal(folder=".cupy", variables={"CUPY_CACHE_DIR": ".cupy/kernel_cache"}),
+    # What is written below these is in `core.caches`; Triton takes its home's parent.
+    Personal(folder=".nv", variables={}),
+    Personal(folder=".triton", variables={"TRITON_HOME": ""}),
+    Personal(folder=".cupy", variables={}),
     Personal(folder=".pip", variables={}),
 )
 

@@ -8,12 +8,14 @@ from typing import Literal
 
 import msgspec
 
+from limpet.core.caches import plan_caches
 from limpet.core.errors import HostError, ImageError, UsageError
 from limpet.core.facts import Libc
 from limpet.core.gpu import Driver, Gpu, GpuNeeds, plan_gpu
 from limpet.core.homes import Home, plan_home
 from limpet.core.image import ImageFacts
 from limpet.core.mounts import Mount, is_below, parse_bind, render_mount
+from limpet.core.personal import Personal, PipSeen, plan_personal
 from limpet.core.recipe import GpuPolicy, HomePolicy, Run, VariablePolicy
 from limpet.core.seeing import ALWAYS, is_own, plan_aliases, plan_temporaries
 from limpet.core.variables import Verdict, select_variables
@@ -48,8 +50,9 @@ class HostSeen(msgspec.Struct, frozen=True, kw_only=True):
     files that the home really has, with their true paths. `links` are the links at the top of the
     file system that lead to folders, `temporaries` the folders of TMPDIR and its like. `state` is
     the folder for images' personal things; `state_note` is set where it is only a passing one.
-    `missing` are the sources of wished binds that do not exist. `fuse` and `namespaces`: whether
-    this user may use them; `setuid`: whether the runtime needs neither (None: unknown).
+    `local` is the user's folder on the node's own disk, empty outside a job. `missing` are the
+    sources of wished binds that do not exist. `fuse` and `namespaces`: whether this user may use
+    them; `setuid`: whether the runtime needs neither (None: unknown).
     """
 
     runtime: str
@@ -61,6 +64,7 @@ class HostSeen(msgspec.Struct, frozen=True, kw_only=True):
     real_home: str
     account_home: str
     state: str
+    local: str = ""
     cwd: str
     personal: dict[str, str] = msgspec.field(default_factory=dict)
     links: dict[str, str] = msgspec.field(default_factory=dict)
@@ -72,6 +76,7 @@ class HostSeen(msgspec.Struct, frozen=True, kw_only=True):
     namespaces: bool = True
     setuid: bool | None = None
     missing: tuple[str, ...] = ()
+    pip: PipSeen = PipSeen()
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):
@@ -96,17 +101,21 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Launch(msgspec.Struct, frozen=True, kw_only=True):
-    """A start, ready to be done: make `folders` and `files`, all below `state`; become `argv`.
+    """A start, ready to be done: make `folders` and `files` (all below `state` or `local`), hold
+    `overlays` (folders that are written to), then become `argv` with `env`.
 
     The rest explains it: the policies in force, the verdict on every variable, and notes.
     """
 
     argv: tuple[str, ...]
     env: dict[str, str]
+    image: ImageSeen
     runtime: str
     state: str
+    local: str = ""
     folders: tuple[str, ...] = ()
     files: tuple[str, ...] = ()
+    overlays: tuple[str, ...] = ()
     variables: VariablePolicy
     home: HomePolicy
     gpu: Gpu | None = None
@@ -132,9 +141,8 @@ def plan_launch(image: ImageSeen, host: HostSeen, request: Request) -> Launch:
         present={name: _seen_at(path, host) for name, path in host.personal.items()},
     )
     place = plan_sight(image, host, home, request, temporaries=policy != "strict")
-    # The home's last: they cover what the others may bring in.
-    mounts = (*place.mounts, *_home_mounts(home, host))
-    visible = (*ALWAYS, *home.visible, *_same_inside(mounts))
+    personal = _personal(image, host, home_policy, home)
+    visible = (*ALWAYS, *home.visible, *_same_inside(place.mounts))
     named, values, env_notes = parse_env(request.env, host.environment)
     passed, verdicts = select_variables(
         host.environment,
@@ -144,7 +152,13 @@ def plan_launch(image: ImageSeen, host: HostSeen, request: Request) -> Launch:
         hidden=[mount.target for mount in home.mounts],
     )
     ours = image.facts.env if image.facts else {}
-    added = {n: v for n, v in home.variables.items() if n not in ours} | values
+    taken = _by_prefix(passed) | passed | ours | values
+    own = f"{host.state}/{image.identity}"
+    caches = plan_caches(home_policy, home, state=own, local=host.local, taken=taken)
+    # The home's last: they cover what the others may bring in.
+    mounts = (*place.mounts, *_home_mounts(home, host), *caches.mounts, *personal.mounts)
+    moved = {n: v for n, v in home.variables.items() if n not in ours}
+    added = moved | personal.variables | caches.variables | values
     gpu, gpu_notes = plan_gpu(
         request.gpu or wants.gpu, host.gpus, host.driver, image.needs, image.libc
     )
@@ -157,9 +171,11 @@ def plan_launch(image: ImageSeen, host: HostSeen, request: Request) -> Launch:
             *_inside(image, request),
         ),
         env=_runtime_environment(passed, added, host),
+        image=image,
         runtime=f"{host.runtime_kind} {host.runtime_version}",
         state=host.state,
-        folders=home.folders,
+        local=caches.local,
+        folders=tuple(dict.fromkeys((*home.folders, *caches.folders, *personal.folders))),
         files=home.files,
         variables=policy,
         home=home_policy,
@@ -170,12 +186,23 @@ def plan_launch(image: ImageSeen, host: HostSeen, request: Request) -> Launch:
         verdicts=verdicts,
         notes=(
             *home.notes,
-            *((host.state_note,) if host.state_note and home.folders else ()),
+            *((host.state_note,) if host.state_note and (home.folders or caches.folders) else ()),
             *place.notes,
             *env_notes,
             *gpu_notes,
             *_session_notes(image, host),
         ),
+    )
+
+
+def _personal(image: ImageSeen, host: HostSeen, policy: HomePolicy, home: Home) -> Personal:
+    return plan_personal(
+        policy,
+        prefix=image.facts.prefix if image.facts else "",
+        home=home,
+        state=f"{host.state}/{image.identity}",
+        pip=host.pip,
+        path=host.environment.get(_prefixed("PREPEND_PATH", host), ""),
     )
 
 
@@ -210,6 +237,16 @@ def check_rights(image: ImageSeen, host: HostSeen) -> None:
             "/dev/fuse cannot be used by this user, and the runtime mounts images with it.",
             now=f"{ask}: udev's rules give it mode 666. A sandbox folder starts without it.",
         )
+
+
+def _by_prefix(passed: dict[str, str]) -> dict[str, str]:
+    """What the user hands in the runtime's own way."""
+    return {
+        name.removeprefix(prefix): value
+        for prefix in ("APPTAINERENV_", "SINGULARITYENV_")
+        for name, value in passed.items()
+        if name.startswith(prefix)
+    }
 
 
 def _options(host: HostSeen, request: Request, home: Home, gpu: Gpu | None) -> list[str]:
@@ -294,12 +331,15 @@ def _runtime_environment(
     It goes plainly as well: the runtime reads the prefix after the image's 99-base.sh, and not at
     all where an image has other environment scripts but not that one (seen in Apptainer 1.4.5).
     """
-    ours = "APPTAINERENV_" if host.runtime_kind == "apptainer" else "SINGULARITYENV_"
     both = ("APPTAINERENV_", "SINGULARITYENV_")
     stale = {prefix + name for prefix in both for name in added}
     kept = {name: value for name, value in passed.items() if name not in stale}
     kept = join_settings(kept, host.runtime_kind)
-    return kept | added | {ours + name: value for name, value in added.items()}
+    return kept | added | {_prefixed(name, host): value for name, value in added.items()}
+
+
+def _prefixed(name: str, host: HostSeen) -> str:
+    return ("APPTAINERENV_" if host.runtime_kind == "apptainer" else "SINGULARITYENV_") + name
 
 
 def join_settings(passed: dict[str, str], kind: str) -> dict[str, str]:

@@ -184,7 +184,27 @@ FOREIGN = (
     ),
 )
 
+# Looked at before FOREIGN's PIP_*: a site's mirror, and no word on where packages go.
+INDEX = Group(
+    name="index",
+    passes=True,
+    reason="where `pip install` finds packages",
+    patterns=(
+        "PIP_INDEX_URL",
+        "PIP_EXTRA_INDEX_URL",
+        "PIP_FIND_LINKS",
+        "PIP_NO_INDEX",
+        "PIP_TRUSTED_HOST",
+        "PIP_PROXY",
+        "PIP_TIMEOUT",
+        "PIP_DEFAULT_TIMEOUT",
+        "PIP_RETRIES",
+        "PIP_DISABLE_PIP_VERSION_CHECK",
+    ),
+)
+
 WANTED = (
+    INDEX,
     Group(
         name="scheduler",
         passes=True,
@@ -356,7 +376,7 @@ def judge_variable(name: str, policy: VariablePolicy, *, named: Sequence[str] = 
     if policy == "strict":
         return Verdict(name=name, passes=False, reason="--variables strict passes nothing")
     # An exported shell function arrives as BASH_FUNC_name%%, which no other program can use.
-    groups = FOREIGN if policy == "host" else FOREIGN + WANTED
+    groups = (INDEX, *FOREIGN) if policy == "host" else (INDEX, *FOREIGN, *WANTED)
     for group in groups:
         if _fits(name, group.patterns):
             return Verdict(name=name, passes=group.passes, reason=group.reason)

@@ -163,8 +163,11 @@ def make_private(folders: Sequence[str], state: str, empty_files: Sequence[str] 
     try:
         root.mkdir(mode=0o700, parents=True, exist_ok=True)
         check_private(root)
-        for folder in folders:
-            Path(folder).mkdir(mode=0o700, parents=True, exist_ok=True)
+        for folder in map(Path, folders):
+            # One by one: `parents` would make those above with everybody's rights.
+            for place in (*reversed(folder.relative_to(root).parents[:-1]), folder):
+                (root / place).mkdir(mode=0o700, exist_ok=True)
+                check_private(root / place)
         for file in empty_files:
             Path(file).touch(mode=0o600)
     except OSError as error:
@@ -176,18 +179,18 @@ def make_private(folders: Sequence[str], state: str, empty_files: Sequence[str] 
         ) from error
 
 
-def check_private(root: Path) -> None:
-    """HostError where others could put things into the images' personal folders."""
-    status = root.lstat()
+def check_private(folder: Path) -> None:
+    """HostError where others could put their code into the user's programs."""
+    status = folder.lstat()
+    # Below /tmp someone else may have made it first.
     if stat.S_ISLNK(status.st_mode) or status.st_uid != os.getuid():
         raise HostError(
-            f"{root} belongs to someone else, or is a link.",
-            why="Others could put programs into images' personal folders there.",
+            f"{folder} belongs to someone else, or is a link.",
+            why="Others could put their code into your programs there.",
             now="Set LIMPET_STATE_DIR to a folder of your own.",
         )
-    if status.st_mode & 0o022:
+    if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
         raise HostError(
-            f"{root} can be written by others.",
-            why="They could put programs into images' personal folders there.",
-            now=f"chmod go-w {shlex.quote(str(root))}, or set LIMPET_STATE_DIR to another folder.",
+            f"{folder} can be written by others, who could put their code into your programs.",
+            now=f"Look into it, then: chmod go-w {shlex.quote(str(folder))}",
         )
