@@ -28,6 +28,7 @@ from limpet.actions.warm import warm_image
 from limpet.core import image as image_core
 from limpet.core.errors import BaseError, ExistsError, RecipeError, SpaceError, UsageError
 from limpet.core.events import Event, Notify, ignore
+from limpet.core.gpu import plan_needs
 from limpet.core.image import ImageFacts
 from limpet.core.plan import BuildPlan, BuildReport, LockReport, plan_build
 from limpet.core.pylock import render_lock
@@ -250,6 +251,11 @@ def describe(prepared: Prepared, plan: BuildPlan, *, name: str) -> tuple[SifObje
         base=prepared.lock.base,
         run=prepared.recipe.run,
         env=prepared.recipe.env,
+        libc=prepared.facts.libc,
+        gpu=plan_needs(
+            prepared.lock.provided | {p.name: p.version for p in prepared.lock.packages},
+            prepared.facts.variables,
+        ),
         lock_sha256=hashlib.sha256(lock_text.encode()).hexdigest(),
         labels=make_labels(prepared),
     )
