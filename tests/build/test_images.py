@@ -109,6 +109,16 @@ def test_warm_keeps_what_an_import_writes(workshop: Workshop, layout: str) -> No
     assert workshop.python(image, code) == f"False born {listed}"
 
 
+@pytest.mark.parametrize("layout", ["merged", "layered"])
+def test_warm_can_take_a_file_of_the_base_away(workshop: Workshop, layout: str) -> None:
+    workshop.describe('[warm]\ncommands = ["rm /etc/issue"]\n', "tiny")
+    image = workshop.build("limpet.toml", "--layout", layout)
+    seen = workshop.python(
+        image, "import os; import tiny; print(os.path.exists('/etc/issue'), tiny.answer)"
+    )
+    assert seen == "False 42"
+
+
 def test_warm_that_fails_says_how(workshop: Workshop) -> None:
     recipe = workshop.describe('[warm]\nimports = ["no_such_module"]\n', "tiny")
     with unchanged(workshop.folder):
