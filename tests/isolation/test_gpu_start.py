@@ -16,15 +16,16 @@ from tests.launch.conftest import Person
 pytestmark = pytest.mark.real
 
 
-@pytest.mark.parametrize("kind", ["own_image", "base_image"])
+@pytest.mark.parametrize("own", [True, False])
 def test_a_driver_that_needs_a_newer_libc_is_told_before_the_start(
-    kind: str,
-    request: pytest.FixtureRequest,
+    own: bool,
+    own_image: Path,
+    base_image: Path,
     home: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    image: Path = request.getfixturevalue(kind)
+    image = own_image if own else base_image
     driver = Driver(version="550.1", glibc="2.99", glibc_of="libcuda.so.1")
     monkeypatch.setenv("LIMPET_CACHE_DIR", str(tmp_path / "cache"))
     monkeypatch.setattr(gpu, "probe_gpus", lambda: ("nvidia",))

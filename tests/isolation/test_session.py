@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from limpet.core.launch import join_settings
+from limpet.core.handover import join_settings
 from tests.launch.conftest import Person
 
 # One a line, as the programs' own documentation spells them.

@@ -18,7 +18,6 @@ from limpet.tools import (
     files,
     gpu,
     host,
-    image_contents,
     images,
     overlay,
     personal,
@@ -47,6 +46,8 @@ def plan_start(image: str, request: Request, *, config_file: str = "", system: s
     runtime = apptainer.probe_runtime(cache)
     gpus = gpu.probe_gpus()
     if gpus:
+        from limpet.tools import image_contents  # brings a squashfs reader, which few starts need
+
         seen = image_contents.with_contents(seen, cache)
     here = host.probe_host(
         runtime=str(runtime.path),

@@ -9,9 +9,10 @@ from typing import Literal
 import msgspec
 
 from limpet.core.caches import plan_caches
-from limpet.core.errors import HostError, ImageError, UsageError
+from limpet.core.errors import HostError, ImageError
 from limpet.core.facts import Libc
 from limpet.core.gpu import Driver, Gpu, GpuNeeds, plan_gpu
+from limpet.core.handover import find_meddling, hand_over, parse_env, prefixed, set_by_prefix
 from limpet.core.homes import Home, plan_home
 from limpet.core.image import ImageFacts
 from limpet.core.mounts import Mount, is_below, parse_bind, render_mount
@@ -133,35 +134,26 @@ def plan_launch(image: ImageSeen, host: HostSeen, request: Request) -> Launch:
     wants = image.facts.run if image.facts else Run()
     policy = request.variables or wants.variables
     home_policy = request.home or wants.home
-    home = plan_home(
-        home_policy,
-        home=host.home,
-        account_home=host.account_home,
-        state=f"{host.state}/{image.identity}",
-        present={name: _seen_at(path, host) for name, path in host.personal.items()},
-    )
+    own = f"{host.state}/{image.identity}"
+    home = _home(home_policy, host, own)
     place = plan_sight(image, host, home, request, temporaries=policy != "strict")
     personal = _personal(image, host, home_policy, home)
     visible = (*ALWAYS, *home.visible, *_same_inside(place.mounts))
     named, values, env_notes = parse_env(request.env, host.environment)
+    names = (*wants.pass_variables, *named)
+    hidden = [mount.target for mount in home.mounts]
     passed, verdicts = select_variables(
-        host.environment,
-        policy,
-        named=(*wants.pass_variables, *named),
-        visible=visible,
-        hidden=[mount.target for mount in home.mounts],
+        host.environment, policy, named=names, visible=visible, hidden=hidden
     )
     ours = image.facts.env if image.facts else {}
-    taken = _by_prefix(passed) | passed | ours | values
-    own = f"{host.state}/{image.identity}"
+    taken = set_by_prefix(passed) | passed | ours | values
     caches = plan_caches(home_policy, home, state=own, local=host.local, taken=taken)
     # The home's last: they cover what the others may bring in.
     mounts = (*place.mounts, *_home_mounts(home, host), *caches.mounts, *personal.mounts)
-    moved = {n: v for n, v in home.variables.items() if n not in ours}
-    added = moved | personal.variables | caches.variables | values
-    gpu, gpu_notes = plan_gpu(
-        request.gpu or wants.gpu, host.gpus, host.driver, image.needs, image.libc
-    )
+    added = {n: v for n, v in home.variables.items() if n not in ours}
+    added |= personal.variables | caches.variables | values
+    gpus = (request.gpu or wants.gpu, host.gpus, host.driver, image.needs, image.libc)
+    gpu, gpu_notes = plan_gpu(*gpus)
     return Launch(
         argv=(
             *_options(host, request, home, gpu),
@@ -170,7 +162,7 @@ def plan_launch(image: ImageSeen, host: HostSeen, request: Request) -> Launch:
             image.path,
             *_inside(image, request),
         ),
-        env=_runtime_environment(passed, added, host),
+        env=hand_over(passed, added, host.runtime_kind),
         image=image,
         runtime=f"{host.runtime_kind} {host.runtime_version}",
         state=host.state,
@@ -190,8 +182,19 @@ def plan_launch(image: ImageSeen, host: HostSeen, request: Request) -> Launch:
             *place.notes,
             *env_notes,
             *gpu_notes,
-            *_session_notes(image, host),
+            *fuse_notes(image, host),
+            *find_meddling(host.environment),
         ),
+    )
+
+
+def _home(policy: HomePolicy, host: HostSeen, own: str) -> Home:
+    return plan_home(
+        policy,
+        home=host.home,
+        account_home=host.account_home,
+        state=own,
+        present={name: _seen_at(path, host) for name, path in host.personal.items()},
     )
 
 
@@ -202,7 +205,7 @@ def _personal(image: ImageSeen, host: HostSeen, policy: HomePolicy, home: Home) 
         home=home,
         state=f"{host.state}/{image.identity}",
         pip=host.pip,
-        path=host.environment.get(_prefixed("PREPEND_PATH", host), ""),
+        path=host.environment.get(prefixed("PREPEND_PATH", host.runtime_kind), ""),
     )
 
 
@@ -239,14 +242,11 @@ def check_rights(image: ImageSeen, host: HostSeen) -> None:
         )
 
 
-def _by_prefix(passed: dict[str, str]) -> dict[str, str]:
-    """What the user hands in the runtime's own way."""
-    return {
-        name.removeprefix(prefix): value
-        for prefix in ("APPTAINERENV_", "SINGULARITYENV_")
-        for name, value in passed.items()
-        if name.startswith(prefix)
-    }
+def fuse_notes(image: ImageSeen, host: HostSeen) -> tuple[str, ...]:
+    """What may keep the start from working, where the runtime's rights are not known."""
+    if image.kind == "sandbox" or host.fuse or host.setuid is not None:
+        return ()
+    return ("/dev/fuse cannot be used: the runtime needs setuid rights to mount the image.",)
 
 
 def _options(host: HostSeen, request: Request, home: Home, gpu: Gpu | None) -> list[str]:
@@ -300,64 +300,6 @@ def _dropped(facts: ImageFacts) -> str:
         "'enable overlay = no' in its configuration, and in SingularityCE's user namespace mode.\n"
         "Build the image with --layout merged: that runs everywhere."
     )
-
-
-def parse_env(
-    words: Sequence[str], environment: dict[str, str]
-) -> tuple[tuple[str, ...], dict[str, str], tuple[str, ...]]:
-    """`--env NAME[=VALUE]`: the names, the values as they are to be inside, and notes."""
-    values: dict[str, str] = {}
-    notes = []
-    for word in words:
-        name, given, value = word.partition("=")
-        if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
-            raise UsageError(f"--env {word}: {name!r} is no variable's name.")
-        if name == "HOME":
-            raise UsageError("--env HOME: the runtime sets it.", now="Use --home.")
-        if given:
-            values[name] = value
-        elif name in environment:
-            values[name] = environment[name]
-        else:
-            notes.append(f"--env {name}: it is not set here.")
-    return tuple(values), values, tuple(notes)
-
-
-def _runtime_environment(
-    passed: dict[str, str], added: dict[str, str], host: HostSeen
-) -> dict[str, str]:
-    """What limpet adds goes by prefix, which alone wins over what the image itself sets.
-
-    It goes plainly as well: the runtime reads the prefix after the image's 99-base.sh, and not at
-    all where an image has other environment scripts but not that one (seen in Apptainer 1.4.5).
-    """
-    both = ("APPTAINERENV_", "SINGULARITYENV_")
-    stale = {prefix + name for prefix in both for name in added}
-    kept = {name: value for name, value in passed.items() if name not in stale}
-    kept = join_settings(kept, host.runtime_kind)
-    return kept | added | {_prefixed(name, host): value for name, value in added.items()}
-
-
-def _prefixed(name: str, host: HostSeen) -> str:
-    return ("APPTAINERENV_" if host.runtime_kind == "apptainer" else "SINGULARITYENV_") + name
-
-
-def join_settings(passed: dict[str, str], kind: str) -> dict[str, str]:
-    """The session's settings of the runtime, where a user has one form of a name, a site the other.
-
-    Of APPTAINER_BIND and SINGULARITY_BIND the runtime heeds only one (1.4.5, observed): both count.
-    """
-    names = ("APPTAINER", "SINGULARITY")
-    heeded, other = names if kind == "apptainer" else names[::-1]
-    joined = dict(passed)
-    for name in passed:
-        twin = heeded + name.removeprefix(other)
-        if name.startswith(f"{other}ENV_") and twin in passed:
-            del joined[name]
-        elif name in (f"{other}_BIND", f"{other}_BINDPATH") and twin in passed:
-            binds = dict.fromkeys([*passed[twin].split(","), *joined.pop(name).split(",")])
-            joined[twin] = ",".join(bind for bind in binds if bind)
-    return joined
 
 
 def wished_binds(
@@ -451,18 +393,3 @@ def plan_place(
 
 def _same_inside(mounts: Sequence[Mount]) -> tuple[str, ...]:
     return tuple(mount.source for mount in mounts if mount.source == mount.target)
-
-
-_MEDDLING = ("CLEANENV", "CONTAIN", "CONTAINALL", "COMPAT", "NO_HOME", "HOME", "PWD", "UNDERLAY")
-
-
-def _session_notes(image: ImageSeen, host: HostSeen) -> tuple[str, ...]:
-    names = [f"{runtime}_{word}" for runtime in ("APPTAINER", "SINGULARITY") for word in _MEDDLING]
-    notes = [
-        f"{name} is set, and the runtime obeys it." for name in names if host.environment.get(name)
-    ]
-    if image.kind != "sandbox" and not host.fuse and host.setuid is None:
-        notes.append(
-            "/dev/fuse cannot be used: the runtime needs setuid rights to mount the image."
-        )
-    return tuple(notes)

@@ -15,13 +15,13 @@ from pathlib import PurePosixPath
 
 import msgspec
 
+from limpet.core.handover import parse_env
 from limpet.core.homes import INSIDE, PERSONAL
 from limpet.core.launch import (
     HostSeen,
     ImageSeen,
     Launch,
     Request,
-    parse_env,
     plan_launch,
     wished_binds,
 )

@@ -175,7 +175,7 @@ def make_private(folders: Sequence[str], state: str, empty_files: Sequence[str] 
         raise (SpaceError if full else HostError)(
             f"{error.filename or root} cannot be made: this image's personal folders belong there.",
             why=f"{error.strerror}.",
-            now="Set LIMPET_STATE_DIR to a folder that can be written, or use --home none.",
+            now="Set LIMPET_STATE_DIR to a folder that can be written.",
         ) from error
 
 
