@@ -140,8 +140,7 @@ def test_bound(limpet: Limpet, image: Path, tmp_path: Path) -> None:
     assert limpet(*words).returncode == 0
     # and where the page that many find has it: a folder bound below /tmp
     place = f"/tmp/hypothetical-{tmp_path.name}"
-    words = ("run", "--bind", f"{own}:{place}", image, "cat", f"{place}/kernels")
-    below_tmp = limpet(*words)
+    below_tmp = limpet("run", "--bind", f"{own}:{place}", image, "cat", f"{place}/kernels")
     assert below_tmp.stdout.startswith("compiled by"), below_tmp.stderr
     process.run(["rmdir", place])
 

@@ -119,9 +119,13 @@ class _Run:
         request = Request(command=command, home="private", pwd="/", verbose=False)
         launch = plan_launch(self._image, here, request)
         host.make_private(launch.folders, str(state))
-        mounts = [Mount(source=str(work), target=INSIDE)]
-        if not is_below(here.home, "/tmp"):  # it would cover such a home
-            mounts.append(Mount(source=str(work / "tmp"), target="/tmp"))
+        mounts = [
+            Mount(source=str(work), target=INSIDE),
+            Mount(source=str(work / "tmp"), target="/tmp"),
+        ]
+        if is_below(here.home, "/tmp"):  # the runtime's mount of /tmp covers such a home
+            (work / "tmp" / Path(here.home).relative_to("/tmp")).mkdir(parents=True, exist_ok=True)
+            mounts.append(Mount(source=f"{state}/{self._image.identity}/home", target=here.home))
         options = [word for mount in mounts for word in render_mount(mount)]
         if layer == "folder":
             options += ["--overlay", str(work / "layer")]
