@@ -11,10 +11,9 @@ import fcntl
 import json
 import os
 import platform
-import socket
+import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -137,41 +136,75 @@ def runtime() -> Runtime:
     return apptainer.probe_runtime()
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-    return port
-
-
 @pytest.fixture(scope="session")
 def registry(run_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of a real registry on loopback.
 
     Each worker has its own; all serve the same folder, so an image is pushed once for a run.
     """
-    address = f"127.0.0.1:{free_port()}"
-    config = tmp_path_factory.mktemp("registry") / "config.json"  # JSON is YAML
-    storage = {"filesystem": {"rootdirectory": str(run_folder / "registry")}}
-    config.write_text(json.dumps({"version": 0.1, "storage": storage, "http": {"addr": address}}))
-    with (config.with_name("log")).open("wb") as log:
-        running = subprocess.Popen(
-            ["docker-registry", "serve", config], stdin=subprocess.DEVNULL, stdout=log, stderr=log
-        )
-    try:
-        deadline = time.monotonic() + 20
-        while True:
-            try:
-                socket.create_connection(("127.0.0.1", int(address[10:])), timeout=1).close()
-                break
-            except OSError:
-                said = config.with_name("log").read_text()
-                assert running.poll() is None and time.monotonic() < deadline, said
-                time.sleep(0.05)
+    from tests import images
+
+    shared = run_folder / "registry-data"
+    shared.mkdir(exist_ok=True)
+    folder = tmp_path_factory.mktemp("registry")
+    (folder / "data").symlink_to(shared)
+    with images.start_registry(folder) as address:
         yield address
-    finally:
-        running.terminate()
-        running.wait(10)
+
+
+MakeLayers = Callable[[Path, Path], list["Path | bytes"]]
+Push = Callable[[str, MakeLayers], str]
+
+
+@pytest.fixture(scope="session")
+def push(
+    registry: str,
+    shared_once: SharedOnce,
+    cache_dir: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Push:
+    """`push(name, layers)`: the reference of an image, pushed by the first worker that asks.
+
+    `layers(debian, scratch)` gives its layers; `debian` is a tar of Debian with its Python.
+    """
+    from tests import images
+
+    def get(name: str, layers: MakeLayers) -> str:
+        def make() -> str:
+            scratch = tmp_path_factory.mktemp(name)
+            made = layers(images.debian_tar(cache_dir), scratch)
+            images.make_oci_layout(scratch / "layout", made)
+            images.push_image(scratch / "layout", registry, f"shared/{name}")
+            shutil.rmtree(scratch)
+            return f"shared/{name}:latest"
+
+        return f"docker://{registry}/{shared_once(f'image-{name}', make)}"
+
+    return get
+
+
+@pytest.fixture(scope="session")
+def python_slim(push: Push) -> str:
+    """An image shaped like `python:slim`: Python in /usr/local."""
+    from tests import images
+
+    return push("slim", lambda tar, scratch: [images.python_slim(tar, scratch / "slim.tar")])
+
+
+@pytest.fixture(scope="session")
+def plain_os(push: Push) -> str:
+    """An operating system without Python."""
+    from tests import images
+
+    return push("plain", lambda tar, scratch: [images.without_python(tar, scratch / "plain.tar")])
+
+
+@pytest.fixture(scope="session")
+def vendor_base(push: Push) -> str:
+    """A vendor image: Debian's Python with a torch 2.3.0a0+vendor that no index has."""
+    from tests import images
+
+    return push("vendor", lambda tar, scratch: [tar, images.vendor_layer()])
 
 
 @dataclass(frozen=True)

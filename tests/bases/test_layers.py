@@ -8,10 +8,10 @@ from functools import partial
 
 import pytest
 
-from images import make_layer
 from limpet.core.errors import BaseError, FetchError
 from limpet.formats.squashfs import Entry, Squashfs, write_squashfs
 from limpet.tools import layers
+from tests.images import make_layer
 
 
 def entries_of(*tars: bytes, clamp: int | None = None) -> list[Entry]:

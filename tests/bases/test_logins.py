@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from limpet.tools.logins import Login, find_login
+from limpet.core.login import Login
+from limpet.tools.logins import find_login
 
 
 def write_config(path: Path, document: object) -> None:
@@ -50,6 +51,7 @@ def test_docker_hub_has_an_old_name(tmp_path: Path) -> None:
     assert find_login("docker.io", {"HOME": str(tmp_path)}) == Login(user="a", password="b")
 
 
+@pytest.mark.real
 def test_a_credential_helper_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     helper = tmp_path / "docker-credential-fake"
     helper.write_text(

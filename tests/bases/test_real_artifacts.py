@@ -1,4 +1,4 @@
-"""SIFs that lie elsewhere: oras:// in the real registry, library:// at a server that speaks its API."""
+"""SIFs that lie elsewhere: oras:// in a registry, library:// at a server that speaks its API."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from server import Answer, serve
 
 from limpet.actions.bases import fetch_base, resolve_base
 from limpet.core.errors import BaseError, FetchError, LockError
 from limpet.tools.apptainer import Runtime
+from tests.bases.server import Answer, serve
 
 pytestmark = pytest.mark.real
 ARCH = os.uname().machine
@@ -29,7 +29,7 @@ def test_a_sif_in_a_registry(
     sif: Path, address: str, cache: Path, tmp_path: Path, runtime: Runtime
 ) -> None:
     reference = f"oras://{address}/sifs/plain:1"
-    argv = [runtime.path, "push", "--no-https", sif, reference]
+    argv = [str(runtime.path), "push", "--no-https", str(sif), reference]
     subprocess.run(argv, check=True, capture_output=True, env=os.environ | {"HOME": str(tmp_path)})
     base = resolve_base(reference, cache=tmp_path, arch=ARCH)
     assert fetch_base(base, cache=tmp_path).read_bytes() == sif.read_bytes()

@@ -17,8 +17,7 @@ from typing import BinaryIO
 import msgspec
 import pytest
 
-import images
-from limpet.actions.base_making import _check_packages
+from limpet.actions.base_making import check_packages
 from limpet.actions.bases import (
     choose_interpreter,
     derive_base,
@@ -41,6 +40,7 @@ from limpet.formats.sif import read_sif, root_partition
 from limpet.formats.squashfs import Squashfs
 from limpet.tools.apptainer import Runtime, run_inside
 from limpet.tools.debian import parse_status
+from tests import images
 
 pytestmark = pytest.mark.real
 ARCH = os.uname().machine
@@ -164,6 +164,9 @@ def test_layers_as_a_container_sees_them(
         assert tmp is not None and tmp.mode & 0o7777 == 0o1777
     said = execute(runtime, sif, "sh", "-c", 'echo "$A|$B"; ls /opt')
     assert said == "$(id)|\"x'\nsuid\nx\n"
+    outside = {"A": "from outside", "NEW": "$(id)"}
+    done = run_inside(runtime, sif, ["sh", "-c", 'echo "$A|$NEW"'], variables=outside)
+    assert done.text == "from outside|$(id)\n"
 
 
 def test_a_registry_that_wants_a_login(
@@ -223,6 +226,8 @@ def test_a_sandbox(debian_tar: Path, cache: Path, tmp_path: Path, runtime: Runti
         tar.extractall(sandbox, members, numeric_owner=True)
     sif, facts = learn(str(sandbox), cache, runtime)
     assert facts.interpreters
+    done = run_inside(runtime, sif, ["sh", "-c", 'echo "$NEW"'], variables={"NEW": "1"})
+    assert done.text == "1\n"
     assert execute(runtime, sif, "python3", "-c", "print(1)") == "1\n"
     (sandbox / "usr" / "secret").write_text("x")
     (sandbox / "usr" / "secret").chmod(0)
@@ -323,7 +328,7 @@ def test_debian_from_its_packages(fresh: tuple[Path, LockedBase, Path], runtime:
     assert "bytecode is stale" not in said and "matches" in said
     with pytest.raises(LockError, match="moved on") as caught:
         older = msgspec.structs.replace(base, packages=("python3=3.0", *base.packages[1:]))
-        _check_packages(older, "\n\n".join(_paragraph(p) for p in base.packages).encode())
+        check_packages(older, "\n\n".join(_paragraph(p) for p in base.packages).encode())
     assert base.packages[0] in caught.value.why
 
 

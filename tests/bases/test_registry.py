@@ -8,12 +8,12 @@ import json
 from typing import Any
 
 import pytest
-from server import Answer, serve
 
 from limpet.core.errors import BaseError, FetchError, LimpetError
-from limpet.tools.logins import Login
+from limpet.core.login import Login
 from limpet.tools.oci import select_manifest
 from limpet.tools.registry import Registry
+from tests.bases.server import Answer, serve
 
 MANIFEST = json.dumps(
     {"schemaVersion": 2, "layers": [], "config": {"digest": "sha256:0", "size": 0}}

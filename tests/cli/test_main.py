@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 import sys
@@ -9,14 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import click
-import msgspec
 import pytest
 
 from limpet.cli import build as build_module
 from limpet.cli.main import COMMANDS, group, main
 from limpet.cli.session import Session
-from limpet.core.errors import BaseError, UsageError
+from limpet.core.errors import BaseError, ImageError, UsageError
 from limpet.core.events import Event, Notify
+from limpet.core.plan import BuildPlan, BuildReport, Step
 from limpet.core.request import BuildRequest
 
 SOURCE = Path(__file__).parents[2] / "src"
@@ -29,11 +30,21 @@ def own_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
 
 
-class Report(msgspec.Struct):
-    image: str = "a.sif"
-    size_bytes: int = 1_500_000
-    wall_s: float = 2.0
-    notes: tuple[str, ...] = ()
+REPORT = BuildReport(
+    plan=BuildPlan(
+        output=Path("/w/o.sif"),
+        base="debian:trixie",
+        digest="sha256:0",
+        python="3.13.5",
+        layout="merged",
+        rewrites_base=False,
+        packages=(Step(name="a", version="1", way="fetched", filename="a.whl"),),
+        provided={},
+        image_bytes=10,
+    ),
+    size_bytes=2048,
+    elapsed_s=1.25,
+)
 
 
 class Actions:
@@ -43,18 +54,18 @@ class Actions:
         self.requests: list[tuple[str, BuildRequest]] = []
         self.error = error
 
-    def build(self, request: BuildRequest, notify: Notify) -> Report:
+    def build(self, request: BuildRequest, notify: Notify) -> BuildReport:
         return self._do("build", request, notify)
 
-    def lock(self, request: BuildRequest, notify: Notify) -> Report:
+    def lock(self, request: BuildRequest, notify: Notify) -> BuildReport:
         return self._do("lock", request, notify)
 
-    def _do(self, verb: str, request: BuildRequest, notify: Notify) -> Report:
+    def _do(self, verb: str, request: BuildRequest, notify: Notify) -> BuildReport:
         self.requests.append((verb, request))
         notify(Event(stage="base", kind="start", message="pulling"))
         if self.error:
             raise self.error
-        return Report()
+        return REPORT
 
 
 def stand_in(monkeypatch: pytest.MonkeyPatch, error: BaseException | None = None) -> Actions:
@@ -117,7 +128,9 @@ def test_every_field_of_a_request_can_be_said() -> None:
         command = group.get_command(context, verb)
         assert command
         said |= {parameter.name for parameter in command.params if parameter.name}
-    assert said - {"as_json", "help"} == set(BuildRequest.__struct_fields__)
+    assert said - {"as_json", "help", "debug", "verbose", "quiet"} == set(
+        BuildRequest.__struct_fields__
+    )
 
 
 def test_locks(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -134,13 +147,19 @@ def test_the_result_in_words_and_in_json(
     stand_in(monkeypatch)
     main(["lock", "r.in"])
     said = capsys.readouterr()
-    assert said.out == "image         a.sif\nsize          1.5 MB\nwall          2.0 s\n"
+    assert said.out.splitlines() == [
+        "image     /w/o.sif (2.0 kB, merged)",
+        "base      debian:trixie (sha256:0)",
+        "python    3.13.5",
+        "packages  1",
+        "time      1.2 s",
+    ]
     assert said.err.endswith(" s] base: pulling\n")
     main(["lock", "r.in", "--json"])
     said = capsys.readouterr()
     event, result = map(json.loads, said.out.splitlines())
     assert (event["stage"], event["kind"], said.err) == ("base", "start", "")
-    assert (result["kind"], result["result"]["image"]) == ("result", "a.sif")
+    assert (result["kind"], result["result"]["plan"]["output"]) == ("result", "/w/o.sif")
     main(["-q", "lock", "r.in"])
     assert capsys.readouterr() == ("", "")
 
@@ -269,3 +288,34 @@ def test_pairs_need_both_sides() -> None:
     flags = {"recipes": ("r",), "pip": (), "build_args": ("=x",)}
     with pytest.raises(UsageError, match="--build-arg =x"):
         build_module.make_request(Session(), flags)
+
+
+@pytest.mark.parametrize(
+    ("words", "verbosity", "debug"),
+    [
+        ("-q inspect X", -1, False),
+        ("inspect -q X", -1, False),
+        ("inspect X --quiet", -1, False),
+        ("-v inspect -v X", 2, False),
+        ("-v run -q X -v", 0, False),  # what follows the image is the program's
+        ("--debug inspect X", 0, True),
+        ("inspect X --debug", 0, True),
+    ],
+)
+def test_flags_of_the_session_before_and_after_the_command(
+    words: str, verbosity: int, debug: bool
+) -> None:
+    session = Session()
+    with contextlib.suppress(ImageError, UsageError):
+        group.main(words.split(), standalone_mode=False, obj=session)
+    assert (session.verbosity, session.debug) == (verbosity, debug)
+
+
+def test_every_command_takes_the_sessions_flags_and_shows_its_own() -> None:
+    context = click.Context(group)
+    for name in COMMANDS:
+        command = group.get_command(context, name)
+        assert command
+        taken = {word for param in command.params for word in param.opts}
+        assert taken >= {"-q", "-v", "--debug", "--config", "--cache-dir"}
+        assert len(command.params) == len({id(param) for param in command.params})

@@ -57,9 +57,10 @@ def test_the_hash_covers_every_file_named(project: Path, changed: str) -> None:
 
 def test_the_hash_covers_local_trees_but_not_what_tools_leave(project: Path) -> None:
     before = _hash(project / "requirements.in")
-    _write(project / "local", __pycache____x_DOT_pyc="x", build__y="y", local_DOT_egg__z="")
-    shutil.rmtree(project / "local" / "local.egg")
-    (project / "local/pylock.toml").write_text("")
+    for name in ("__pycache__/x.pyc", "build/y", "local.egg-info/z", "pylock.gpu.toml"):
+        left = project / "local" / name
+        left.parent.mkdir(exist_ok=True)
+        left.write_text("x")
     assert _hash(project / "requirements.in") == before
     _write(project / "local", module_DOT_py="x = 1\n")
     assert _hash(project / "requirements.in") != before

@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from limpet.actions.pieces import make_pieces
+from limpet.actions.pieces import make_pieces, open_shelf
 from limpet.core.errors import BuildError, FetchError, LimpetError, LockError
 from limpet.core.events import Event
 from limpet.core.lock import Artifact, Lock, LockedPackage
@@ -69,7 +69,7 @@ class Maker:
             interpreter=python.path,
             packages=packages,
         )
-        return make_pieces(
+        shelf = open_shelf(
             lock,
             **{
                 "lock_folder": self.folder,
@@ -79,15 +79,16 @@ class Maker:
                 "libc": self.base.facts.libc,
                 "cache": self.cache,
                 "runtime": self.runtime,
-                "notify": self.events.append,
                 **options,
             },
         )
+        return make_pieces(shelf, self.events.append)
 
     def left_over(self) -> list[Path]:
         """Files that belong to nothing."""
         files = [path for path in self.cache.rglob("*") if path.is_file()]
-        return [f for f in files if "work" in f.parts or "partial" in f.name]
+        passing = [f for f in files if "work" in f.parts and f.name != ".lock"]
+        return [*passing, *(f for f in files if "partial" in f.name)]
 
 
 @pytest.fixture

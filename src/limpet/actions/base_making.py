@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import tempfile
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -108,8 +110,10 @@ def changed(base: LockedBase) -> LockError:
 def _make_from_sandbox(base: LockedBase, path: Path, target: Path) -> None:
     if base_store.digest_sandbox(path) != base.digest:
         raise changed(base)
-    entries = _with_mount_points(base_store.walk_sandbox(path))
-    base_store.write_base(target, entries, arch=base.arch, digest=base.digest)
+    own = runtime_files.singularity_files({"Env": debian.VARIABLES[:1]})
+    bare = not (path / ".singularity.d").exists()
+    entries = chain(base_store.walk_sandbox(path), own if bare else ())
+    base_store.write_base(target, _with_mount_points(entries), arch=base.arch, digest=base.digest)
 
 
 def _with_mount_points(entries: Iterable[Entry]) -> Iterator[Entry]:
@@ -209,14 +213,14 @@ def _make_from_debian(base: LockedBase, parsed: Reference, target: Path, scratch
                 stream, clamp=debian.EPOCH, drop=debian.is_dropped, captured=captured
             )
         )
-        _check_packages(base, captured["var/lib/dpkg/status"])
+        check_packages(base, captured["var/lib/dpkg/status"])
         yield from runtime_files.singularity_files({"Env": debian.VARIABLES})
 
     with debian.open_tar(parsed.name, base.arch, scratch) as stream:
         base_store.write_base(target, entries(stream), arch=base.arch, digest=base.digest)
 
 
-def _check_packages(base: LockedBase, status: bytes) -> None:
+def check_packages(base: LockedBase, status: bytes) -> None:
     """LockError where the mirror gave other packages than were locked."""
     got, locked = set(debian.parse_status(status.decode())), set(base.packages)
     if got != locked:
@@ -266,10 +270,13 @@ def temporaries(runtime: apptainer.Runtime, folder: Path) -> dict[str, str]:
 def scratch_folder(cache: Path) -> Iterator[Path]:
     """A passing folder in the cache, held by a lock; those of killed builds are removed here."""
     parent = files.make_folder(base_store.bases_folder(cache) / "scratch")
-    made = Path(tempfile.mkdtemp(prefix="base-", dir=parent))
-    with (made / ".lock").open("wb") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        base_store.sweep_scratch(parent)
+    with contextlib.ExitStack() as open_files:
+        with files.held(parent.with_suffix(".lock")):
+            base_store.sweep_scratch(parent)
+            made = Path(tempfile.mkdtemp(prefix="base-", dir=parent))
+            lock = open_files.enter_context((made / ".lock").open("wb"))
+            with contextlib.suppress(OSError):  # Lustre without -o flock has no locks
+                fcntl.flock(lock, fcntl.LOCK_EX)
         try:
             yield made
         finally:

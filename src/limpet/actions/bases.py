@@ -140,11 +140,13 @@ def derive_base(
     post: str,
     cache: Path,
     runtime: Runtime,
+    pinned: tuple[str, ...] = (),
     notify: Notify = ignore,
 ) -> tuple[Path, BaseFacts, tuple[str, ...]]:
     """The base with apt packages and a post script on top: its SIF, its facts, pinned packages.
 
-    Made once for the same base, packages and script. The pins are what apt brought or changed.
+    Made once for the same base, packages and script. The pins are what apt brought or changed;
+    with a lock's `pinned` the same versions are brought again, from here or from the archive.
     """
     if apt and not {"apt-get", "dpkg-query"} <= set(facts.programs):
         raise BaseError(
@@ -153,27 +155,41 @@ def derive_base(
             now="Take a base of Debian's or Ubuntu's, or the packages from conda.",
         )
     digest = derived.derived_digest(base.digest, base.arch, apt, post)
+    if pinned and _read_pins(base_store.base_path(cache, digest)) != pinned:
+        apt = pinned
+        digest = derived.derived_digest(base.digest, base.arch, apt, post)
     made = LockedBase(reference=base.reference, digest=digest, arch=base.arch)
     target = base_store.base_path(cache, digest)
-    pins_path = target.with_suffix(".apt.json")
     with files.held(target.with_suffix(".lock")):
         files.sweep_partials(target.parent)
-        if not target.exists() or not pins_path.exists():
+        if not target.exists() or _read_pins(target) is None:
             notify(Event(stage="base", kind="start", message="Building the derived base"))
             _build_derived(sif, target, apt, post, cache, runtime)
             pins = _installed(runtime, target, apt) - _installed(runtime, sif, apt)
-            with files.written_beside(pins_path) as file:
+            with files.written_beside(_pins_path(target)) as file:
                 file.write(msgspec.json.encode(sorted(pins)))
             notify(Event(stage="base", kind="end", message="Built the derived base"))
-    pinned = msgspec.json.decode(pins_path.read_bytes(), type=tuple[str, ...])
-    return target, probe_base(made, target, cache=cache, runtime=runtime), pinned
+    facts = probe_base(made, target, cache=cache, runtime=runtime)
+    return target, facts, _read_pins(target) or ()
+
+
+def _pins_path(target: Path) -> Path:
+    return target.with_suffix(".apt.json")
+
+
+def _read_pins(target: Path) -> tuple[str, ...] | None:
+    """What apt brought into a derived base; None where there is none yet."""
+    try:
+        return msgspec.json.decode(_pins_path(target).read_bytes(), type=tuple[str, ...])
+    except (OSError, msgspec.DecodeError):
+        return None
 
 
 def _build_derived(
     sif: Path, target: Path, apt: tuple[str, ...], post: str, cache: Path, runtime: Runtime
 ) -> None:
     derived.check_host(cache)
-    files.check_space(cache, size_bytes=8 * sif.stat().st_size)
+    files.check_space(cache, size_bytes=5 * sif.stat().st_size)
     with scratch_folder(cache) as scratch:
         (scratch / "step").mkdir()
         derived.write_step(scratch / "step", apt, post)

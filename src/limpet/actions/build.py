@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import tempfile
 import time
 from collections.abc import Iterable
 from functools import partial
@@ -17,20 +16,21 @@ from limpet.actions.assemble import (
     Parts,
     SifObject,
     assemble,
+    entry_bytes,
     own_entries,
     rewrite_base,
     staged_entries,
 )
 from limpet.actions.image_lock import lock_image
 from limpet.actions.lock_files import write_lock
-from limpet.actions.pieces import make_pieces
+from limpet.actions.pieces import Shelf, make_pieces, open_shelf
 from limpet.actions.prepare import Prepared, credentials_of, prepare
 from limpet.actions.warm import warm_image
 from limpet.core import image as image_core
-from limpet.core.errors import ExistsError, RecipeError, SpaceError, UsageError
+from limpet.core.errors import BaseError, ExistsError, RecipeError, SpaceError, UsageError
 from limpet.core.events import Event, Notify, ignore
+from limpet.core.gpu import plan_needs
 from limpet.core.image import ImageFacts
-from limpet.core.piece import Piece
 from limpet.core.plan import BuildPlan, BuildReport, LockReport, plan_build
 from limpet.core.pylock import render_lock
 from limpet.core.request import BuildRequest
@@ -42,6 +42,9 @@ from limpet.formats.squashfs import Entry
 from limpet.tools import files
 from limpet.tools.recipes import hash_tree, render_recipe
 
+# A folder, a wheel, a piece and its note, each of the files first under a passing name.
+FILES_PER_PIECE = 8
+
 
 def build(request: BuildRequest, notify: Notify = ignore) -> BuildReport:
     """Build the image of a request; with `dry_run` only say what would be done."""
@@ -49,29 +52,33 @@ def build(request: BuildRequest, notify: Notify = ignore) -> BuildReport:
     output = Path(request.output).absolute()
     check_output(output, force=request.force)
     prepared = prepare(request, notify)
-    places = find_staged(prepared)
+    staged = find_staged(prepared)
+    shelf = shelf_of(prepared, request)
     plan = plan_build(
         prepared.lock,
         prepared.facts,
         output=output,
         layout=prepared.recipe.image.layout,
         compression=prepared.recipe.image.compression,
-        kept=frozenset(),
+        kept=shelf.found.keys(),
     )
     if request.dry_run:
         return BuildReport(plan=plan, lock_file=prepared.lock_file)
     files.sweep_partials(output.parent)
-    files.check_space(output.parent, size_bytes=plan.image_bytes)
-    files.check_space(prepared.cache, size_bytes=2 * plan.fetched_bytes)
-    keep_lock(prepared, notify)
-    pieces = tuple(piece.path for piece in make_pieces_of(prepared, request, notify))
-    with tempfile.TemporaryDirectory(dir=scratch_folder(request, prepared.cache)) as name:
-        scratch = Path(name)
-        parts = gather_parts(prepared, plan, request, pieces, places)
+    image_bytes = plan.image_bytes + sum(map(entry_bytes, staged))
+    files.check_space(output.parent, size_bytes=image_bytes, files=2)
+    files.check_space(
+        prepared.cache, size_bytes=2 * plan.fetched_bytes, files=FILES_PER_PIECE * plan.new_pieces
+    )
+    pieces = tuple(piece.path for piece in make_pieces(shelf, notify))
+    notify(Event(stage="image", kind="note", message=f"Working in {prepared.scratch}"))
+    with files.passing_folder(prepared.scratch) as scratch:
+        parts = gather_parts(prepared, plan, request, pieces, staged)
         if prepared.recipe.warm.imports or prepared.recipe.warm.commands:
             parts = warmed(prepared, parts, scratch, notify)
         notify(Event(stage="image", kind="start", message=f"Writing {output}"))
         size_bytes = assemble(output, parts, scratch=scratch, replace=request.force)
+    keep_lock(prepared, notify)  # with its image: a build that fails changes neither
     elapsed_s = time.monotonic() - started_s
     notify(Event(stage="image", kind="end", message=f"Wrote {output}", elapsed_s=elapsed_s))
     return BuildReport(
@@ -101,18 +108,18 @@ def lock(request: BuildRequest, notify: Notify = ignore) -> LockReport:
 
 def check_output(output: Path, *, force: bool) -> None:
     """Refuse an output that cannot be written, before anything else is done."""
+    if not os.access(output.parent, os.F_OK):
+        raise SpaceError(f"The folder {output.parent} does not exist.", now="Make it first.")
+    if not os.access(output.parent, os.W_OK | os.X_OK):
+        raise SpaceError(f"The folder {output.parent} cannot be written.", now="Choose another.")
     if output.is_dir():
         raise ExistsError(f"{output} is a folder.", now="Name a file: -o image.sif.")
     if output.exists() and not force:
         raise ExistsError(f"{output} is there already.", now="Use --force to replace it.")
-    if not output.parent.is_dir():
-        raise SpaceError(f"The folder {output.parent} does not exist.", now="Make it first.")
-    if not os.access(output.parent, os.W_OK | os.X_OK):
-        raise SpaceError(f"The folder {output.parent} cannot be written.", now="Choose another.")
 
 
-def find_staged(prepared: Prepared) -> dict[Path, str]:
-    """`[files]`: what is there on the host, and its place in the image."""
+def find_staged(prepared: Prepared) -> tuple[Entry, ...]:
+    """`[files]`: what is there on the host, each at its place in the image."""
     found = {}
     for source, place in plan_destinations(prepared.recipe.files).items():
         path = prepared.loaded.folder / Path(source).expanduser()
@@ -123,7 +130,7 @@ def find_staged(prepared: Prepared) -> dict[Path, str]:
                 now="Paths start at the recipe's folder.",
             )
         found[path] = str(place)
-    return found
+    return tuple(staged_entries(found))
 
 
 def keep_lock(prepared: Prepared, notify: Notify) -> None:
@@ -131,22 +138,21 @@ def keep_lock(prepared: Prepared, notify: Notify) -> None:
     if prepared.lock_file is None:
         return
     try:
+        files.sweep_partials(prepared.lock_file.parent)
         write_lock(prepared.lock, prepared.lock_file)
     except (SpaceError, ExistsError) as error:
         message = f"{error.what} The lock is in the image: limpet inspect --lock."
         notify(Event(stage="lock", kind="note", message=message))
 
 
-def scratch_folder(request: BuildRequest, cache: Path) -> Path:
-    """Where passing files go: not /tmp, which is often small, or memory, on cluster nodes."""
-    named = request.build_dir or os.environ.get("LIMPET_BUILD_DIR", "")
-    return files.make_folder(Path(named).expanduser().absolute() if named else cache / "tmp")
-
-
-def make_pieces_of(prepared: Prepared, request: BuildRequest, notify: Notify) -> tuple[Piece, ...]:
-    """The pieces of the lock's packages; see `make_pieces`."""
-    assert prepared.facts.libc is not None
-    return make_pieces(
+def shelf_of(prepared: Prepared, request: BuildRequest) -> Shelf:
+    """The cache's pieces, as this build sees them."""
+    if prepared.facts.libc is None:
+        raise BaseError(
+            f"The base {prepared.lock.base.reference} has no C library that limpet knows.",
+            now="Take a base with glibc or musl.",
+        )
+    return open_shelf(
         prepared.lock,
         lock_folder=prepared.lock_folder,
         base_sif=prepared.sif,
@@ -159,7 +165,6 @@ def make_pieces_of(prepared: Prepared, request: BuildRequest, notify: Notify) ->
         offline=request.offline,
         jobs=request.jobs or None,
         credentials=partial(credentials_of, prepared.loaded),
-        notify=notify,
         hash_directory=hash_tree,
     )
 
@@ -169,7 +174,7 @@ def gather_parts(
     plan: BuildPlan,
     request: BuildRequest,
     pieces: tuple[Path, ...],
-    places: dict[Path, str],
+    staged: tuple[Entry, ...],
 ) -> Parts:
     """All that the image is made of, with what limpet itself writes into it."""
     compression = prepared.recipe.image.compression
@@ -189,9 +194,9 @@ def gather_parts(
     return Parts(
         base_sif=rewritten(prepared, plan, compression),
         pieces=pieces,
-        own=(*own_entries(skeleton), *staged_entries(places)),
+        own=(*own_entries(skeleton), *staged),
         where_missing=tuple(own_entries(WHERE_MISSING)),
-        removed=tuple(stale_of(places.values(), minor)),
+        removed=tuple(stale_of((entry.path for entry in staged), minor)),
         objects=objects,
         layout=plan.layout,
         compression=compression,
@@ -204,7 +209,7 @@ def stale_of(places: Iterable[str], minor: str) -> Iterable[str]:
     """Byte code that staged sources make stale, as paths relative to the image's root."""
     for place in places:
         if place.endswith(".py"):
-            yield stale_byte_code(PurePosixPath(place), minor).lstrip("/")
+            yield stale_byte_code(PurePosixPath(place), minor)
 
 
 def rewritten(prepared: Prepared, plan: BuildPlan, compression: str) -> Path:
@@ -214,7 +219,7 @@ def rewritten(prepared: Prepared, plan: BuildPlan, compression: str) -> Path:
     name = prepared.facts.digest.replace(":", "-")
     target = prepared.cache / "bases" / f"{name}.{compression}.sif"
     if not target.exists():
-        files.make_folder(target.parent)
+        files.sweep_partials(files.make_folder(target.parent))
         rewrite_base(prepared.sif, target, compression=compression)
     return target
 
@@ -242,6 +247,11 @@ def describe(prepared: Prepared, plan: BuildPlan, *, name: str) -> tuple[SifObje
         base=prepared.lock.base,
         run=prepared.recipe.run,
         env=prepared.recipe.env,
+        libc=prepared.facts.libc,
+        gpu=plan_needs(
+            prepared.lock.provided | {p.name: p.version for p in prepared.lock.packages},
+            prepared.facts.variables,
+        ),
         lock_sha256=hashlib.sha256(lock_text.encode()).hexdigest(),
         labels=make_labels(prepared),
     )

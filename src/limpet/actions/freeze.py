@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from packaging.utils import canonicalize_name
 
 from limpet.actions.lock import HashOf, finish_package, place_package
@@ -17,7 +18,7 @@ from limpet.core.provided import INSTALLERS
 from limpet.core.selection import parse_resolved, select_packages
 from limpet.core.solver_errors import explain_failure
 from limpet.core.tags import make_target
-from limpet.tools.uv import Resolution, resolve
+from limpet.tools.uv import Resolution, Resolved, resolve
 
 
 def freeze_distributions(
@@ -39,32 +40,15 @@ def freeze_distributions(
     has. `options` are requirements-file lines that name indexes.
     """
     target = make_target(interpreter, facts.libc, facts.arch)
-    lines = {}
-    for one in distributions:
-        name = str(canonicalize_name(one.name))
-        if name not in INSTALLERS:
-            lines[name] = _line(name, one.version, (direct_urls or {}).get(one.name))
-    missing: list[str] = []
-    while True:
-        resolution = Resolution(
-            target=target,
-            folder=folder,
-            lines=tuple(lines.values()),
-            options=options,
-            offline=offline,
-            with_dependencies=False,
-        )
-        resolved = resolve(resolution, cache=cache)
-        absent = _absent(resolved.failure, lines)
-        if not absent:
-            break
-        missing += [lines.pop(name) for name in absent]
-    if missing:
-        raise LockError(
-            "Some of what is installed is in no package index.",
-            why="\n".join(sorted(missing)),
-            now="Name the index or --find-links folder that has them.",
-        )
+    lines = {
+        name: _line(name, one.version, (direct_urls or {}).get(one.name))
+        for one in distributions
+        if (name := str(canonicalize_name(one.name))) not in INSTALLERS
+    }
+    resolution = Resolution(
+        target=target, folder=folder, options=options, offline=offline, with_dependencies=False
+    )
+    resolved = _resolve_all(lines, resolution, cache)
     if resolved.failure:
         raise explain_failure(resolved.failure, target)
     selected = select_packages(parse_resolved(resolved.pylock), target)
@@ -77,6 +61,28 @@ def freeze_distributions(
         ),
         isolated_from_base=True,
     )
+
+
+def _resolve_all(lines: dict[str, str], resolution: Resolution, cache: Path) -> Resolved:
+    """Resolve exactly these; LockError once it is known which of them no index has.
+
+    uv names one at a time, so those are set aside until the others resolve.
+    """
+    missing: list[str] = []
+    while True:
+        asked = msgspec.structs.replace(resolution, lines=tuple(lines.values()))
+        resolved = resolve(asked, cache=cache)
+        absent = _absent(resolved.failure, lines)
+        if not absent:
+            break
+        missing += [lines.pop(name) for name in absent]
+    if missing:
+        raise LockError(
+            "Some of what is installed is in no package index.",
+            why="\n".join(sorted(missing)),
+            now="Name the index or --find-links folder that has them.",
+        )
+    return resolved
 
 
 def _line(name: str, version: str, direct: Mapping[str, Any] | None) -> str:

@@ -50,7 +50,7 @@ def no_credentials(url: str) -> tuple[str, str] | None:
     return None
 
 
-def make_pieces(
+def open_shelf(
     lock: Lock,
     *,
     lock_folder: Path,
@@ -64,14 +64,12 @@ def make_pieces(
     offline: bool = False,
     jobs: int | None = None,
     credentials: Credentials = no_credentials,
-    notify: Notify = events.ignore,
     hash_directory: Callable[[Path], str] | None = None,
-) -> tuple[Piece, ...]:
-    """The pieces of a lock's packages, in the lock's order.
+) -> Shelf:
+    """What of a lock's pieces is in the cache, and what it takes to make the others.
 
-    Everything is kept by content in `cache`; where all pieces are there, nothing is fetched and no
-    process is started. `credentials` gives user and password for a URL. `hash_directory` gives what
-    the lock has as the sha256 of a local folder, so that one that changed since is noticed.
+    `credentials` gives user and password for a URL. `hash_directory` gives what the lock has as the
+    sha256 of a local folder, so that one that changed since is noticed.
     """
     for package in lock.packages:
         check_fits(package, arch=arch, libc=libc)
@@ -88,24 +86,33 @@ def make_pieces(
         credentials=credentials,
         hash_directory=hash_directory,
     )
-    shelf = Shelf(site, compressor)
-    found = [shelf.find(package) for package in lock.packages]
-    missing = [p for p, piece in zip(lock.packages, found, strict=True) if piece is None]
-    if missing and offline:
-        check_offline(site, missing)
-    made = iter(_make_missing(shelf, missing, notify) if missing else ())
-    return tuple(piece or next(made) for piece in found)
+    return Shelf(site, compressor)
+
+
+def make_pieces(shelf: Shelf, notify: Notify = events.ignore) -> tuple[Piece, ...]:
+    """The pieces of a lock's packages, in the lock's order.
+
+    Where all of them are in the cache, nothing is fetched and no process is started.
+    """
+    packages = shelf.site.lock.packages
+    missing = [package for package in packages if package.name not in shelf.found]
+    if missing and shelf.site.offline:
+        check_offline(shelf.site, missing)
+    made = _make_missing(shelf, missing, notify) if missing else {}
+    return tuple((shelf.found | made)[package.name] for package in packages)
 
 
 class Shelf:
-    """The cached pieces, as one build looks at them."""
+    """The cached pieces, as one build looks at them; `found` are those that are there."""
 
     def __init__(self, site: Site, compressor: str) -> None:
         self.site = site
         self.compressor = compressor
         self.layout = plan_layout(site.interpreter)
+        pieces = {package.name: self._find(package) for package in site.lock.packages}
+        self.found = {name: piece for name, piece in pieces.items() if piece}
 
-    def find(self, package: LockedPackage) -> Piece | None:
+    def _find(self, package: LockedPackage) -> Piece | None:
         wheel = name_wheel(self.site, package)
         return find_piece(self.site.cache, self.key(package, wheel)) if wheel else None
 
@@ -119,7 +126,9 @@ class Shelf:
         )
 
 
-def _make_missing(shelf: Shelf, missing: Sequence[LockedPackage], notify: Notify) -> list[Piece]:
+def _make_missing(
+    shelf: Shelf, missing: Sequence[LockedPackage], notify: Notify
+) -> dict[str, Piece]:
     from limpet.tools.download import Fetcher
 
     started = time.monotonic()
@@ -139,7 +148,7 @@ def _make_missing(shelf: Shelf, missing: Sequence[LockedPackage], notify: Notify
         for future in done:
             future.result()
         notify(Event(stage="wheels", kind="end", elapsed_s=time.monotonic() - started))
-        return [futures[package.name].result() for package in missing]
+        return {name: future.result() for name, future in futures.items()}
 
 
 def _start_compiler(site: Site, out: Path) -> Compiler:

@@ -28,6 +28,7 @@ from limpet.tools.config import read_config
 from limpet.tools.credentials import find_credentials
 from limpet.tools.download import Fetcher
 from limpet.tools.recipes import LoadedRecipe, read_recipe
+from limpet.tools.uv import uv_program
 
 DEFAULT_PYTHON = "3.13"
 
@@ -37,6 +38,7 @@ class Prepared(msgspec.Struct, frozen=True, kw_only=True):
 
     `sif` is the base that is built on: the locked one, or the one derived from it by `apt` and
     `post`. `lock_file` is where the lock belongs; None for a request without a recipe file.
+    `scratch` is where passing files go: not /tmp, which on cluster nodes is often small, or memory.
     """
 
     loaded: LoadedRecipe
@@ -47,6 +49,7 @@ class Prepared(msgspec.Struct, frozen=True, kw_only=True):
     interpreter: Interpreter
     runtime: Runtime
     cache: Path
+    scratch: Path
 
     @property
     def recipe(self) -> Recipe:
@@ -200,73 +203,111 @@ def _lock_on(
     lock_file: Path | None,
 ) -> Prepared:
     """The lock for a settled base, and the base itself, fetched, derived and asked."""
-    request, image = work.request, loaded.recipe.image
+    standing = stand_base(work, base, loaded, known)
+    interpreter = choose_interpreter(standing.facts, loaded.recipe.image.python)
+    changed = work.request.upgrade or bool(work.request.upgrade_packages)
+    if known and work.request.frozen:
+        check_lock(known, loaded, base=base, interpreter=interpreter)
+        lock = known
+    elif known and not changed and fits(known, loaded, base=base, interpreter=interpreter):
+        message = "The lock fits and is used as it is"
+        work.notify(Event(stage="lock", kind="note", message=message))
+        lock = known
+    else:
+        folder = lock_file.parent if lock_file else loaded.folder
+        lock = _lock_anew(work, base, standing, loaded, known, interpreter, folder)
+    return Prepared(
+        loaded=loaded,
+        lock=lock,
+        lock_file=lock_file,
+        sif=standing.sif,
+        facts=standing.facts,
+        interpreter=interpreter,
+        runtime=work.runtime,
+        cache=work.cache,
+        scratch=_scratch_folder(work),
+    )
+
+
+def _scratch_folder(work: Workplace) -> Path:
+    named = work.request.build_dir or work.config.build_dir
+    return Path(named).expanduser().absolute() if named else work.cache / "tmp"
+
+
+class Standing(msgspec.Struct, frozen=True, kw_only=True):
+    """A base that is at hand: its SIF, what is known of it, and what `apt` brought, pinned."""
+
+    sif: Path
+    facts: BaseFacts
+    pinned: tuple[str, ...] = ()
+
+
+def stand_base(
+    work: Workplace, base: LockedBase, loaded: LoadedRecipe, known: Lock | None
+) -> Standing:
+    """Fetch a base, ask it, and put on top what the recipe's `apt` and `post` want."""
+    image = loaded.recipe.image
     sif = fetch_base(
         base,
         cache=work.cache,
         folder=loaded.folder,
         notify=work.notify,
-        offline=request.offline,
+        offline=work.request.offline,
         insecure=work.config.insecure_registries,
     )
     facts = probe_base(base, sif, cache=work.cache, runtime=work.runtime)
-    pinned: tuple[str, ...] = ()
-    if image.apt or image.post:
-        sif, facts, pinned = derive_base(
-            base,
-            facts,
-            sif,
-            apt=image.apt,
-            post=image.post,
-            cache=work.cache,
-            runtime=work.runtime,
-            notify=work.notify,
-        )
-    interpreter = choose_interpreter(facts, image.python)
-    changed = request.upgrade or bool(request.upgrade_packages)
-    if known and request.frozen:
-        check_lock(known, loaded, base=base, interpreter=interpreter)
-        lock = known
-    elif known and not changed and fits(known, loaded, base=base, interpreter=interpreter):
-        work.notify(Event(stage="lock", kind="note", message="The lock fits and is used as it is"))
-        lock = known
-    else:
-        lock = make_lock(
-            loaded,
-            base,
-            facts,
-            interpreter,
-            cache=work.cache,
-            previous=known,
-            upgrade=request.upgrade,
-            upgrade_packages=request.upgrade_packages,
-            exclude_newer=request.exclude_newer,
-            offline=request.offline,
-            hash_of=partial(_hash_of, work.cache, loaded),
-            lock_folder=lock_file.parent if lock_file else loaded.folder,
-            apt=pinned,
-            notify=work.notify,
-        )
-    return Prepared(
-        loaded=loaded,
-        lock=lock,
-        lock_file=lock_file,
-        sif=sif,
-        facts=facts,
-        interpreter=interpreter,
-        runtime=work.runtime,
+    if not (image.apt or image.post):
+        return Standing(sif=sif, facts=facts)
+    holds = known and not work.request.upgrade and known.recipe_sha256 == loaded.recipe_sha256
+    sif, facts, pinned = derive_base(
+        base,
+        facts,
+        sif,
+        apt=image.apt,
+        post=image.post,
         cache=work.cache,
+        runtime=work.runtime,
+        pinned=known.apt if known and holds else (),
+        notify=work.notify,
+    )
+    return Standing(sif=sif, facts=facts, pinned=pinned)
+
+
+def _lock_anew(
+    work: Workplace,
+    base: LockedBase,
+    standing: Standing,
+    loaded: LoadedRecipe,
+    known: Lock | None,
+    interpreter: Interpreter,
+    folder: Path,
+) -> Lock:
+    return make_lock(
+        loaded,
+        base,
+        standing.facts,
+        interpreter,
+        cache=work.cache,
+        previous=known,
+        upgrade=work.request.upgrade,
+        upgrade_packages=work.request.upgrade_packages,
+        exclude_newer=work.request.exclude_newer,
+        offline=work.request.offline,
+        hash_of=partial(_hash_of, work.cache, loaded),
+        lock_folder=folder,
+        apt=standing.pinned,
+        notify=work.notify,
     )
 
 
 def credentials_of(loaded: LoadedRecipe, url: str) -> tuple[str, str] | None:
     """User and password for a URL, from the recipe's own index URLs and the usual places."""
-    return find_credentials(url, urls=loaded.secret_urls)
+    return find_credentials(
+        url, urls=loaded.secret_urls, named=loaded.named_indexes, uv_program=uv_program()
+    )
 
 
 def _hash_of(cache: Path, loaded: LoadedRecipe, url: str) -> str:
     """The sha256 of a file that no index vouches for: by fetching it."""
-    import tempfile
-
-    with tempfile.TemporaryDirectory(dir=files.make_folder(cache / "tmp")) as folder:
-        return Fetcher(partial(credentials_of, loaded)).hash_url(url, Path(folder) / "file")
+    with files.passing_folder(cache / "tmp") as folder:
+        return Fetcher(partial(credentials_of, loaded)).hash_url(url, folder / "file")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import textwrap
 from collections.abc import Mapping, Sequence
 
 from limpet.core.errors import BuildError, FetchError, LimpetError, LockError, RecipeError
@@ -10,7 +11,8 @@ from limpet.core.provided import find_mentioned
 from limpet.core.secrets import scrub_text
 from limpet.core.tags import Target
 
-_LONGEST = 12
+_MOST_LINES = 4
+_LONGEST_LINE = 320
 
 _DENIED = re.compile(r"\b401 Unauthorized|\b403 Forbidden|valid authentication credentials")
 _OFFLINE = re.compile(
@@ -24,6 +26,8 @@ _BAD_RECIPE = re.compile(
     r"Couldn't parse|Distribution not found at|File not found|Failed to parse|Unsupported "
     r"|[Ee]xpected |Error while accessing|conflicting indexes|Multiple index"
 )
+_NOTHING_NEW = re.compile(r"No solution found when resolving dependencies:?$")
+_DAMAGED = re.compile(r"Invalid zip file structure|unexpected end of file|Failed to extract ")
 _BUILD = re.compile(r"Failed to (?:download and )?build|[Bb]uild backend")
 
 
@@ -56,6 +60,10 @@ def explain_failure(
             why=why,
             now="Check the network, the proxy and the index's URL.",
         )
+    if _DAMAGED.search(text):
+        return FetchError(
+            "A package's file is damaged.", why=why, now="Fetch it again, or ask for another one."
+        )
     if _BAD_RECIPE.search(text):
         return RecipeError("The resolver cannot read the recipe.", why=why)
     if _BUILD.search(text):
@@ -68,7 +76,8 @@ def explain_failure(
 
 
 def _unsolved(text: str, why: str, target: Target, provided: Mapping[str, str]) -> LockError:
-    unknown = re.search(r"([\w.-]+) was not found in the package registry", text)
+    words = r"was not found in the (?:package registry|provided package locations)"
+    unknown = re.search(rf"([\w.-]+) {words}", " ".join(text.split()))
     if unknown:
         return LockError(
             f"No package index has {unknown[1]}.",
@@ -95,12 +104,16 @@ def base_conflict(provided: Mapping[str, str], why: str) -> LockError:
 
 
 def shorten(text: str) -> str:
-    """At most twelve lines: the first ones, which say what conflicts."""
-    lines = [
-        re.sub(r"^(?:error|  cause): ", "", line).rstrip()
-        for line in text.strip().splitlines()
-        if line.strip() and not line.startswith("warning:")
-    ]
-    if len(lines) > _LONGEST:
-        lines = [*lines[: _LONGEST - 1], f"(and {len(lines) - _LONGEST + 1} more lines)"]
-    return "\n".join(lines)
+    """The first lines, which say what conflicts; uv breaks them for a terminal and indents."""
+    lines: list[str] = []
+    for line in text.strip().splitlines():
+        if not line.strip() or line.startswith("warning:") or _NOTHING_NEW.search(line):
+            continue
+        plain = re.sub(r"^[\s×╰─▶├│]*(?:error: |cause: |help: )?", "", line).rstrip()
+        if lines and line.startswith("  ") and not re.match(r"\s*(?:[×╰├]|cause: )", line):
+            lines[-1] += f" {plain}"
+        else:
+            lines.append(plain)
+    if len(lines) > _MOST_LINES:
+        lines = [*lines[: _MOST_LINES - 1], f"(and {len(lines) - _MOST_LINES + 1} more lines)"]
+    return "\n".join(textwrap.shorten(line, _LONGEST_LINE, placeholder=" …") for line in lines)

@@ -9,7 +9,7 @@ from typing import cast
 
 import msgspec
 
-from limpet.core.errors import BaseError
+from limpet.core.errors import BaseError, ImageError
 from limpet.core.facts import Arch, BaseFacts, Interpreter, Libc
 from limpet.formats.sif import read_sif, root_partition
 from limpet.formats.squashfs import Squashfs
@@ -38,8 +38,11 @@ class Partition(msgspec.Struct, frozen=True, kw_only=True):
 def read_partition(sif: Path) -> Partition:
     """What a base is without running it: ImageError for no SIF, BaseError for no system in it."""
     with sif.open("rb") as file:
-        root = root_partition(read_sif(file))
-        image = Squashfs(file, root.offset)
+        try:
+            root = root_partition(read_sif(file))
+            image = Squashfs(file, root.offset)
+        except ImageError as error:
+            raise ImageError(f"{sif}: {error.what}", why=error.why, now=error.now) from error
         shell = image.find("/bin/sh", follow=True)
         if shell is None or not shell.is_file:
             raise BaseError(
@@ -114,4 +117,6 @@ def _parse_environment(data: bytes) -> dict[str, str]:
             p for p in kept["LD_LIBRARY_PATH"].split(":") if p not in ("", _LIBRARIES_OF_RUNTIME)
         ]
         kept["LD_LIBRARY_PATH"] = ":".join(parts)
+    if kept.get("LANG") == "C":
+        del kept["LANG"]  # what --cleanenv leaves where a base sets none
     return {name: value for name, value in sorted(kept.items()) if value}

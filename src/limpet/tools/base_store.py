@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
 import hashlib
-import os
 import shutil
 import stat
 import time
@@ -20,15 +18,15 @@ from limpet.core.errors import BaseError
 from limpet.core.lock import LockedBase
 from limpet.formats.sif import SifWriter, architecture_of
 from limpet.formats.squashfs import Entry, write_squashfs
-from limpet.tools import files
+from limpet.tools import files, process
 
-FORMAT = "1"  # part of every name: what is written differently must not be mistaken for the same
+FORMAT = "2"  # part of every name: what is written differently must not be mistaken for the same
 LEVEL = 3
 
 
 def bases_folder(cache: Path) -> Path:
     """The folder of all bases, made if need be."""
-    return files.make_folder(cache / "bases" / f"v{FORMAT}")
+    return files.make_folder(cache.absolute() / "bases" / f"v{FORMAT}")
 
 
 def base_path(cache: Path, digest: str) -> Path:
@@ -58,11 +56,11 @@ def sweep_scratch(parent: Path) -> None:
 
 
 def remove_tree(folder: Path) -> None:
-    """Remove a folder, also what is in folders that a container left without write permission."""
-    for path, _, _ in os.walk(folder):
-        with contextlib.suppress(OSError):
-            os.chmod(path, 0o700)  # noqa: PTH101
+    """Remove a folder, also what a killed container left there as one of the user's other ids."""
     shutil.rmtree(folder, ignore_errors=True)
+    if folder.exists() and process.find_program("unshare"):
+        namespace = ("unshare", "--map-root-user", "--map-auto")
+        process.run([*namespace, "rm", "-rf", "--", str(folder)])
 
 
 # What was resolved and hashed before -------------------------------------------------------------

@@ -73,23 +73,11 @@ def open_tar(suite: str, arch: str, folder: Path) -> Iterator[BinaryIO]:
         while running.stdout and running.stdout.read(1 << 20):
             pass  # the zeros behind the end of a tar
     except BaseException:
-        if running.poll() is None and not _ended_soon(running):
-            running.terminate()
-        if running.wait() > 0:
+        if process.stop(running, patience_s=1) > 0:
             raise _explain(suite, errors_path.read_text(errors="replace")) from None
         raise
     if running.wait() != 0:
         raise _explain(suite, errors_path.read_text(errors="replace"))
-
-
-def _ended_soon(running: object) -> bool:
-    import subprocess
-
-    try:
-        cast("subprocess.Popen[bytes]", running).wait(1)
-    except subprocess.TimeoutExpired:
-        return False
-    return True
 
 
 def parse_status(text: str) -> tuple[str, ...]:
@@ -103,7 +91,7 @@ def parse_status(text: str) -> tuple[str, ...]:
 
 
 def _command(suite: str, arch: str, options: tuple[str, ...]) -> list[str]:
-    _check_host()
+    check_host()
     namespace = ("--map-root-user", "--map-auto", "--mount", "--pid", "--fork", "--kill-child")
     debian_arch = {"x86_64": "amd64", "aarch64": "arm64"}[arch]
     argv = ["unshare", *namespace, "mmdebstrap", "--mode=root", "--variant=minbase"]
@@ -148,7 +136,7 @@ def parse_mirrors(text: str, suite: str) -> list[str]:
     return found
 
 
-def _check_host() -> None:
+def check_host() -> None:
     """HostError that names what making a Debian root file system as a plain user lacks here."""
     otherwise = "Or take a base that needs nothing of it: docker://…, oci:FOLDER, a SIF."
     for program, package in (("mmdebstrap", "mmdebstrap"), ("unshare", "util-linux")):

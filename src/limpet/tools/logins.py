@@ -10,22 +10,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
+from limpet.core.login import Login
 from limpet.tools import process
 
 _HUB_KEYS = ("https://index.docker.io/v1/", "index.docker.io", "docker.io", "registry-1.docker.io")
-
-
-class Login(msgspec.Struct, frozen=True, kw_only=True):
-    """Name and password, or an identity token that is exchanged for access. Never printed."""
-
-    user: str = ""
-    password: str = ""
-    identity_token: str = ""
-
-    def __repr__(self) -> str:
-        return f"Login(user={self.user!r})"
 
 
 def find_login(host: str, environment: Mapping[str, str] | None = None) -> Login | None:

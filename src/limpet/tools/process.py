@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
+import signal
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -91,6 +93,20 @@ def start(
         stderr=subprocess.PIPE,
         process_group=0,
     )
+
+
+def stop(running: subprocess.Popen[bytes], *, patience_s: float) -> int:
+    """Its exit code, once it has ended: of itself in that time, else because it is told to.
+
+    Its whole group is told, since a program in the middle may pass nothing on (unshare does not).
+    """
+    for told in (None, signal.SIGTERM, signal.SIGKILL):
+        if told is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(running.pid, told)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            return running.wait(patience_s)
+    return running.wait()
 
 
 def replace_by(argv: Sequence[str | Path], env: Mapping[str, str]) -> NoReturn:

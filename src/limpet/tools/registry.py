@@ -11,11 +11,11 @@ from collections.abc import Collection
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from limpet.core.errors import BaseError, FetchError
+from limpet.core.login import Login
 
 if TYPE_CHECKING:
     import requests
 
-    from limpet.tools.logins import Login
 
 MANIFEST_TYPES = (
     "application/vnd.oci.image.index.v1+json",

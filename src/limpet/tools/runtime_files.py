@@ -23,6 +23,15 @@ _LINKS = {
     "environment": ".singularity.d/env/90-environment.sh",
     "singularity": ".singularity.d/runscript",
 }
+# Apptainer sets what --env and APPTAINERENV_ ask for right after the script of this very name
+# (internal/pkg/util/fs/files/action_scripts.go): without it they are lost.
+_LAST = """#!/bin/sh
+case ":${LD_LIBRARY_PATH:-}:" in
+*:/.singularity.d/libs:*) ;;
+*) LD_LIBRARY_PATH="${LD_LIBRARY_PATH:+$LD_LIBRARY_PATH:}/.singularity.d/libs" ;;
+esac
+export LD_LIBRARY_PATH
+"""
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
@@ -49,6 +58,7 @@ def singularity_files(config: Mapping[str, Any]) -> Iterator[Entry]:
         "actions/test": _action("exit 0"),
         "env/10-docker2singularity.sh": render_environment(env),
         "env/90-environment.sh": "#!/bin/sh\n# For whoever builds on this image.\n",
+        "env/99-base.sh": _LAST,
         "runscript": render_runscript(config.get("Entrypoint") or [], config.get("Cmd") or []),
         "startscript": '#!/bin/sh\nexec "$@"\n',
     }
@@ -78,10 +88,11 @@ def render_environment(env: Sequence[str]) -> str:
         name, _, value = line.partition("=")
         if not _NAME.fullmatch(name):
             continue  # no shell can export it
-        if name != "PATH":
-            # Not ${A:-…}: the shell inside Apptainer does not take every value there.
-            lines.append(f'[ -n "${{{name}:-}}" ] ||')
-        lines += [f"{name}={shlex.quote(value)}", f"export {name}"]
+        quoted = shlex.quote(value)
+        # Unquoted in an assignment, which splits no words: the shell inside Apptainer does not
+        # take every value in "${A:-…}".
+        lines.append(f"{name}={quoted if name == 'PATH' else f'${{{name}:-{quoted}}}'}")
+        lines.append(f"export {name}")
     return "\n".join(lines) + "\n"
 
 

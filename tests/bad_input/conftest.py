@@ -1,0 +1,5 @@
+"""The same workshop as for builds that succeed."""
+
+from tests.build.conftest import fresh, workshop
+
+__all__ = ["fresh", "workshop"]
