@@ -227,6 +227,11 @@ def _value(cache: Cache, path: str, taken: Mapping[str, str]) -> str:
     return ",".join(word for word in (given, f"{cache.flag}={path}") if word)
 
 
-def find_caches(package: str) -> tuple[Cache, ...]:
-    """The rows of a package (as the index writes its name)."""
-    return tuple(cache for cache in CACHES if cache.package.lower() == package.lower())
+def handed_in(passed: Mapping[str, str]) -> dict[str, str]:
+    """What the user hands in the runtime's own way."""
+    return {
+        name.removeprefix(prefix): value
+        for prefix in ("APPTAINERENV_", "SINGULARITYENV_")
+        for name, value in passed.items()
+        if name.startswith(prefix)
+    }

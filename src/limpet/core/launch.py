@@ -8,7 +8,7 @@ from typing import Literal
 
 import msgspec
 
-from limpet.core.caches import plan_caches
+from limpet.core.caches import handed_in, plan_caches
 from limpet.core.errors import HostError, ImageError, UsageError
 from limpet.core.facts import Libc
 from limpet.core.gpu import Driver, Gpu, GpuNeeds, plan_gpu
@@ -129,35 +129,26 @@ def plan_launch(image: ImageSeen, host: HostSeen, request: Request) -> Launch:
     wants = image.facts.run if image.facts else Run()
     policy = request.variables or wants.variables
     home_policy = request.home or wants.home
-    home = plan_home(
-        home_policy,
-        home=host.home,
-        account_home=host.account_home,
-        state=f"{host.state}/{image.identity}",
-        present={name: _seen_at(path, host) for name, path in host.personal.items()},
-    )
+    own = f"{host.state}/{image.identity}"
+    home = _home(home_policy, host, own)
     place = plan_sight(image, host, home, request, temporaries=policy != "strict")
     personal = _personal(image, host, home_policy, home)
     visible = (*ALWAYS, *home.visible, *_same_inside(place.mounts))
     named, values, env_notes = parse_env(request.env, host.environment)
+    wanted = (*wants.pass_variables, *named)
+    hidden = [mount.target for mount in home.mounts]
     passed, verdicts = select_variables(
-        host.environment,
-        policy,
-        named=(*wants.pass_variables, *named),
-        visible=visible,
-        hidden=[mount.target for mount in home.mounts],
+        host.environment, policy, named=wanted, visible=visible, hidden=hidden
     )
     ours = image.facts.env if image.facts else {}
-    taken = _by_prefix(passed) | passed | ours | values
-    own = f"{host.state}/{image.identity}"
+    taken = handed_in(passed) | passed | ours | values
     caches = plan_caches(home_policy, home, state=own, local=host.local, taken=taken)
     # The home's last: they cover what the others may bring in.
     mounts = (*place.mounts, *_home_mounts(home, host), *caches.mounts, *personal.mounts)
     moved = {n: v for n, v in home.variables.items() if n not in ours}
-    added = moved | personal.variables | caches.variables | values
-    gpu, gpu_notes = plan_gpu(
-        request.gpu or wants.gpu, host.gpus, host.driver, image.needs, image.libc
-    )
+    # The caches' last: to a variable of flags they add one.
+    added = moved | personal.variables | values | caches.variables
+    gpu, gpu_notes = _gpu(request.gpu or wants.gpu, image, host)
     return Launch(
         argv=(
             *_options(host, request, home, gpu),
@@ -182,13 +173,27 @@ def plan_launch(image: ImageSeen, host: HostSeen, request: Request) -> Launch:
         verdicts=verdicts,
         notes=(
             *home.notes,
-            *((host.state_note,) if host.state_note and (home.folders or caches.folders) else ()),
+            *((host.state_note,) if host.state_note and caches.folders else ()),
             *place.notes,
             *env_notes,
             *gpu_notes,
             *_session_notes(image, host),
         ),
     )
+
+
+def _home(policy: HomePolicy, host: HostSeen, state: str) -> Home:
+    return plan_home(
+        policy,
+        home=host.home,
+        account_home=host.account_home,
+        state=state,
+        present={name: _seen_at(path, host) for name, path in host.personal.items()},
+    )
+
+
+def _gpu(policy: GpuPolicy, image: ImageSeen, host: HostSeen) -> tuple[Gpu | None, tuple[str, ...]]:
+    return plan_gpu(policy, host.gpus, host.driver, image.needs, image.libc)
 
 
 def _personal(image: ImageSeen, host: HostSeen, policy: HomePolicy, home: Home) -> Personal:
@@ -215,16 +220,6 @@ def check_fit(image: ImageSeen, host: HostSeen) -> None:
             why=f"Its format is {image.facts.format}; this limpet knows {FORMAT}.",
             now="Use a newer limpet. `apptainer exec` starts it as well.",
         )
-
-
-def _by_prefix(passed: dict[str, str]) -> dict[str, str]:
-    """What the user hands in the runtime's own way."""
-    return {
-        name.removeprefix(prefix): value
-        for prefix in ("APPTAINERENV_", "SINGULARITYENV_")
-        for name, value in passed.items()
-        if name.startswith(prefix)
-    }
 
 
 def _options(host: HostSeen, request: Request, home: Home, gpu: Gpu | None) -> list[str]:
