@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from limpet.cli.main import group
+from limpet.core.caches import CACHES, Cache
 from limpet.core.homes import PERSONAL
 from limpet.core.variables import FOREIGN, WANTED, Group
 
@@ -58,6 +59,13 @@ def render_group(group: Group) -> str:
     return f"| {group.name} | {patterns} | {group.reason} |\n"
 
 
+def render_cache(cache: Cache) -> str:
+    """One row: who writes what, and where that is sent."""
+    place = cache.reason or ("node-local in a job, else kept" if cache.local else "kept")
+    source = f"[source]({cache.source})"
+    return f"| {cache.package} | `{cache.variable}` | {cache.writes} | {place} | {source} |\n"
+
+
 def render_variables() -> str:
     """The page on what passes into an image and what does not."""
     head = "| | variables | why |\n| --- | --- | --- |\n"
@@ -87,7 +95,16 @@ Every image: `PATH` begins with `/opt/env/bin`, `VIRTUAL_ENV=/opt/env`, `PYTHONN
 what `[env]` names. With `--home isolated`, where the home has no such folder to lay this image's
 own over:
 {moved}.
-"""
+
+## Caches
+
+What packages write at import or first use. Unless you or the image set the variable, or with
+`--home host`, it names a folder of this image's own; what is marked so is on the node's own disk
+in a job that has one.
+
+| package | variable | writes | place | |
+| --- | --- | --- | --- | --- |
+{"".join(map(render_cache, CACHES))}"""
 
 
 PAGES = {"command-line.md": render_command_line, "variables.md": render_variables}

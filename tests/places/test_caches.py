@@ -9,6 +9,7 @@ import pytest
 
 from limpet.core.caches import CACHES, plan_caches
 from limpet.core.homes import INSIDE, plan_home
+from limpet.core.launch import HostSeen, ImageSeen, Request, plan_launch
 from limpet.core.mounts import Mount
 from limpet.core.recipe import HomePolicy
 from limpet.tools.node_local import find_node_local, is_shared
@@ -41,8 +42,10 @@ def test_in_a_job_what_is_compiled_is_node_local_and_downloads_are_not() -> None
 
 
 def test_every_home_has_a_place() -> None:
-    assert caches("private").variables["NUMBA_CACHE_DIR"] == "/home/u/.cache/node-local/numba"
-    assert caches("private", "/local").mounts[0].target == "/home/u/.cache/node-local"
+    # The runtime mounts a private home after all binds, so nothing can be bound below it.
+    private = caches("private", "/local")
+    assert [mount.target for mount in private.mounts] == [INSIDE, f"{INSIDE}/.cache/node-local"]
+    assert "XDG_CACHE_HOME" not in private.variables
     homeless = caches("none")
     assert homeless.variables["XDG_CACHE_HOME"] == f"{INSIDE}/.cache"
     assert homeless.mounts == (Mount(source=OWN, target=INSIDE),)
@@ -70,6 +73,28 @@ def test_a_variable_of_flags_gets_one_more(given: str, expected: str | None) -> 
     place = f"{INSIDE}/.cache/node-local/pytensor"
     value = caches(PYTENSOR_FLAGS=given).variables.get("PYTENSOR_FLAGS")
     assert value == (expected and expected.replace("PLACE", place))
+
+
+def test_flags_of_the_user_and_ours_both_arrive() -> None:
+    image = ImageSeen(path="/i.sif", kind="sif", identity="img", title="i")
+    host = HostSeen(
+        runtime="/usr/bin/apptainer",
+        runtime_kind="apptainer",
+        runtime_version="1.4.5",
+        arch="x86_64",
+        environment={"APPTAINERENV_CUPY_CACHE_DIR": "/mine"},
+        home="/home/u",
+        real_home="/home/u",
+        account_home="/home/u",
+        state="/state",
+        cwd="/home/u",
+    )
+    request = Request(command=("true",), env=("PYTENSOR_FLAGS=floatX=float32", "NLTK_DATA=/n"))
+    launch = plan_launch(image, host, request)
+    assert launch.env["APPTAINERENV_PYTENSOR_FLAGS"].startswith("floatX=float32,base_compiledir=/")
+    assert launch.env["APPTAINERENV_NLTK_DATA"] == "/n"
+    assert launch.env["APPTAINERENV_CUPY_CACHE_DIR"] == "/mine"
+    assert "/state/img/home/.cache/nltk_data" not in launch.folders
 
 
 def test_each_row_has_a_source_and_either_a_place_or_a_reason() -> None:

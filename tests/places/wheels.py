@@ -38,6 +38,9 @@ MODULES = {
     "hypothetical_fails": "import no_such_thing\n",
     "hypothetical_home_writer": "import pathlib\n"
     "(pathlib.Path.home() / '.home_writer').write_text('x')\n",
+    # no open of Python's: another program writes, and nobody asks whether it could
+    "hypothetical_native": "import subprocess\n"
+    "subprocess.run(['sh', '-c', ': > /opt/native'], stderr=subprocess.DEVNULL)\n",
     "hypothetical_fine": "",
 }
 

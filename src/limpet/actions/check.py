@@ -10,7 +10,7 @@ import msgspec
 
 from limpet.core.errors import HostError, ImageError, UsageError
 from limpet.core.launch import HostSeen, ImageSeen, Launch, Request, plan_launch
-from limpet.core.mounts import Mount, render_mount
+from limpet.core.mounts import Mount, is_below, render_mount
 from limpet.core.writes import ImportSeen, ImportsReport, Setting, judge_imports
 from limpet.tools import apptainer, files, host, images, process
 from limpet.tools.config import read_config
@@ -119,10 +119,13 @@ class _Run:
         request = Request(command=command, home="private", pwd="/", verbose=False)
         launch = plan_launch(self._image, here, request)
         host.make_private(launch.folders, str(state))
-        mounts = (
+        mounts = [
             Mount(source=str(work), target=INSIDE),
             Mount(source=str(work / "tmp"), target="/tmp"),
-        )
+        ]
+        if is_below(here.home, "/tmp"):  # the runtime's mount of /tmp covers such a home
+            (work / "tmp" / Path(here.home).relative_to("/tmp")).mkdir(parents=True, exist_ok=True)
+            mounts.append(Mount(source=f"{state}/{self._image.identity}/home", target=here.home))
         options = [word for mount in mounts for word in render_mount(mount)]
         if layer == "folder":
             options += ["--overlay", str(work / "layer")]

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from limpet.core.launch import Launch
+from limpet.core.mounts import is_below
 from limpet.core.state import Record
 from limpet.tools import files, host, states
 
@@ -18,7 +19,8 @@ def settle(launch: Launch) -> tuple[str, ...]:
     """
     if not launch.folders:
         return ()
-    host.make_private(launch.folders, launch.state)
+    kept = [folder for folder in launch.folders if is_below(folder, launch.state)]
+    host.make_private(kept, launch.state)
     folder = Path(launch.state, launch.image.identity)
     path = os.path.realpath(launch.image.path)
     record = states.read_record(folder)

@@ -197,25 +197,23 @@ def plan_caches(
     if policy == "host":
         return Caches()
     own, identity = f"{state}/home", state.rpartition("/")[2]
-    inside = home.start if policy == "private" and home.folders else INSIDE
-    mounts = [] if home.folders else [Mount(source=own, target=INSIDE)]
+    cache = f"{INSIDE}/{FOLDER}"
+    seen = any(mount.target == INSIDE for mount in home.mounts)
+    mounts = [] if seen else [Mount(source=own, target=INSIDE)]
     node = f"{local}/{identity}" if local else f"{own}/{FOLDER}/{LOCAL}"
     if local:
         # Over a folder of the image's own, so that no image needs a mount point for it.
-        mounts.append(Mount(source=node, target=f"{inside}/{FOLDER}/{LOCAL}"))
-    variables = {} if home.folders else {"XDG_CACHE_HOME": f"{inside}/{FOLDER}"}
+        mounts.append(Mount(source=node, target=f"{cache}/{LOCAL}"))
+    variables = {} if home.folders else {"XDG_CACHE_HOME": cache}
     variables = {name: value for name, value in variables.items() if name not in taken}
     folders = [own, f"{own}/{FOLDER}/{LOCAL}", *([node] if local else [])]
-    for cache in CACHES:
-        if not cache.place:
-            continue
-        place = f"{LOCAL}/{cache.place}" if cache.local else cache.place
-        value = _value(cache, f"{inside}/{FOLDER}/{place}", taken)
+    for row in filter(lambda row: row.place, CACHES):
+        place = f"{LOCAL}/{row.place}" if row.local else row.place
+        value = _value(row, f"{cache}/{place}", taken)
         if value:
-            variables[cache.variable] = value
-            if cache.make:
-                outside = node if cache.local else f"{own}/{FOLDER}"
-                folders.append(f"{outside}/{cache.place}")
+            variables[row.variable] = value
+            if row.make:
+                folders.append(f"{node if row.local else f'{own}/{FOLDER}'}/{row.place}")
     return Caches(mounts=tuple(mounts), variables=variables, folders=tuple(folders), local=local)
 
 
@@ -227,8 +225,3 @@ def _value(cache: Cache, path: str, taken: Mapping[str, str]) -> str:
     if "compiledir" in given:
         return ""
     return ",".join(word for word in (given, f"{cache.flag}={path}") if word)
-
-
-def find_caches(package: str) -> tuple[Cache, ...]:
-    """The rows of a package (as the index writes its name)."""
-    return tuple(cache for cache in CACHES if cache.package.lower() == package.lower())

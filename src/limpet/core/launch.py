@@ -151,7 +151,8 @@ def plan_launch(image: ImageSeen, host: HostSeen, request: Request) -> Launch:
     # The home's last: they cover what the others may bring in.
     mounts = (*place.mounts, *_home_mounts(home, host), *caches.mounts, *personal.mounts)
     added = {n: v for n, v in home.variables.items() if n not in ours}
-    added |= personal.variables | caches.variables | values
+    # The caches' last: to a variable of flags they add one.
+    added |= personal.variables | values | caches.variables
     gpus = (request.gpu or wants.gpu, host.gpus, host.driver, image.needs, image.libc)
     gpu, gpu_notes = plan_gpu(*gpus)
     return Launch(
@@ -178,7 +179,7 @@ def plan_launch(image: ImageSeen, host: HostSeen, request: Request) -> Launch:
         verdicts=verdicts,
         notes=(
             *home.notes,
-            *((host.state_note,) if host.state_note and (home.folders or caches.folders) else ()),
+            *((host.state_note,) if host.state_note and caches.folders else ()),
             *place.notes,
             *env_notes,
             *gpu_notes,

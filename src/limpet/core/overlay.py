@@ -22,6 +22,7 @@ LARGEST_BYTES = 16 * 1024**4  # ext3 with blocks of 4 kB
 # fuse2fs keeps a tenth for root where a file system reserves nothing, so one percent is less.
 RESERVED_PERCENT = 1
 LOW_SHARE = 0.05
+FULL_BYTES = 65536  # no program gets far with less
 
 Kind = Literal["file", "folder"]
 Use = Literal["free", "read", "written"]
@@ -162,8 +163,8 @@ def check_start(overlay: Overlay, image: ImageSeen, *, writable: bool) -> str:
     check_use(overlay, writable=writable)
     if not writable or not overlay.size_bytes:
         return ""
-    if overlay.free_bytes == 0 or overlay.free_inodes == 0:
-        what = "space" if overlay.free_bytes == 0 else "inodes"
+    if overlay.free_bytes < FULL_BYTES or overlay.free_inodes == 0:
+        what = "inodes" if overlay.free_inodes == 0 else "space"
         raise SpaceError(
             f"The overlay {overlay.path} is full.",
             why=f"It has no {what} left of {overlay.size_bytes / 1e6:.0f} MB.",
