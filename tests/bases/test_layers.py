@@ -8,7 +8,7 @@ from functools import partial
 
 import pytest
 
-from limpet.core.errors import BaseError, FetchError
+from limpet.core.errors import BaseError, FetchError, SpaceError
 from limpet.formats.squashfs import Entry, Squashfs, write_squashfs
 from limpet.tools import layers
 from tests.images import make_layer
@@ -112,6 +112,24 @@ def test_a_hard_link_to_nothing_is_an_error() -> None:
 def test_a_name_that_leads_out_is_an_error() -> None:
     with pytest.raises(BaseError, match="leads out"):
         entries_of(make_layer({"../x": "1"}))
+
+
+def test_a_layer_on_its_way_is_kept_as_a_plain_tar() -> None:
+    tar = make_layer({"a/": None, "a/x": "1", "y": bytes(range(256)) * 9000})
+    packed, kept = gzip.compress(tar), io.BytesIO()
+    arriving = (packed[at : at + 1000] for at in range(0, len(packed), 1000))
+    members = layers.keep_layer(arriving, kept)
+    assert kept.getvalue() == tar
+    assert members == layers.read_members(io.BytesIO(tar))
+
+
+def test_a_disk_that_is_full_is_not_a_damaged_layer() -> None:
+    class Full(io.BytesIO):
+        def write(self, data: object) -> int:
+            raise OSError(28, "No space left on device")
+
+    with pytest.raises(SpaceError, match="No space left"):
+        layers.keep_layer(iter([make_layer({"x": "1"})]), Full())
 
 
 @pytest.mark.parametrize("cut", [0.3, 0.9])

@@ -12,7 +12,7 @@ import pytest
 from limpet.core.errors import BaseError, FetchError, LimpetError
 from limpet.core.login import Login
 from limpet.tools.oci import select_manifest
-from limpet.tools.registry import Registry
+from limpet.tools.registry import READ_BYTES, Registry
 from tests.bases.server import Answer, serve
 
 MANIFEST = json.dumps(
@@ -86,20 +86,24 @@ def test_a_damaged_manifest_is_an_error() -> None:
         Registry(address, "a/b").read_manifest(digest)
 
 
-def test_blobs_are_checked_and_a_broken_off_one_is_fetched_again() -> None:
-    body = b"x" * 100_000
+@pytest.mark.parametrize("goes_on", [True, False])
+def test_a_blob_that_breaks_off_goes_on_where_it_was(goes_on: bool) -> None:
+    body = bytes(range(250)) * 4000
     digest = f"sha256:{hashlib.sha256(body).hexdigest()}"
-    path = f"/v2/a/b/blobs/{digest}"
-    cut: Answer = (200, {"Content-Length": "100000"}, body[:500])
-    for answers, fine in (([cut, (200, {}, body)], True), ([(200, {}, b"other")], False)):
-        out = io.BytesIO()
-        with serve({path: list(answers)}) as (address, _):
-            if fine:
-                Registry(address, "a/b").download_blob(digest, out)
-                assert out.getvalue() == body
-            else:
-                with pytest.raises(FetchError, match="damaged"):
-                    Registry(address, "a/b").download_blob(digest, out)
+    cut: Answer = (200, {"Content-Length": "1000000"}, body[:READ_BYTES])
+    rest: Answer = (206, {}, body[READ_BYTES:]) if goes_on else (200, {}, body)
+    out = io.BytesIO()
+    with serve({f"/v2/a/b/blobs/{digest}": [cut, rest]}) as (address, asked):
+        Registry(address, "a/b").download_blob(digest, out)
+    assert out.getvalue() == body
+    assert len(asked) == 2
+
+
+def test_a_blob_is_what_its_digest_says_or_an_error() -> None:
+    digest = f"sha256:{hashlib.sha256(b'x').hexdigest()}"
+    answers: dict[str, Answer] = {f"/v2/a/b/blobs/{digest}": (200, {}, b"other")}
+    with serve(answers) as (address, _), pytest.raises(FetchError, match="damaged"):
+        Registry(address, "a/b").download_blob(digest, io.BytesIO())
 
 
 def test_the_manifest_for_the_architecture() -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from limpet.core.errors import ImageError
 from limpet.formats.squashfs import Entry, Source, Squashfs, compose
@@ -149,3 +150,41 @@ def test_sources_must_be_alike(options: dict[str, object]) -> None:
 def test_there_must_be_a_source() -> None:
     with pytest.raises(ImageError):
         composed([])
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.lists(st.integers(0, 4), max_size=5), min_size=2, max_size=4), st.booleans())
+def test_blocks_that_lie_in_images_more_than_once_are_stored_once(
+    sources: list[list[int]], ordered: bool
+) -> None:
+    contents = [noise(3 * BLOCK, seed) for seed in range(4)] + [noise(BLOCK, 4)]
+    images = []
+    expected: dict[str, bytes] = {}
+    for number, chosen in enumerate(sources):
+        held = {f"{number}-{place}": contents[seed] for place, seed in enumerate(chosen)}
+        expected |= held
+        entries = [Entry(name, "file", content=data) for name, data in held.items()]
+        images.append((image_of([*entries, Entry(f"t{number}", "file", content=b"tail")]), ""))
+    image = composed(images, order=[*expected][::2] if ordered else ())
+    found = looks(image)
+    assert {name: found[name][2] for name in expected} == expected
+    assert found["t1"][2] == b"tail"
+    used = {seed for chosen in sources for seed in chosen}
+    assert len(image) < sum(len(contents[seed]) for seed in used) + BLOCK + 4096
+
+
+def test_blocks_that_are_only_as_long_are_kept_apart() -> None:
+    one, two = (image_of([Entry(n, "file", content=noise(3 * BLOCK, ord(n)))]) for n in "ab")
+    found = looks(composed([(one, ""), (two, "")]))
+    assert found["a"][2] == noise(3 * BLOCK, ord("a"))
+    assert found["b"][2] == noise(3 * BLOCK, ord("b"))
+
+
+def test_a_hard_link_keeps_its_names_where_its_blocks_are_another_images() -> None:
+    data = noise(5 * BLOCK + 7, 1)
+    one = image_of([Entry("a", "file", content=data)])
+    two = image_of([Entry("b", "file", content=data), Entry("c", "file", hardlink="b")])
+    image = Squashfs(BytesIO(composed([(one, ""), (two, "")])))
+    b, c = image.find("b"), image.find("c")
+    assert b is c and b is not None and image.read(b) == data
+    assert b.start == (image.find("a") or b).start

@@ -13,6 +13,8 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
+import msgspec
+
 from limpet.core.errors import BaseError, FetchError, LockError
 from limpet.core.events import Event, Notify, ignore
 from limpet.core.lock import LockedBase
@@ -128,7 +130,12 @@ def _make_from_layout(base: LockedBase, layout: oci.Layout, target: Path) -> Non
     with layout.open_blob(manifest.config.digest) as file:
         config = json.load(file)
     openers = [partial(layout.open_blob, blob.digest) for blob in manifest.layers]
-    _write_layers(base, config, openers, target)
+    _write_layers(base, config, openers, map(_read_layer, openers), target)
+
+
+def _read_layer(open_layer: layers.OpenLayer) -> list[layers.Member]:
+    with open_layer() as layer:
+        return layers.read_members(layer)
 
 
 def _make_from_registry(
@@ -146,41 +153,54 @@ def _make_from_registry(
         return
     blobs = (manifest.config, *manifest.layers)
     files.check_space(scratch, size_bytes=4 * sum(blob.size_bytes for blob in blobs))
-    paths = _download(client, blobs, scratch, notify)
-    config = json.loads(paths[0].read_bytes())
-    openers = [cast(layers.OpenLayer, partial(path.open, "rb")) for path in paths[1:]]
-    _write_layers(base, config, openers, target)
+    fetched = _fetch_layers(client, manifest.layers, scratch, notify)
+    config = json.loads(b"".join(client.stream_blob(manifest.config.digest)))
+    openers = [cast(layers.OpenLayer, partial(one.path.open, "rb")) for one in fetched]
+    _write_layers(base, config, openers, [one.members for one in fetched], target)
 
 
-def _download(
-    client: registry.Registry, blobs: Iterable[oci.Blob], scratch: Path, notify: Notify
-) -> list[Path]:
-    """All blobs into a folder, a few at a time; a layer that occurs twice is fetched once."""
+class _Layer(msgspec.Struct, frozen=True, kw_only=True):
+    """A layer as a plain tar on the disk, and what is in it."""
+
+    path: Path
+    members: list[layers.Member]
+
+
+def _fetch_layers(
+    client: registry.Registry, blobs: Sequence[oci.Blob], scratch: Path, notify: Notify
+) -> list[_Layer]:
+    """All layers, a few at a time, inflated as they come; one that occurs twice comes once."""
     from concurrent.futures import ThreadPoolExecutor
 
     wanted = {blob.digest: blob for blob in blobs}
     total, done = sum(blob.size_bytes for blob in wanted.values()), 0
 
-    def fetch(blob: oci.Blob) -> oci.Blob:
-        with (scratch / blob.digest.partition(":")[2]).open("wb") as file:
-            client.download_blob(blob.digest, cast(BinaryIO, file))
-        return blob
+    def fetch(blob: oci.Blob) -> _Layer:
+        path = scratch / blob.digest.partition(":")[2]
+        with path.open("wb") as plain:
+            members = layers.keep_layer(client.stream_blob(blob.digest), cast(BinaryIO, plain))
+        return _Layer(path=path, members=members)
 
+    fetched = {}
     with ThreadPoolExecutor(3) as pool:
-        for blob in pool.map(fetch, wanted.values()):
+        for blob, layer in zip(wanted.values(), pool.map(fetch, wanted.values()), strict=True):
+            fetched[blob.digest] = layer
             done += blob.size_bytes
             notify(Event(stage="base", message=client.label, done=done, total=total, unit="bytes"))
-    return [scratch / blob.digest.partition(":")[2] for blob in blobs]
+    return [fetched[blob.digest] for blob in blobs]
 
 
 def _write_layers(
-    base: LockedBase, config: dict[str, Any], openers: Sequence[layers.OpenLayer], target: Path
+    base: LockedBase,
+    config: dict[str, Any],
+    openers: Sequence[layers.OpenLayer],
+    members: Iterable[list[layers.Member]],
+    target: Path,
 ) -> None:
     oci.check_config(config, base.arch, base.reference)
     tree = layers.LayerTree()
-    for number, open_layer in enumerate(openers):
-        with open_layer() as layer:
-            tree.add_layer(number, layers.read_members(layer))
+    for number, brought in enumerate(members):
+        tree.add_layer(number, brought)
 
     def entries() -> Iterator[Entry]:
         yield from _with_mount_points(layers.read_entries(tree, openers))

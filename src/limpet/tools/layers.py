@@ -8,17 +8,16 @@ later layer hides or replaces reaches the image. The rules are those of the OCI 
 
 from __future__ import annotations
 
-import gzip
 import io
 import tarfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from typing import IO, BinaryIO, cast
+from typing import BinaryIO, cast
 
-from limpet.core.errors import BaseError, FetchError
+from limpet.core.errors import BaseError, SpaceError
 from limpet.formats.squashfs import Entry, Kind
+from limpet.formats.tar import Tar, inflated, open_tar, read_ahead
 
 OpenLayer = Callable[[], BinaryIO]
 _KINDS: dict[bytes, Kind] = {
@@ -35,16 +34,18 @@ _LINK_LIMIT = 40
 
 @dataclass(slots=True)
 class Member:
-    """A header of a layer: the `number`th of it."""
+    """A header of a layer, and where the layer has the content."""
 
-    number: int
     path: str
     kind: str
     mode: int
     uid: int
     gid: int
     mtime: int
-    target: str = ""
+    target: str
+    offset: int
+    size_bytes: int
+    sparse: tuple[tuple[int, int], ...] | None
 
 
 @dataclass(slots=True, eq=False)
@@ -159,65 +160,29 @@ def _split(path: str) -> tuple[str, str]:
 
 def read_members(layer: BinaryIO) -> list[Member]:
     """All headers of a layer, with the content skipped."""
-    return [_describe(number, info) for number, info in enumerate(_open_tar(layer))]
+    with open_tar(layer) as tar:
+        return [_describe(info) for info in tar.headers()]
 
 
-def _open_tar(layer: BinaryIO) -> Iterator[tarfile.TarInfo]:
-    with _archive(layer) as tar:
-        yield from _infos(tar)
+def keep_layer(packed: Iterator[bytes], plain: BinaryIO) -> list[Member]:
+    """All headers of a layer that is on its way; `plain` is given its tar."""
+    with read_ahead(packed) as arrived, read_ahead(_kept(inflated(arrived), plain)) as chunks:
+        members = [_describe(info) for info in Tar(chunks).headers()]
+        for _ in chunks:
+            pass  # the zeros behind the end of a tar
+    return members
 
 
-def _archive(layer: BinaryIO) -> tarfile.TarFile:
-    with _damage_named():
-        return tarfile.open(
-            fileobj=decompressed(layer),
-            mode="r|",
-            bufsize=1 << 18,
-            encoding="utf-8",
-            errors="surrogateescape",
-        )
+def _kept(chunks: Iterator[bytes], plain: BinaryIO) -> Iterator[bytes]:
+    for chunk in chunks:
+        try:
+            plain.write(chunk)
+        except OSError as error:
+            raise SpaceError("A layer of the base cannot be kept.", why=str(error)) from error
+        yield chunk
 
 
-def _infos(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
-    while True:
-        with _damage_named():
-            info = tar.next()
-        if info is None:
-            return
-        yield info
-        tar.members.clear()  # type: ignore[attr-defined] # tarfile keeps every header it has seen
-
-
-@contextmanager
-def _damage_named() -> Iterator[None]:
-    import zlib
-
-    from limpet.formats.zstd import ZstdError
-
-    try:
-        yield
-    except (tarfile.TarError, EOFError, OSError, zlib.error, ZstdError) as error:
-        raise FetchError("A layer of the base is damaged.", why=str(error)) from error
-
-
-def decompressed(layer: BinaryIO) -> BinaryIO:
-    """The tar inside a layer: gzip, zstd or plain, by its first bytes, whatever the media type.
-
-    A pipe is a plain tar."""
-    from limpet.formats.zstd import ZstdFile
-
-    if not layer.seekable():
-        return layer
-    start = layer.read(4)
-    layer.seek(0)
-    if start.startswith(b"\x1f\x8b"):
-        return cast(BinaryIO, gzip.GzipFile(fileobj=layer))
-    if start == b"\x28\xb5\x2f\xfd":
-        return cast(BinaryIO, ZstdFile(layer))
-    return layer
-
-
-def _describe(number: int, info: tarfile.TarInfo) -> Member:
+def _describe(info: tarfile.TarInfo) -> Member:
     kind: str = "file" if info.isreg() else _KINDS.get(info.type, "")
     if info.islnk():
         kind = _HARDLINK
@@ -227,7 +192,6 @@ def _describe(number: int, info: tarfile.TarInfo) -> Member:
             why=f"{info.name!r} is of tar type {info.type!r}.",
         )
     return Member(
-        number=number,
         path=_inside(info.name),
         kind=kind,
         mode=info.mode & 0o7777,
@@ -235,6 +199,9 @@ def _describe(number: int, info: tarfile.TarInfo) -> Member:
         gid=max(info.gid, 0),
         mtime=min(max(int(info.mtime), 0), 0xFFFFFFFF),
         target=_inside(info.linkname) if kind == _HARDLINK else info.linkname,
+        offset=info.offset_data,
+        size_bytes=info.size,
+        sparse=tuple(info.sparse) if info.issparse() else None,  # type: ignore[arg-type]
     )
 
 
@@ -261,24 +228,21 @@ def read_entries(
             names.setdefault(node, []).append(path)
         elif node.member is None or node.member.kind not in ("char", "block"):
             yield _entry(path, node.member, clamp)
-    wanted: list[dict[int, _Node]] = [{} for _ in layers]
+    wanted: list[list[_Node]] = [[] for _ in layers]
     for node in names:
-        wanted[node.layer][cast(Member, node.member).number] = node
-    for open_layer, files in zip(layers, wanted, strict=True):
-        if files:
-            yield from _read_files(open_layer, files, names, clamp)
+        wanted[node.layer].append(node)
+    for open_layer, nodes in zip(layers, wanted, strict=True):
+        if nodes:
+            yield from _read_files(open_layer, nodes, names, clamp)
 
 
 def _read_files(
-    open_layer: OpenLayer, files: dict[int, _Node], names: dict[_Node, list[str]], clamp: int | None
+    open_layer: OpenLayer, nodes: list[_Node], names: dict[_Node, list[str]], clamp: int | None
 ) -> Iterator[Entry]:
-    with open_layer() as layer, _archive(layer) as tar:
-        for number, info in enumerate(_infos(tar)):
-            node = files.get(number)
-            if node is None:
-                continue
-            first, *others = names[node]
-            yield _entry(first, node.member, clamp, _content(tar, info, clamp))
+    files = [(cast(Member, node.member), names[node]) for node in nodes]
+    with open_layer() as layer, open_tar(layer) as tar:
+        for member, (first, *others) in sorted(files, key=lambda file: file[0].offset):
+            yield _entry(first, member, clamp, _content(tar, member, clamp))
             for other in others:
                 yield Entry(other, "file", hardlink=first)
 
@@ -290,29 +254,27 @@ def stream_entries(
 
     `captured` names files whose content is wanted, and is given it.
     """
-    with _archive(stream) as tar:
-        for number, info in enumerate(_infos(tar)):
-            member = _describe(number, info)
+    with open_tar(stream) as tar:
+        for info in tar.headers():
+            member = _describe(info)
             if drop(member.path) or member.kind in ("char", "block"):
                 continue
             if member.kind == _HARDLINK:
                 yield Entry(member.path, "file", hardlink=member.target)
             elif member.path in captured:
-                captured[member.path] = cast("IO[bytes]", tar.extractfile(info)).read()
+                captured[member.path] = _content(tar, member, clamp)().read()
                 yield _entry(member.path, member, clamp, partial(io.BytesIO, captured[member.path]))
             else:
-                content = _content(tar, info, clamp) if member.kind == "file" else None
+                content = _content(tar, member, clamp) if member.kind == "file" else None
                 yield _entry(member.path, member, clamp, content)
 
 
-def _content(
-    tar: tarfile.TarFile, info: tarfile.TarInfo, clamp: int | None
-) -> Callable[[], BinaryIO]:
+def _content(tar: Tar, member: Member, clamp: int | None) -> Callable[[], BinaryIO]:
     def open_content() -> BinaryIO:
-        file = cast("IO[bytes]", tar.extractfile(info))
-        if clamp is not None and info.name.endswith(".pyc"):
+        file = tar.open_content(member.offset, member.size_bytes, member.sparse)
+        if clamp is not None and member.path.endswith(".pyc"):
             return io.BytesIO(_clamp_byte_code(file.read(), clamp))
-        return cast(BinaryIO, file)
+        return file
 
     return open_content
 

@@ -7,7 +7,7 @@ import ipaddress
 import os
 import re
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from limpet.core.errors import BaseError, FetchError
@@ -26,6 +26,7 @@ MANIFEST_TYPES = (
 MANIFEST_LIMIT_BYTES = 8 << 20
 PATIENCE_S = 10.0  # longest wait that a registry may ask for before limpet gives up
 ATTEMPTS = 3
+READ_BYTES = 1 << 18
 _NO_PROXIES = {"http": "", "https": "", "all": ""}
 
 
@@ -64,19 +65,23 @@ class Registry:
         return data, digest
 
     def download_blob(self, digest: str, out: BinaryIO) -> None:
-        """Stream a blob into an open file; FetchError where it is not what its digest says."""
+        """A blob into an open file; FetchError where it is not what its digest says."""
+        for chunk in self.stream_blob(digest):
+            out.write(chunk)
+
+    def stream_blob(self, digest: str) -> Iterator[bytes]:
+        """A blob as it comes; FetchError at its end where it is not what its digest says."""
         import requests
         from urllib3.exceptions import HTTPError
 
+        hashed = hashlib.sha256()
+        come_bytes = 0
         for attempt in range(1, ATTEMPTS + 1):
-            out.seek(0)
-            out.truncate()
-            hashed = hashlib.sha256()
             try:
-                with self._get(f"blobs/{digest}", {}) as response:
-                    for chunk in response.raw.stream(1 << 18, decode_content=False):
-                        hashed.update(chunk)
-                        out.write(chunk)
+                for chunk in self._stream_from(f"blobs/{digest}", come_bytes):
+                    come_bytes += len(chunk)
+                    hashed.update(chunk)
+                    yield chunk
                 break
             except (requests.RequestException, HTTPError, ConnectionError) as error:
                 if attempt == ATTEMPTS:
@@ -90,6 +95,15 @@ class Registry:
                 now="Try again; if it stays so, a proxy or the registry alters or cuts data.",
             )
 
+    def _stream_from(self, path: str, start: int) -> Iterator[bytes]:
+        """What lies behind `start`, also where the registry only gives all of it."""
+        with self._get(path, {"Range": f"bytes={start}-"} if start else {}) as response:
+            skipped = start if response.status_code == 206 else 0
+            for chunk in response.raw.stream(READ_BYTES, decode_content=False):
+                if new := chunk[max(start - skipped, 0) :]:
+                    yield new
+                skipped += len(chunk)
+
     def _get(self, path: str, headers: dict[str, str]) -> requests.Response:
         url = f"{self._address}/v2/{self.name}/{path}"
         for attempt in range(1, ATTEMPTS + 1):
@@ -97,7 +111,7 @@ class Registry:
             if response.status_code == 401 and not self._authorization:
                 self._authorization = self._authorize(response)
                 response = self._send(url, headers)
-            if response.status_code == 200:
+            if response.status_code in (200, 206):
                 return response
             wait_s = _wait_s(response, attempt)
             if attempt == ATTEMPTS or wait_s is None or wait_s > PATIENCE_S:

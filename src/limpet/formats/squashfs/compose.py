@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import struct
 from bisect import bisect_right
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from typing import BinaryIO
 
 from limpet.core.errors import ImageError
 from limpet.formats.squashfs.codecs import damaged
+from limpet.formats.squashfs.contents import Twins, files_below, find_twins, ranges_of
 from limpet.formats.squashfs.layout import DATA_RAW, DIR, FILE, NO_FRAGMENT, SUPERBLOCK, SYMLINK
 from limpet.formats.squashfs.model import Node, SquashfsStats, new_directory
 from limpet.formats.squashfs.read import Squashfs
@@ -53,7 +53,7 @@ def compose(
 
     The data of the files in `order` come first, in that order, each with the fragment block that
     holds its tail; then blocks that no file needs any more are left out. Without `order` all data
-    areas are copied whole.
+    areas are copied whole, but for whole files' blocks that came before.
     """
     first = _checked(sources)
     root = _merge(sources)
@@ -62,7 +62,11 @@ def compose(
     origin = out.tell()
     out.write(bytes(SUPERBLOCK.size))
     images = list(dict.fromkeys(source.squashfs for source in sources))
-    extents = _ordered_extents(root, images, order) if order else _whole_extents(images)
+    twins = find_twins(root, images)
+    if order:
+        extents = _ordered_extents(root, images, order, twins)
+    else:
+        extents = _whole_extents(images, twins)
     placements, fragments = _copy_extents(out, images, extents)
     return write_tables(
         out,
@@ -71,7 +75,7 @@ def compose(
         codec=first.codec,
         block_size=first.block_size,
         fragments=fragments,
-        locate=lambda node: _locate(node, placements),
+        locate=lambda node: _locate(node, placements, twins),
     )
 
 
@@ -167,30 +171,45 @@ class _Placement:
         return max(start + self.moves[max(bisect_right(self.starts, start) - 1, 0)], 0)
 
 
-def _locate(node: Node, placements: dict[Squashfs, _Placement]) -> tuple[int, int]:
+def _locate(node: Node, placements: dict[Squashfs, _Placement], twins: Twins) -> tuple[int, int]:
     assert node.image is not None
-    placement = placements[node.image]
     fragment = node.fragment
     if fragment != NO_FRAGMENT:
-        fragment = placement.fragments[fragment]
+        fragment = placements[node.image].fragments[fragment]
         if fragment < 0:
             raise damaged("A file's data lie outside the image.")
-    return placement.moved(node.start) if node.blocks else 0, fragment
+    if not node.blocks:
+        return 0, fragment
+    place = node.image, node.start
+    image, start = twins[place][0] if place in twins else place
+    return placements[image].moved(start), fragment
 
 
-def _whole_extents(images: Sequence[Squashfs]) -> list[_Extent]:
-    return [_Extent(image, image.data_start, image.data_end) for image in images]
+def _whole_extents(images: Sequence[Squashfs], twins: Twins) -> list[_Extent]:
+    """All data, but for blocks that came before."""
+    extents = []
+    for image in images:
+        at = image.data_start
+        for start, length in sorted(
+            (start, length) for (of, start), (_, length) in twins.items() if of is image
+        ):
+            extents.append(_Extent(image, at, start))
+            at = start + length
+        extents.append(_Extent(image, at, image.data_end))
+    return extents
 
 
-def _ordered_extents(root: Node, images: Sequence[Squashfs], order: Sequence[str]) -> list[_Extent]:
+def _ordered_extents(
+    root: Node, images: Sequence[Squashfs], order: Sequence[str], twins: Twins
+) -> list[_Extent]:
     """Every extent that a file needs: those of `order` first, then the rest as they lie.
 
     Files may share blocks, also in part, so what overlaps is one extent and moves as one.
     """
     by_image: dict[Squashfs, list[tuple[int, int]]] = {image: [] for image in images}
-    for node in _files(root):
-        assert node.image is not None
-        by_image[node.image].extend(_ranges(node))
+    for node in files_below(root):
+        for image, start, end in _needed(node, twins):
+            by_image[image].append((start, end))
     merged = {image: _joined(ranges) for image, ranges in by_image.items()}
     placed: dict[tuple[Squashfs, int], _Extent] = {}
 
@@ -201,8 +220,8 @@ def _ordered_extents(root: Node, images: Sequence[Squashfs], order: Sequence[str
 
     for path in order:
         trail = resolve(root, encode_path(path), follow_last=True)
-        if trail and trail[-1][1].type == FILE and (image := trail[-1][1].image):
-            for start, _ in _ranges(trail[-1][1]):
+        if trail and trail[-1][1].type == FILE:
+            for image, start, _ in _needed(trail[-1][1], twins):
                 place(image, start)
     for image, extents in merged.items():
         for start, _ in extents:
@@ -210,34 +229,12 @@ def _ordered_extents(root: Node, images: Sequence[Squashfs], order: Sequence[str
     return list(placed.values())
 
 
-def _files(root: Node) -> Iterator[Node]:
-    stack = [root]
-    while stack:
-        for child in stack.pop().children.values():
-            if child.type == DIR:
-                stack.append(child)
-            elif child.type == FILE:
-                yield child
-
-
-def _ranges(node: Node) -> Iterator[tuple[int, int]]:
-    """Where a file's blocks lie, and the fragment block with its tail."""
-    image = node.image
-    assert image is not None
-    if node.blocks:
-        sizes = struct.unpack(f"<{len(node.blocks) // 4}I", node.blocks)
-        length = sum(size & ~DATA_RAW for size in sizes)
-        if length:
-            yield _checked_range(image, node.start, length)
-    if node.fragment != NO_FRAGMENT:
-        start, size = image.fragment_at(node.fragment)
-        yield _checked_range(image, start, size & ~DATA_RAW)
-
-
-def _checked_range(image: Squashfs, start: int, length: int) -> tuple[int, int]:
-    if start < SUPERBLOCK.size or start + length > image.data_end:
-        raise damaged("A file's data lie outside the image.")
-    return start, start + length
+def _needed(node: Node, twins: Twins) -> Iterator[tuple[Squashfs, int, int]]:
+    """Which bytes of which image a file needs."""
+    assert node.image is not None
+    for start, end in ranges_of(node):
+        (image, at), _ = twins.get((node.image, start), ((node.image, start), 0))
+        yield image, at, at + end - start
 
 
 def _joined(ranges: list[tuple[int, int]]) -> list[tuple[int, int]]:
