@@ -27,6 +27,7 @@ def settle(launch: Launch) -> tuple[str, ...]:
         return ()
     notes: tuple[str, ...] = ()
     with files.held(folder / ".limpet-lock"):
+        record = states.read_record(folder)  # another start may have been first
         previous = states.find_previous(folder.parent, path, folder.name)
         if record is None and previous is not None:
             from limpet.actions.carry import take_over  # seldom needed, and at each start costly

@@ -131,7 +131,9 @@ def plan_launch(image: ImageSeen, host: HostSeen, request: Request) -> Launch:
         host.environment, policy, named=(*wants.pass_variables, *named), visible=visible
     )
     ours = image.facts.env if image.facts else {}
-    added = {n: v for n, v in home.variables.items() if n not in ours} | personal.variables | values
+    moved = home.variables | personal.variables
+    added = {n: v for n, v in moved.items() if n not in ours} | values
+    folders = (*home.folders, *personal.folders)
     gpu, gpu_notes = plan_gpu(request.gpu or wants.gpu, host)
     return Launch(
         argv=(
@@ -145,7 +147,7 @@ def plan_launch(image: ImageSeen, host: HostSeen, request: Request) -> Launch:
         image=image,
         runtime=f"{host.runtime_kind} {host.runtime_version}",
         state=host.state,
-        folders=(*home.folders, *personal.folders),
+        folders=folders,
         variables=policy,
         home=home_policy,
         gpu=gpu,
@@ -155,7 +157,7 @@ def plan_launch(image: ImageSeen, host: HostSeen, request: Request) -> Launch:
         verdicts=verdicts,
         notes=(
             *home.notes,
-            *((host.state_note,) if host.state_note and home.folders else ()),
+            *((host.state_note,) if host.state_note and folders else ()),
             *bind_notes,
             *place.notes,
             *env_notes,
