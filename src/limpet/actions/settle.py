@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from limpet.core.launch import Launch
+from limpet.core.mounts import is_below
 from limpet.core.state import Record
 from limpet.tools import files, host, states
 
@@ -16,10 +17,10 @@ def settle(launch: Launch) -> tuple[str, ...]:
     At the first start of a rebuilt image, the personal packages of the one that was there before
     are carried over where they fit.
     """
-    if not launch.folders:
-        return ()
-    host.make_private(launch.folders, launch.state)
     folder = Path(launch.state, launch.image.identity)
+    if not any(is_below(place, str(folder)) for place in launch.folders):
+        return ()
+    host.make_private([str(folder)], launch.state)
     path = os.path.realpath(launch.image.path)
     record = states.read_record(folder)
     if record and path in record.paths and not record.superseded:

@@ -11,6 +11,7 @@ from fnmatch import fnmatchcase
 
 import msgspec
 
+from limpet.core.mounts import is_below
 from limpet.core.recipe import VariablePolicy
 
 
@@ -390,24 +391,29 @@ def select_variables(
     *,
     named: Sequence[str] = (),
     visible: Sequence[str] = (),
+    hidden: Sequence[str] = (),
 ) -> tuple[dict[str, str], tuple[Verdict, ...]]:
     """The variables that pass, and the verdict on each one.
 
     `visible` are host folders that are seen inside at the same path: a TMPDIR passes only below
-    one of them, since a temporary folder that does not exist is worse than none.
+    one of them, since a temporary folder that does not exist is worse than none. `hidden` are
+    places that something else lies over inside.
     """
     verdicts = []
     for name in sorted(environment):
         verdict = judge_variable(name, policy, named=named)
         if name in TEMPORARY and policy != "strict":
-            verdict = _judge_temporary(name, environment[name], visible)
+            verdict = _judge_temporary(name, environment[name], visible, hidden)
         verdicts.append(verdict)
     passed = {v.name: environment[v.name] for v in verdicts if v.passes}
     return passed, tuple(verdicts)
 
 
-def _judge_temporary(name: str, value: str, visible: Sequence[str]) -> Verdict:
-    seen = any(value == folder or value.startswith(folder.rstrip("/") + "/") for folder in visible)
+def _judge_temporary(
+    name: str, value: str, visible: Sequence[str], hidden: Sequence[str]
+) -> Verdict:
+    seen = any(is_below(value, folder) for folder in visible)
+    seen = seen and not any(is_below(value, folder) for folder in hidden)
     reason = "its folder is seen inside" if seen else f"{value} is not seen inside (--bind it)"
     return Verdict(name=name, passes=seen, reason=reason)
 

@@ -1,0 +1,181 @@
+"""Make a folder of launchers, bring it up to date, and go back to an earlier state of it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import msgspec
+
+from limpet import __version__
+from limpet.core.errors import UsageError
+from limpet.core.fronts import check_kernel_name, render_kernel, render_module
+from limpet.core.launch import HostSeen, ImageSeen, wished_binds
+from limpet.core.launcher import render_launcher
+from limpet.core.wrap import (
+    Wrap,
+    WrapReport,
+    WrapRequest,
+    check_host_allowed,
+    choose_programs,
+)
+from limpet.tools import apptainer, host, images, launchers, programs
+from limpet.tools.config import read_config
+
+
+def wrap_image(
+    image: str,
+    folder: Path,
+    request: WrapRequest,
+    *,
+    config_file: str = "",
+    system: str = "",
+    force: bool = False,
+    dry_run: bool = False,
+) -> WrapReport:
+    """A folder whose bin/ holds a launcher for each program of the image."""
+    config = read_config(config_file)
+    launch = msgspec.structs.replace(
+        request.launch,
+        site_binds=(*config.binds, *config.system(system).bind),
+        binds=tuple(_absolute_bind(bind) for bind in request.launch.binds),
+    )
+    request = msgspec.structs.replace(request, launch=launch, state_dir=config.state_dir)
+    folder = Path(os.path.realpath(folder))
+    seen = images.read_image(image)
+    _check(seen, request)
+    chosen = choose_programs(
+        programs.list_programs(seen, request.folders), request, title=seen.title
+    )
+    launchers.check_free(folder, force=force)
+    return _write(seen, folder, request, chosen, dry_run=dry_run)
+
+
+def update_wrap(folder: Path, image: str = "", *, dry_run: bool = False) -> WrapReport:
+    """The launchers again, for the image as it is now or for another one, set as before."""
+    folder = Path(os.path.realpath(folder))
+    old = launchers.read_wrap(folder, launchers.current_version(folder))
+    request = old.request
+    seen = images.read_image(image or old.source)
+    _check(seen, request)
+    found = programs.list_programs(seen, request.folders)
+    chosen = choose_programs(found, request, title=seen.title, strict=False)
+    launchers.check_free(folder, force=False)
+    return _write(seen, folder, request, chosen, dry_run=dry_run)
+
+
+def bring_back(folder: Path) -> WrapReport:
+    """The version before the one in force, put in force again."""
+    folder = Path(os.path.realpath(folder))
+    number = launchers.current_version(folder)
+    earlier = [version for version in launchers.list_versions(folder) if version < number]
+    if not earlier:
+        raise UsageError(f"{folder} has no version before {number}.")
+    old, back = (launchers.read_wrap(folder, version) for version in (number, earlier[-1]))
+    with launchers.changed(folder):
+        launchers.put_in_force(folder, back.number)
+        _write_fronts(folder, back)
+    return _report(folder, back, old)
+
+
+def _check(seen: ImageSeen, request: WrapRequest) -> None:
+    if request.host:
+        check_host_allowed(seen)
+    if request.kernel:
+        check_kernel_name(request.kernel)
+    runs_in_place = request.launch.pwd
+    if runs_in_place and not runs_in_place.startswith("/"):
+        raise UsageError(f"--pwd {runs_in_place}: launchers need an absolute path.")
+
+
+def _absolute_bind(text: str) -> str:
+    source, colon, rest = text.partition(":")
+    return f"{Path(source).expanduser().absolute()}{colon}{rest}"
+
+
+def _write(
+    seen: ImageSeen, folder: Path, request: WrapRequest, chosen: dict[str, str], *, dry_run: bool
+) -> WrapReport:
+    here = _probe(seen, request)
+    versions = launchers.list_versions(folder)
+    old = launchers.read_wrap(folder, launchers.current_version(folder)) if versions else None
+    wrap = Wrap(
+        limpet=__version__,
+        number=max(versions, default=0) + 1,
+        image=seen.path,
+        source=seen.path,
+        identity=seen.identity,
+        title=seen.title,
+        programs=chosen,
+        root_names=programs.list_root(seen) if request.host else (),
+        request=request,
+    )
+    if dry_run:
+        render_launcher(wrap, seen, here, str(folder))
+        return _report(folder, wrap, old)
+    with launchers.changed(folder):
+        # Another update may have come first.
+        number = max(launchers.list_versions(folder), default=0) + 1
+        image = wrap.image
+        if request.copy:
+            image = launchers.keep_image(folder, Path(seen.path), seen.identity)
+        wrap = msgspec.structs.replace(wrap, number=number, image=image)
+        script = render_launcher(wrap, seen, here, str(folder))
+        extra = {"on_top.py": launchers.on_top_script()}
+        launchers.write_version(folder, wrap, script, extra)
+        launchers.put_in_force(folder, number)
+        _write_fronts(folder, wrap)
+    return _report(folder, wrap, old)
+
+
+def _probe(seen: ImageSeen, request: WrapRequest) -> HostSeen:
+    offered, asked = wished_binds(seen, request.launch, "/")
+    runtime = apptainer.probe_runtime()
+    return host.probe_host(
+        runtime=str(runtime.path),
+        runtime_kind=runtime.kind,
+        runtime_version=runtime.version,
+        state_folder=request.state_dir,
+        binds=(*offered, *asked),
+    )
+
+
+def _write_fronts(folder: Path, wrap: Wrap) -> None:
+    if wrap.request.kernel:
+        path = launchers.kernels_folder() / check_kernel_name(wrap.request.kernel) / "kernel.json"
+        launchers.write_text(path, render_kernel(str(folder), wrap.title))
+    if wrap.request.module:
+        path = _module_file(folder, wrap)
+        lua = path.suffix == ".lua"
+        launchers.write_text(path, render_module(str(folder), wrap.title, lua=lua))
+
+
+def _module_file(folder: Path, wrap: Wrap) -> Path:
+    """A relative path counts from the folder, so that it moves with it."""
+    return folder / wrap.request.module
+
+
+def _report(folder: Path, wrap: Wrap, old: Wrap | None) -> WrapReport:
+    before = set(old.programs) if old else set()
+    now = set(wrap.programs)
+    kernel = ""
+    if wrap.request.kernel:
+        kernel = str(launchers.kernels_folder() / check_kernel_name(wrap.request.kernel))
+    return WrapReport(
+        folder=str(folder),
+        version=wrap.number,
+        image=wrap.image,
+        programs=tuple(sorted(now)),
+        added=tuple(sorted(now - before)) if old else (),
+        removed=tuple(sorted(before - now)),
+        kernel=kernel,
+        module=str(_module_file(folder, wrap)) if wrap.request.module else "",
+        notes=_notes(wrap),
+    )
+
+
+def _notes(wrap: Wrap) -> tuple[str, ...]:
+    notes = []
+    if wrap.request.kernel and "python" not in wrap.programs:
+        notes.append("The kernel needs a launcher named python.")
+    return tuple(notes)

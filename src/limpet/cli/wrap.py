@@ -1,0 +1,118 @@
+"""`limpet wrap` and `limpet update`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from limpet.cli.session import Session, pass_session
+from limpet.core.errors import UsageError
+
+if TYPE_CHECKING:
+    from limpet.core.wrap import WrapReport
+
+
+@click.command()
+@click.argument("image")
+@click.argument("folder", metavar="DIR")
+@click.option("--only", multiple=True, metavar="NAME", help="These programs alone (or patterns).")
+@click.option("--except", "excluded", multiple=True, metavar="NAME", help="All but these.")
+@click.option("--folder", "folders", multiple=True, metavar="PATH", help="Programs of this folder.")
+@click.option("--host", is_flag=True, help="Let the host's folders and commands be seen inside.")
+@click.option("--copy", is_flag=True, help="Keep the image in DIR (a hard link where possible).")
+@click.option(
+    "--kernel", is_flag=False, flag_value="-", default="", metavar="[NAME]", help="For Jupyter."
+)
+@click.option(
+    "--module", is_flag=False, flag_value="-", default="", metavar="[FILE]", help="Lmod or Tcl."
+)
+@click.option(
+    "--home", type=click.Choice(["isolated", "private", "none", "host"]), help="As in run."
+)
+@click.option("--variables", type=click.Choice(["clean", "host", "strict"]), help="As in run.")
+@click.option("--gpu", type=click.Choice(["auto", "none", "nvidia", "amd"]), help="As in run.")
+@click.option("-B", "--bind", multiple=True, metavar="SRC[:DST[:ro]]", help="Mount inside.")
+@click.option("-e", "--env", multiple=True, metavar="NAME[=VALUE]", help="Pass or set.")
+@click.option("--overlay", multiple=True, metavar="PATH", help="Lay over the image.")
+@click.option("--writable-tmpfs", is_flag=True, help="Let writes go to memory (a few MB).")
+@click.option("--pwd", default="", metavar="DIR", help="Start in this folder inside.")
+@click.option("--system", default="", metavar="NAME", help="A preset of the configuration.")
+@click.option("--force", is_flag=True, help="Also into a folder that holds something else.")
+@click.option("--dry-run", is_flag=True, help="Say what would be made.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+@pass_session
+def wrap(session: Session, /, image: str, folder: str, **flags: Any) -> None:
+    """Make launchers in DIR/bin for the programs in IMAGE."""
+    from limpet.actions.wrap import wrap_image
+    from limpet.core.launch import Request
+    from limpet.core.wrap import WrapRequest
+
+    default = "".join(c if c.isascii() and c.isalnum() else "-" for c in Path(image).stem)
+    title = default.strip("-") or "limpet"
+    request = WrapRequest(
+        only=flags["only"],
+        excluded=flags["excluded"],
+        folders=flags["folders"],
+        host=flags["host"],
+        copy=flags["copy"],
+        kernel=title if flags["kernel"] == "-" else flags["kernel"],
+        module=_module(flags["module"], title),
+        launch=Request(
+            home=flags["home"],
+            variables=flags["variables"] or ("host" if flags["host"] else None),
+            gpu=flags["gpu"],
+            env=flags["env"],
+            binds=flags["bind"],
+            overlays=tuple(str(Path(path).absolute()) for path in flags["overlay"]),
+            writable_tmpfs=flags["writable_tmpfs"],
+            pwd=flags["pwd"],
+        ),
+    )
+    report = wrap_image(
+        image,
+        Path(folder),
+        request,
+        config_file=session.config_file,
+        system=flags["system"],
+        force=flags["force"],
+        dry_run=flags["dry_run"],
+    )
+    _tell(session, report, as_json=flags["as_json"])
+
+
+def _module(given: str, title: str) -> str:
+    """Without a name, in DIR itself: `module use DIR/modules` finds it there."""
+    if given == "-":
+        return f"modules/{title}.lua"
+    return str(Path(given).absolute()) if given else ""
+
+
+@click.command()
+@click.argument("folder", metavar="DIR")
+@click.argument("image", required=False, default="")
+@click.option("--back", is_flag=True, help="The version before this one again.")
+@click.option("--dry-run", is_flag=True, help="Say what would change.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+@pass_session
+def update(
+    session: Session, /, folder: str, image: str, back: bool, dry_run: bool, as_json: bool
+) -> None:
+    """Make the launchers in DIR again: for the rebuilt image, or for another IMAGE."""
+    from limpet.actions.wrap import bring_back, update_wrap
+
+    if back and (image or dry_run):
+        raise UsageError("--back takes no image and no --dry-run.")
+    report = bring_back(Path(folder)) if back else update_wrap(Path(folder), image, dry_run=dry_run)
+    _tell(session, report, as_json=as_json)
+
+
+def _tell(session: Session, report: WrapReport, *, as_json: bool) -> None:
+    from limpet.report.wrap import render_wrap, render_wrap_json
+
+    if as_json:
+        sys.stdout.write(render_wrap_json(report))
+    elif session.verbosity >= 0:
+        sys.stdout.write(render_wrap(report))

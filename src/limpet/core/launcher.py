@@ -1,0 +1,226 @@
+"""The launcher: one POSIX shell script, rendered from the very plan that `limpet run` carries out.
+
+What a start's plan says for every session is written into it; what depends on the session (home,
+working folder, variables, GPUs) is found out by the shell's built-ins. The tests hold its command
+line and environment against `plan_launch`'s, session by session.
+"""
+
+from __future__ import annotations
+
+import posixpath
+import re
+import shlex
+from collections.abc import Iterable, Sequence
+from pathlib import PurePosixPath
+
+import msgspec
+
+from limpet.core.environment import parse_env
+from limpet.core.homes import INSIDE, PERSONAL
+from limpet.core.launch import (
+    HostSeen,
+    ImageSeen,
+    Launch,
+    Request,
+    plan_launch,
+    wished_binds,
+)
+from limpet.core.launcher_text import SCRIPT
+from limpet.core.mounts import Mount
+from limpet.core.recipe import Run, VariablePolicy
+from limpet.core.seeing import ALWAYS, OWN_FOLDERS, OWN_TREES
+from limpet.core.variables import FOREIGN, RUNTIME, TEMPORARY, WANTED
+from limpet.core.wrap import OWN, Wrap
+
+# Stand for what only the session knows, in a plan that is made for no session.
+_HOME, _STATE, _ROOT, _PROGRAM = "/\ue000", "/\ue001", "/\ue002", "/\ue003"
+_EXPANSIONS = {
+    _HOME: "$_limpet_home",
+    _STATE: "$_limpet_state",
+    _ROOT: "$_limpet_root",
+    _PROGRAM: "$_limpet_program",
+}
+
+
+def render_launcher(wrap: Wrap, image: ImageSeen, host: HostSeen, root: str) -> str:
+    """The text of every launcher of `wrap` in the folder `root`."""
+    request = wrap.request.launch
+    plan = _plan(image, host, msgspec.structs.replace(request, command=(_PROGRAM,)))
+    # A home that is the account's needs no options, so that these are what stands before them.
+    homely = msgspec.structs.replace(request, home="host", gpu="none", command=(_PROGRAM,))
+    whole, inside = _split(_plan(image, host, homely))
+    bare = msgspec.structs.replace(homely, overlays=(), writable_tmpfs=False)
+    head, _ = _split(_plan(image, host, bare))
+    run = image.facts.run if image.facts else Run()
+    ours = "APPTAINERENV_" if host.runtime_kind == "apptainer" else "SINGULARITYENV_"
+    others = "SINGULARITYENV_" if ours == "APPTAINERENV_" else "APPTAINERENV_"
+    gpu = request.gpu or run.gpu
+    prefix = image.facts.prefix if image.facts else ""
+    image_path = wrap.image if wrap.image.startswith("/") else f"{_ROOT}/{wrap.image}"
+    own_trees = (*OWN_TREES, prefix) if prefix else OWN_TREES
+    parts = {
+        "LIMPET": wrap.limpet,
+        "ROOT_BAKED": quoted(root),
+        "VERSION_FOLDER": f"{OWN}/versions/{wrap.number}",
+        "IMAGE": quoted(image_path),
+        "IDENTITY": quoted(image.identity),
+        "RUNTIME": quoted(host.runtime),
+        "OURS": ours,
+        "OTHERS": others,
+        "PROGRAMS": _render_programs(wrap.programs),
+        "STATE_DIR": quoted(wrap.request.state_dir),
+        "TREES": _patterns(own_trees, below=True),
+        "FOLDERS": _patterns(OWN_FOLDERS),
+        "ALWAYS": _patterns(ALWAYS, below=True),
+        "INSIDE_HOME": INSIDE,
+        "PERSONAL": " ".join(reversed([p.folder for p in PERSONAL])),
+        "MOVED": _render_moved(image),
+        "HOME_POLICY": plan.home,
+        "GPU": gpu,
+        "PWD": quoted(request.pwd),
+        "HOST": "1" if wrap.request.host else "",
+        "HOST_OWN": _patterns([f"/{name}" for name in wrap.root_names], below=False) or "/",
+        "BOUND": _render_bound(image, request),
+        "BINDS": _render_binds(image, request),
+        "VALUES": _render_values(request),
+        "JUDGE": _render_judge(plan.variables, _named(run, request)),
+        "TEMPORARY": " ".join(TEMPORARY) if plan.variables != "strict" else "",
+        "HEAD": " ".join(quoted(word) for word in head[1:]),
+        "REST": " ".join(quoted(word) for word in whole[len(head) :]),
+        "INSIDE": " ".join(quoted(word) for word in inside),
+    }
+    return re.sub(r"@([A-Z_]+)@", lambda found: parts[found[1]], SCRIPT)
+
+
+def _plan(image: ImageSeen, host: HostSeen, request: Request) -> Launch:
+    """The plan for no session; its variables and binds are the launcher's own business."""
+    nowhere = msgspec.structs.replace(
+        host,
+        environment={},
+        home=_HOME,
+        real_home=_HOME,
+        account_home=_HOME,
+        state=_STATE,
+        cwd="/tmp",
+        personal={},
+    )
+    return plan_launch(image, nowhere, msgspec.structs.replace(request, binds=(), site_binds=()))
+
+
+def _split(plan: Launch) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The runtime and its options before any mount, and what comes after the image."""
+    at = plan.argv.index("--pwd")
+    mounts = sum(2 for mount in plan.mounts)
+    return plan.argv[: at - mounts], plan.argv[at + 3 :]
+
+
+def quoted(word: str) -> str:
+    """The word for a shell; what stands for a session's value becomes that value."""
+    text = shlex.quote(word)
+    for mark, expansion in _EXPANSIONS.items():
+        text = text.replace(mark, f"'\"{expansion}\"'")
+    return text
+
+
+def _patterns(paths: Iterable[str], *, below: bool = False) -> str:
+    """Alternatives of a `case`: the paths, and what is below them."""
+    words = [shlex.quote(path) for path in paths]
+    return "|".join(f"{word}|{word}/*" if below else word for word in words)
+
+
+def _render_programs(programs: dict[str, str]) -> str:
+    """A `case` that knows the folder of each program; the commonest one is the default."""
+    folders: dict[str, list[str]] = {}
+    for name, path in programs.items():
+        folder, file = posixpath.split(path)
+        folders.setdefault(path if file != name else folder, []).append(name)
+    common = max(folders, key=lambda folder: len(folders[folder]))
+    lines = ["case $_limpet_name in"]
+    for place, names in folders.items():
+        if place != common:
+            is_folder = posixpath.basename(place) != names[0] or len(names) > 1
+            whole = quoted(place) + ('/"$_limpet_name"' if is_folder else "")
+            lines.append(f"    {'|'.join(map(shlex.quote, names))}) _limpet_program={whole} ;;")
+    lines += [f'    *) _limpet_program={quoted(common)}/"$_limpet_name" ;;', "esac"]
+    return "\n".join(lines)
+
+
+def _render_moved(image: ImageSeen) -> str:
+    """For each personal folder that the home lacks: the variables that lead to the image's own."""
+    fixed = image.facts.env if image.facts else {}
+    lines = []
+    for personal in PERSONAL:
+        puts = [
+            f"_limpet_put {name} {shlex.quote(str(PurePosixPath(INSIDE, place)))}"
+            for name, place in personal.variables.items()
+            if name not in fixed
+        ]
+        if puts:
+            lines.append(f"        {personal.folder}) {'; '.join(puts)} ;;")
+    return "\n".join(lines)
+
+
+def _wished(image: ImageSeen, request: Request) -> list[tuple[Mount, bool]]:
+    """The binds, as in `plan_binds`, and whether the user asked for each."""
+    offered, asked = wished_binds(image, request, "/")
+    targets = {mount.target for mount in asked}
+    kept = {m.target: m for m in offered if m.target not in targets}
+    return [*((mount, False) for mount in kept.values()), *((mount, True) for mount in asked)]
+
+
+def _render_binds(image: ImageSeen, request: Request) -> str:
+    """The last one first, because each goes before what is already there."""
+    lines = []
+    for mount, asked in reversed(_wished(image, request)):
+        words = [quoted(mount.source), quoted(mount.target), *(() if mount.writable else ("ro",))]
+        missing = quoted(f"{mount.source} does not exist here.")
+        lines += [
+            f"if [ -e {words[0]} ]; then",
+            f"    _limpet_mount {' '.join(words)}",
+            '    set -- "$_limpet_flag" "$_limpet_word" "$@"',
+            f"else {'_limpet_fail' if asked else '_limpet_say'} {missing}; fi",
+        ]
+    return "\n".join(lines)
+
+
+def _render_bound(image: ImageSeen, request: Request) -> str:
+    """Where the binds keep a path at its own place."""
+    same = [m.source for m, _ in _wished(image, request) if m.source == m.target]
+    return "\n".join(
+        f"    case $1 in {_patterns([path], below=True)})\n"
+        f"        if [ -e {quoted(path)} ]; then return 0; fi ;;\n"
+        "    esac"
+        for path in same
+    )
+
+
+def _render_values(request: Request) -> str:
+    """`--env NAME=VALUE` as it was said, `--env NAME` as it is at the start."""
+    _, values, _ = parse_env(request.env, {})
+    lines = []
+    for word in request.env:
+        name, given, _ = word.partition("=")
+        if given:
+            lines.append(f"_limpet_put {name} {quoted(values[name])}")
+        else:
+            lines.append(f'if [ -n "${{{name}+set}}" ]; then _limpet_put {name} "${name}"; fi')
+    return "\n".join(lines)
+
+
+def _named(run: Run, request: Request) -> tuple[str, ...]:
+    return (*run.pass_variables, *(word.partition("=")[0] for word in request.env))
+
+
+def _render_judge(policy: VariablePolicy, named: Sequence[str]) -> str:
+    """`judge_variable` as a `case`: the first that fits decides."""
+    lines = []
+    if policy != "strict":
+        lines.append(f"        {'|'.join(TEMPORARY)}) return ;;")
+    lines.append(f"        {'|'.join((*RUNTIME.patterns, *named))}) return ;;")
+    if policy != "strict":
+        for group in FOREIGN if policy == "host" else FOREIGN + WANTED:
+            verdict = "return" if group.passes else ""
+            lines.append(f"        {'|'.join(group.patterns)}) {verdict} ;;")
+    if policy == "host":
+        lines.append("        *) return ;;")
+    return "\n".join(lines)

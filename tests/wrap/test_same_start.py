@@ -1,0 +1,307 @@
+"""A launcher's command line and environment are those of `limpet run`, session by session.
+
+The launcher runs in each shell that is here, with a runtime that only writes down what it was
+started with; that is held against `plan_launch` for the same session.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from limpet.core.launch import HostSeen, ImageSeen, Request, plan_launch, wished_binds
+from limpet.core.launcher import render_launcher
+from limpet.core.recipe import Run
+from limpet.core.wrap import Wrap, WrapRequest
+from limpet.tools import host
+from tests.wrap.conftest import MACHINE, facts
+
+pytestmark = pytest.mark.real
+
+SHELLS = [
+    words
+    for words in (["dash"], ["bash", "--posix"], ["bash"], ["busybox", "sh"])
+    if shutil.which(words[0])
+]
+OF_SHELLS = {"PWD", "OLDPWD", "SHLVL", "_"}
+SESSION = {
+    "USER": os.environ.get("USER", ""),
+    "LANG": "C.UTF-8",
+    "SLURM_JOB_ID": "17",
+    "SLURM_STRANGE": "a 'b' \"c\"\nexport PATH='nowhere'\nexport SLURM_JOB_ID\n$HOME `x`",
+    "OMP_NUM_THREADS": "4",
+    "CUDA_VISIBLE_DEVICES": "0",
+    "CUDA_HOME": "/usr/local/cuda",
+    "PYTHONPATH": "/poison",
+    "CONDA_PREFIX": "/conda",
+    "LD_LIBRARY_PATH": "/host/lib",
+    "R_LIBS": "/r",
+    "FOO": "foo",
+    "path": "a name of small letters",
+    "limpet_x": "x",
+    "XDG_RUNTIME_DIR": "/run/user/0",
+    "APPTAINERENV_FOO": "by the user",
+    "SINGULARITYENV_XDG_CACHE_HOME": "/stale",
+    "TMPDIR": "/tmp",
+    "TEMP": "/nowhere",
+}
+
+
+class Stage:
+    """A home, a project folder beside it, an image and a runtime that writes down its start."""
+
+    def __init__(self, work: Path) -> None:
+        self.top = Path(tempfile.mkdtemp(dir=work))
+        self.home = self.top / "homes" / "me ä"
+        self.home.mkdir(parents=True)
+        self.project = self.top / "project, one: x"
+        self.project.mkdir()
+        self.image = self.top / "an image.sif"
+        self.image.touch()
+        self.root = self.top / "launchers"
+        self.told = self.top / "told.json"
+        self.runtime = self.top / "apptainer"
+        self.runtime.write_text(
+            f"#!{sys.executable} -I\n"
+            "import json, os, sys\n"
+            # Python changes its own environment: PEP 538.
+            "pairs = os.fsdecode(open('/proc/self/environ', 'rb').read()).split('\\0')[:-1]\n"
+            f"with open({str(self.told)!r}, 'w') as file:\n"
+            "    json.dump([sys.argv, dict(pair.split('=', 1) for pair in pairs)], file)\n"
+        )
+        self.runtime.chmod(0o755)
+
+    def seen(self, run: Run | None = None, env: dict[str, str] | None = None) -> ImageSeen:
+        return ImageSeen(
+            path=str(self.image),
+            kind="sif",
+            identity="small-0123",
+            title="small",
+            arch=MACHINE,
+            facts=facts(run, env),
+        )
+
+    def probe(self, image: ImageSeen, request: Request) -> HostSeen:
+        offered, asked = wished_binds(image, request, "/")
+        return host.probe_host(
+            runtime=str(self.runtime),
+            runtime_kind="apptainer",
+            runtime_version="1.4.5",
+            binds=(*offered, *asked),
+        )
+
+    def write(self, image: ImageSeen, request: Request) -> Path:
+        wrap = Wrap(
+            limpet="0",
+            number=1,
+            image=image.path,
+            source=image.path,
+            identity=image.identity,
+            title=image.title,
+            programs={"tool": "/opt/env/bin/tool", "python": "/opt/env/bin/python"},
+            request=WrapRequest(launch=request),
+        )
+        script = render_launcher(wrap, image, self.probe(image, request), str(self.root))
+        launcher = self.root / ".limpet/versions/1/bin/tool"
+        launcher.parent.mkdir(parents=True)
+        launcher.write_text(script)
+        launcher.chmod(0o755)
+        (self.root / "bin").symlink_to(".limpet/versions/1/bin")
+        return self.root / "bin" / "tool"
+
+
+@pytest.fixture
+def stage(work: Path) -> Iterator[Stage]:
+    before = Path.cwd()
+    yield Stage(work)
+    os.chdir(before)
+
+
+@pytest.fixture(params=SHELLS, ids=" ".join)
+def shell(request: pytest.FixtureRequest) -> list[str]:
+    words: list[str] = request.param
+    return words
+
+
+def compare(
+    stage: Stage,
+    shell: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    request: Request,
+    *,
+    image: ImageSeen | None = None,
+    env: dict[str, str] | None = None,
+    cwd: Path | None = None,
+) -> str:
+    """Start the launcher, and hold what the runtime saw against the plan; what it said."""
+    image = image or stage.seen()
+    session = {"PATH": os.environ["PATH"], "HOME": str(stage.home)} | (env or {})
+    if not {"LIMPET_STATE_DIR", "XDG_STATE_HOME"} & session.keys():
+        session["LIMPET_STATE_DIR"] = str(stage.top / "state")
+    for name in list(os.environ):
+        monkeypatch.delenv(name)
+    for name, value in session.items():
+        monkeypatch.setenv(name, value)
+    launcher = stage.write(image, request)
+    os.chdir(cwd or stage.home)
+    words = ("a", "b  c", "", "--", "d'e\"f", "g\nh", "-x", "*")
+    command = ("/opt/env/bin/tool", *words)
+    asked = msgspec.structs.replace(request, command=command)
+    plan = plan_launch(image, stage.probe(image, asked), asked)
+    done = subprocess.run([*shell, launcher, *words], env=session, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    argv, environment = json.loads(stage.told.read_text())
+    own = argv.index(str(stage.root))
+    assert argv[own - 1] == "--bind"
+    del argv[own - 1 : own + 1]
+    assert argv[1:] == list(plan.argv[1:])
+    there = {name: value for name, value in environment.items() if name not in OF_SHELLS}
+    assert there == {name: value for name, value in plan.env.items() if name not in OF_SHELLS}
+    for folder in plan.folders:
+        assert Path(folder).is_dir()
+        assert Path(folder).stat().st_mode & 0o077 == 0
+    return done.stderr
+
+
+@pytest.mark.parametrize("policy", ["clean", "host", "strict"])
+def test_variables(
+    stage: Stage, shell: list[str], monkeypatch: pytest.MonkeyPatch, policy: str
+) -> None:
+    request = msgspec.convert({"variables": policy}, Request)
+    said = compare(stage, shell, monkeypatch, request, env=SESSION)
+    assert said == ""
+
+
+@pytest.mark.parametrize("home", ["isolated", "private", "none", "host"])
+@pytest.mark.parametrize("place", ["home", "below", "project", "tmp", "usr", "above", "root"])
+def test_homes_and_working_folders(
+    stage: Stage, shell: list[str], monkeypatch: pytest.MonkeyPatch, home: str, place: str
+) -> None:
+    below = stage.home / "below" / "deep"
+    below.mkdir(parents=True)
+    (stage.home / ".cache").mkdir()
+    (stage.home / ".config").symlink_to(stage.project)
+    (stage.home / ".keras").symlink_to("below")
+    (stage.home / ".conda").symlink_to("nowhere")
+    places = {
+        "home": stage.home,
+        "below": below,
+        "project": stage.project,
+        "tmp": Path("/tmp"),
+        "usr": Path("/usr/bin"),
+        "above": stage.home.parent,
+        "root": Path("/"),
+    }
+    request = msgspec.convert({"home": home}, Request)
+    env = {"TMPDIR": str(stage.home / "tmp"), "TMP": str(stage.project / "x")}
+    said = compare(stage, shell, monkeypatch, request, cwd=places[place], env=env)
+    hidden = place in ("usr", "above", "root") or (home in ("private", "none") and place == "home")
+    assert ("is not seen inside" in said) == (
+        hidden and not (home == "private" and place == "home")
+    )
+
+
+def test_a_home_over_a_link(
+    stage: Stage, shell: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (stage.top / "users").symlink_to("homes")
+    (stage.home / ".local").mkdir()
+    home = stage.top / "users" / stage.home.name
+    env = {"HOME": str(home)}
+    compare(stage, shell, monkeypatch, Request(), env=env, cwd=stage.home)
+
+
+@pytest.mark.parametrize(
+    "env",
+    [
+        {"LIMPET_STATE_DIR": "{top}/a state"},
+        {"LIMPET_STATE_DIR": "relative"},
+        {"LIMPET_STATE_DIR": "~/mine"},
+        {"XDG_STATE_HOME": "{top}/xdg"},
+        {"XDG_STATE_HOME": "relative"},
+    ],
+    ids=str,
+)
+def test_the_state_folder(
+    stage: Stage, shell: list[str], monkeypatch: pytest.MonkeyPatch, env: dict[str, str]
+) -> None:
+    env = {name: value.format(top=stage.top) for name, value in env.items()}
+    # Made at the first start, a launcher covers it at once and `run` from the second start on.
+    (stage.home / ".local").mkdir()
+    compare(stage, shell, monkeypatch, Request(), env=env)
+
+
+def test_a_state_folder_that_cannot_be_written(
+    stage: Stage, shell: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    locked = stage.top / "locked"
+    locked.mkdir(mode=0o500)
+    passing = stage.top / "passing"
+    passing.mkdir()
+    env = {"LIMPET_STATE_DIR": str(locked / "state"), "TMPDIR": str(passing)}
+    said = compare(stage, shell, monkeypatch, Request(), env=env)
+    assert "will not last" in said
+
+
+def test_binds_values_overlays_and_options(
+    stage: Stage, shell: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = stage.top / 'da"ta, 1'
+    data.mkdir()
+    request = Request(
+        binds=(f"{data}", f"{stage.project.parent}/homes:/somewhere:ro"),
+        site_binds=(f"{stage.top}/missing", f"{stage.top}/homes:/offered"),
+        env=("FOO", 'BAR=it\'s $HOME, "so"\nand `so`', "ABSENT", "TMPDIR=/scratch"),
+        overlays=(f"{stage.top}/over lay.img",),
+        writable_tmpfs=True,
+        gpu="nvidia",
+    )
+    image = stage.seen(
+        Run(pass_variables=("MY_*",), bind=("/recipe",)), {"XDG_CONFIG_HOME": "/fixed"}
+    )
+    env = SESSION | {"MY_NAME": "mine", "TMP": f"{data}/tmp"}
+    said = compare(stage, shell, monkeypatch, request, image=image, env=env, cwd=data)
+    assert f"{stage.top}/missing does not exist here." in said
+
+
+def test_gpus_and_a_working_folder_that_were_asked_for(
+    stage: Stage, shell: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compare(stage, shell, monkeypatch, Request(gpu="amd", pwd="/else where"))
+
+
+def test_a_foreign_image(stage: Stage, shell: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    image = msgspec.structs.replace(stage.seen(), facts=None)
+    compare(stage, shell, monkeypatch, Request(), image=image, env=SESSION)
+
+
+def test_a_home_with_a_colon(
+    stage: Stage, shell: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = stage.top / "a:b"
+    home.mkdir()
+    said = compare(stage, shell, monkeypatch, Request(), env={"HOME": str(home)}, cwd=Path("/tmp"))
+    assert "There is no home inside" in said
+
+
+def test_no_home_in_the_session_means_the_accounts(
+    stage: Stage, shell: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    env = {"HOME": "/nowhere", "USER": os.environ.get("USER", "")}
+    compare(stage, shell, monkeypatch, Request(), env=env, cwd=Path("/tmp"))
+
+
+def test_exported_functions_do_not_reach_the_program(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    env = {"BASH_FUNC_module%%": "() {  echo host; }"}
+    compare(stage, ["bash"], monkeypatch, Request(), env=env)
