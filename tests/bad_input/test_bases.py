@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.build.workshop import Workshop, check_refused, unchanged
+from tests.build.loopback import served
+from tests.build.workshop import Workshop, check_refused, find_leftovers, unchanged
 from tests.conftest import Base
 
 pytestmark = pytest.mark.real
@@ -40,6 +41,24 @@ def test_registry_that_cannot_be_reached(workshop: Workshop) -> None:
     with unchanged(workshop.folder):
         done = workshop.try_build(recipe, "--base", "docker://127.0.0.1:9/some/image:1")
     check_refused(done, 6, "127.0.0.1:9")
+
+
+@pytest.mark.parametrize("status", [401, 403])
+def test_registry_that_refuses(workshop: Workshop, tmp_path: Path, status: int) -> None:
+    recipe = workshop.require("tiny")
+    with served(tmp_path, status=status) as url, unchanged(workshop.folder):
+        address = url.removeprefix("http://")
+        done = workshop.try_build(recipe, "--base", f"docker://{address}/some/image:1")
+    check_refused(done, 6, address)
+
+
+def test_debian_mirror_that_cannot_be_reached(fresh: Workshop) -> None:
+    recipe = fresh.require("tiny")
+    mirror = "http://127.0.0.1:9/debian"
+    with unchanged(fresh.folder):
+        done = fresh.try_build(recipe, "--base", "debian:trixie", LIMPET_DEBIAN_MIRROR=mirror)
+    check_refused(done, 6, "127.0.0.1:9")
+    assert find_leftovers(fresh.cache) == []
 
 
 @pytest.mark.parametrize("verb", ["build", "run", "inspect"])

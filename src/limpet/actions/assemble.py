@@ -56,7 +56,8 @@ def assemble(output: Path, parts: Parts, *, scratch: Path, replace: bool) -> int
         missing = [e for e in parts.where_missing if base.find(e.path, follow=True) is None]
         entries = (*parts.own, *missing)
         if parts.layout == "layered":
-            entries = tuple(_behind_links(base, entry) for entry in entries)
+            gone = [path for path in parts.removed if base.find(path)]
+            entries = (*(_behind_links(base, e) for e in entries), *map(_whiteout, gone))
         write_squashfs(own, entries, compressor=parts.compression)
         layers = [
             Source(squashfs=Squashfs(stack.enter_context(path.open("rb")))) for path in parts.pieces
@@ -71,7 +72,7 @@ def assemble(output: Path, parts: Parts, *, scratch: Path, replace: bool) -> int
             with writer.partition(kind="root") as out:
                 _copy_root(base_file, out)
             with writer.partition(kind="overlay") as out:
-                compose(out, layers, remove=parts.removed)
+                compose(out, layers, remove=[path for path in parts.removed if path not in gone])
         for item in parts.objects:
             writer.add_object(item.name, item.data, kind=item.kind)
         writer.finish()
@@ -125,6 +126,14 @@ def own_entries(members: Iterable[Member]) -> Iterator[Entry]:
         )
 
 
+def entry_bytes(entry: Entry) -> int:
+    """How much a staged file will bring, before it is compressed."""
+    if callable(entry.content):
+        with entry.content() as file:
+            return file.seek(0, os.SEEK_END)
+    return len(entry.content or b"")
+
+
 def staged_entries(places: Mapping[Path, str]) -> Iterator[Entry]:
     """Files and folders of the host at their place in the image, owned by root, of no date."""
     for source, place in places.items():
@@ -144,6 +153,11 @@ def _host_entry(path: Path, inside: str) -> Entry:
         return Entry(path=inside, kind="dir", mode=0o755)
     mode = 0o755 if path.stat().st_mode & 0o100 else 0o644
     return Entry(path=inside, kind="file", mode=mode, content=lambda: path.open("rb"))
+
+
+def _whiteout(path: str) -> Entry:
+    """overlayfs's mark that a file of a lower layer is gone: a character device 0/0."""
+    return Entry(path=path, kind="char", mode=0, rdev=0)
 
 
 def _behind_links(base: Squashfs, entry: Entry) -> Entry:

@@ -16,6 +16,7 @@ from limpet.actions.assemble import (
     Parts,
     SifObject,
     assemble,
+    entry_bytes,
     own_entries,
     rewrite_base,
     staged_entries,
@@ -63,14 +64,15 @@ def build(request: BuildRequest, notify: Notify = ignore) -> BuildReport:
     )
     if request.dry_run:
         return BuildReport(plan=plan, lock_file=prepared.lock_file)
-    scratch_parent = scratch_folder(request, prepared.cache)
     files.sweep_partials(output.parent)
-    files.check_space(output.parent, size_bytes=plan.image_bytes, files=2)
+    image_bytes = plan.image_bytes + sum(map(entry_bytes, staged))
+    files.check_space(output.parent, size_bytes=image_bytes, files=2)
     files.check_space(
         prepared.cache, size_bytes=2 * plan.fetched_bytes, files=FILES_PER_PIECE * plan.new_pieces
     )
     pieces = tuple(piece.path for piece in make_pieces(shelf, notify))
-    with files.passing_folder(scratch_parent) as scratch:
+    notify(Event(stage="image", kind="note", message=f"Working in {prepared.scratch}"))
+    with files.passing_folder(prepared.scratch) as scratch:
         parts = gather_parts(prepared, plan, request, pieces, staged)
         if prepared.recipe.warm.imports or prepared.recipe.warm.commands:
             parts = warmed(prepared, parts, scratch, notify)
@@ -141,12 +143,6 @@ def keep_lock(prepared: Prepared, notify: Notify) -> None:
     except (SpaceError, ExistsError) as error:
         message = f"{error.what} The lock is in the image: limpet inspect --lock."
         notify(Event(stage="lock", kind="note", message=message))
-
-
-def scratch_folder(request: BuildRequest, cache: Path) -> Path:
-    """Where passing files go: not /tmp, which is often small, or memory, on cluster nodes."""
-    named = request.build_dir or os.environ.get("LIMPET_BUILD_DIR", "")
-    return files.make_folder(Path(named).expanduser().absolute() if named else cache / "tmp")
 
 
 def shelf_of(prepared: Prepared, request: BuildRequest) -> Shelf:

@@ -38,6 +38,7 @@ class Prepared(msgspec.Struct, frozen=True, kw_only=True):
 
     `sif` is the base that is built on: the locked one, or the one derived from it by `apt` and
     `post`. `lock_file` is where the lock belongs; None for a request without a recipe file.
+    `scratch` is where passing files go: not /tmp, which on cluster nodes is often small, or memory.
     """
 
     loaded: LoadedRecipe
@@ -48,6 +49,7 @@ class Prepared(msgspec.Struct, frozen=True, kw_only=True):
     interpreter: Interpreter
     runtime: Runtime
     cache: Path
+    scratch: Path
 
     @property
     def recipe(self) -> Recipe:
@@ -223,7 +225,13 @@ def _lock_on(
         interpreter=interpreter,
         runtime=work.runtime,
         cache=work.cache,
+        scratch=_scratch_folder(work),
     )
+
+
+def _scratch_folder(work: Workplace) -> Path:
+    named = work.request.build_dir or work.config.build_dir
+    return Path(named).expanduser().absolute() if named else work.cache / "tmp"
 
 
 class Standing(msgspec.Struct, frozen=True, kw_only=True):
