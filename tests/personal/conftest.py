@@ -30,6 +30,7 @@ def wheels(run_folder: Path) -> Path:
     make_wheel(folder, "helper", "1.5")
     make_wheel(folder, "plain", "1.0", requires=["helper>=1"], script="plain")
     make_wheel(folder, "plain", "2.0", requires=["helper>=1"], script="plain")
+    make_wheel(folder, "huge", "1.0", size_bytes=8_000_000)
     make_wheel(folder, "pluginone", "1.0", requires=["framework<2"], script="plugin")
     make_wheel(folder, "plugintwo", "2.0", requires=["framework>=2", "plain"], script="plugin")
     return folder

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
@@ -200,20 +201,19 @@ def test_no_space_for_state(user: User, images: dict[str, Path], tmp_path: Path)
         env = {"LIMPET_STATE_DIR": str(place / "state")}
         done = user.limpet("pip", images["one"], "install", "plain==1.0", env=env)
         assert done.returncode == 0, done.stdout + done.stderr
-        with (place / "fill").open("wb") as file:
-            try:
-                while True:
-                    file.write(b"x" * 65536)
-                    file.flush()
-            except OSError:
-                pass
-        done = user.limpet("pip", images["one"], "install", "-U", "plain", env=env)
-        assert done.returncode != 0
-        assert "No space left" in done.stdout + done.stderr
+        done = user.limpet("pip", images["one"], "install", "plain", "huge", env=env)
+        assert done.returncode == 1
+        assert "No space left" in done.stderr
         done = user.limpet("run", images["one"], "plain", env=env)
         assert done.stdout == "plain 1.0\n", done.stderr
+        # and where there is not even space for an image's folder
+        with (place / "fill").open("wb", buffering=0) as file:
+            for size_bytes in (100_000, 1_000):
+                with contextlib.suppress(OSError):
+                    while file.write(b"x" * size_bytes) == size_bytes:
+                        pass
         done = user.limpet("run", images["two"], "true", env=env)
-        assert done.returncode == 125 and "No space left" in done.stderr
+        assert done.returncode == 125 and "No space left" in done.stderr, done.stderr
     finally:
         for _ in range(20):
             if subprocess.run(["fusermount3", "-u", place], check=False).returncode == 0:

@@ -15,6 +15,7 @@ def make_wheel(
     requires: Sequence[str] = (),
     script: str = "",
     tag: str = "py3-none-any",
+    size_bytes: int = 0,
 ) -> Path:
     """A module `name` that knows its version, and a command `script` that prints it."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -28,11 +29,13 @@ def make_wheel(
         f"{info}/METADATA": "\n".join(lines) + "\n",
         f"{info}/WHEEL": wheel,
     }
+    if size_bytes:
+        files[f"{name}_data.txt"] = "x" * size_bytes
     if script:
         files[f"{info}/entry_points.txt"] = f"[console_scripts]\n{script} = {name}:main\n"
     files[f"{info}/RECORD"] = "".join(f"{path},,\n" for path in files) + f"{info}/RECORD,,\n"
     path = folder / f"{name}-{version}-{tag}.whl"
-    with zipfile.ZipFile(path, "w") as archive:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         for place, text in files.items():
-            archive.writestr(zipfile.ZipInfo(place), text)
+            archive.writestr(place, text)
     return path

@@ -40,6 +40,8 @@ def promote(image: str, request: BuildRequest, notify: Notify = ignore) -> Promo
     wanted = {one.name: render_requirement(one) for one in packages}
     before, after = recipe.read_text("utf-8"), add_requirements(recipe, wanted)
     request = msgspec.structs.replace(request, recipes=(str(recipe),))
+    if not (request.base or choose_lock_path([recipe]).exists()):
+        request = msgspec.structs.replace(request, base=seen.facts.base.reference)
     replace_text(recipe, after)
     try:
         report = lock(request, notify)

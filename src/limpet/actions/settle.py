@@ -17,11 +17,10 @@ def settle(launch: Launch) -> tuple[str, ...]:
     At the first start of a rebuilt image, the personal packages of the one that was there before
     are carried over where they fit.
     """
-    if not launch.folders:
-        return ()
-    kept = [folder for folder in launch.folders if is_below(folder, launch.state)]
-    host.make_private(kept, launch.state)
     folder = Path(launch.state, launch.image.identity)
+    if not any(is_below(place, str(folder)) for place in launch.folders):
+        return ()
+    host.make_private([str(folder)], launch.state)
     path = os.path.realpath(launch.image.path)
     record = states.read_record(folder)
     if record and path in record.paths and not record.superseded:
@@ -29,6 +28,7 @@ def settle(launch: Launch) -> tuple[str, ...]:
         return ()
     notes: tuple[str, ...] = ()
     with files.held(folder / ".limpet-lock"):
+        record = states.read_record(folder)  # another start may have been first
         previous = states.find_previous(folder.parent, path, folder.name)
         if record is None and previous is not None:
             from limpet.actions.carry import take_over  # seldom needed, and at each start costly

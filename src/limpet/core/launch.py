@@ -153,6 +153,7 @@ def plan_launch(image: ImageSeen, host: HostSeen, request: Request) -> Launch:
     added = {n: v for n, v in home.variables.items() if n not in ours}
     # The caches' last: to a variable of flags they add one.
     added |= personal.variables | values | caches.variables
+    folders = tuple(dict.fromkeys((*home.folders, *caches.folders, *personal.folders)))
     gpus = (request.gpu or wants.gpu, host.gpus, host.driver, image.needs, image.libc)
     gpu, gpu_notes = plan_gpu(*gpus)
     return Launch(
@@ -168,7 +169,7 @@ def plan_launch(image: ImageSeen, host: HostSeen, request: Request) -> Launch:
         runtime=f"{host.runtime_kind} {host.runtime_version}",
         state=host.state,
         local=caches.local,
-        folders=tuple(dict.fromkeys((*home.folders, *caches.folders, *personal.folders))),
+        folders=folders,
         files=home.files,
         variables=policy,
         home=home_policy,
@@ -179,7 +180,7 @@ def plan_launch(image: ImageSeen, host: HostSeen, request: Request) -> Launch:
         verdicts=verdicts,
         notes=(
             *home.notes,
-            *((host.state_note,) if host.state_note and caches.folders else ()),
+            *((host.state_note,) if host.state_note and folders else ()),
             *place.notes,
             *env_notes,
             *gpu_notes,

@@ -109,7 +109,9 @@ def plan_personal(
     if prefix:
         folders.append(f"{state}/packages")
         mounts.append(Mount(source=f"{state}/packages", target=PACKAGES))
-        variables, base = {VARIABLE: PACKAGES}, PACKAGES
+        # Kernels and extensions lie in `share`, which Jupyter looks for in the image alone.
+        variables = {VARIABLE: PACKAGES, "JUPYTER_PATH": f"{PACKAGES}/share/jupyter"}
+        base = PACKAGES
     else:
         base = home.variables.get("PYTHONUSERBASE", f"{home.start}/.local")
         # This ~/.local belongs to the image alone, so a distribution's own refusal has no reason.

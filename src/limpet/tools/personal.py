@@ -6,11 +6,14 @@ import hashlib
 import importlib.util
 import io
 import os
+import shutil
+import time
 from pathlib import Path
 
 from limpet.core.personal import PipSeen
 from limpet.tools.files import written_beside
 
+_UNUSED_AGE_S = 30 * 86400
 _SCRIPT = Path(__file__).parents[1] / "base_scripts" / "personal_pip.py"
 _CA_VARIABLES = ("PIP_CERT", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 
@@ -77,6 +80,9 @@ def make_kit(folder: Path, *, inside: str) -> None:
         _place(folder / name, text.encode(), executable=name.startswith("bin/"))
     # Last: it says that the rest is there.
     _place(folder / "pip.zip", _zipped_pip())
+    for other in folder.parent.iterdir():
+        if time.time() - other.stat().st_mtime > _UNUSED_AGE_S:
+            shutil.rmtree(other, ignore_errors=True)
 
 
 def _place(path: Path, data: bytes, *, executable: bool = False) -> None:
