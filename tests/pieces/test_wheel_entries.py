@@ -101,6 +101,18 @@ def test_record_names_every_file_once(make_wheel: MakeWheel) -> None:
     assert found[f"{SITE}/demo-1.0.dist-info/INSTALLER"][1] == b"limpet\n"
 
 
+def test_byte_code_of_tests_comes_last(make_wheel: MakeWheel) -> None:
+    names = ("demo/a.py", "demo/tests/b.py", "demo/tests.py", "demo/test/c.py", "demo/z.py")
+    with lay_out(make_wheel(dict.fromkeys(names, b"1")), LAYOUT) as laid:
+        assert [module.path for module in laid.modules] == [
+            "demo/a.py",
+            "demo/tests.py",
+            "demo/z.py",
+            "demo/test/c.py",
+            "demo/tests/b.py",
+        ]
+
+
 def test_modules_are_those_of_site_packages(make_wheel: MakeWheel) -> None:
     wheel = make_wheel(
         {
