@@ -7,9 +7,12 @@ line and environment against `plan_launch`'s, session by session.
 
 from __future__ import annotations
 
+import itertools
+import operator
 import posixpath
 import re
 import shlex
+import string
 from collections.abc import Iterable, Sequence
 from pathlib import PurePosixPath
 
@@ -42,6 +45,8 @@ _EXPANSIONS = {
     _ROOT: "$_limpet_root",
     _PROGRAM: "$_limpet_program",
 }
+
+_LETTERS = string.ascii_uppercase + string.ascii_lowercase + "_"
 
 
 def render_launcher(wrap: Wrap, image: ImageSeen, host: HostSeen, root: str) -> str:
@@ -85,7 +90,8 @@ def render_launcher(wrap: Wrap, image: ImageSeen, host: HostSeen, root: str) -> 
         "BOUND": _render_bound(image, request),
         "BINDS": _render_binds(image, request),
         "VALUES": _render_values(request),
-        "JUDGE": _render_judge(plan.variables, _named(run, request)),
+        "JUDGES": _render_judges(plan.variables, _named(run, request)),
+        "BASH_LOOPS": _render_bash_loops(),
         "TEMPORARY": " ".join(TEMPORARY) if plan.variables != "strict" else "",
         "HEAD": " ".join(quoted(word) for word in head[1:]),
         "REST": " ".join(quoted(word) for word in whole[len(head) :]),
@@ -213,16 +219,35 @@ def _named(run: Run, request: Request) -> tuple[str, ...]:
     return (*run.pass_variables, *(word.partition("=")[0] for word in request.env))
 
 
-def _render_judge(policy: VariablePolicy, named: Sequence[str]) -> str:
-    """`judge_variable` as a `case`: the first that fits decides."""
-    lines = []
+def _render_judges(policy: VariablePolicy, named: Sequence[str]) -> str:
+    """`judge_variable` as a function for each first letter; the first pattern that fits decides.
+
+    By letters, because a shell takes milliseconds to try all patterns on all variables.
+    """
+    rules: list[tuple[str, bool]] = []
     if policy != "strict":
-        lines.append(f"        {'|'.join(TEMPORARY)}) return ;;")
-    lines.append(f"        {'|'.join((*RUNTIME.patterns, *named))}) return ;;")
+        rules += [(name, True) for name in TEMPORARY]
+    rules += [(pattern, True) for pattern in (*RUNTIME.patterns, *named)]
     if policy != "strict":
-        for group in FOREIGN if policy == "host" else FOREIGN + WANTED:
-            verdict = "return" if group.passes else ""
-            lines.append(f"        {'|'.join(group.patterns)}) {verdict} ;;")
-    if policy == "host":
-        lines.append("        *) return ;;")
-    return "\n".join(lines)
+        groups = FOREIGN if policy == "host" else FOREIGN + WANTED
+        rules += [(pattern, group.passes) for group in groups for pattern in group.patterns]
+    functions = []
+    for letter in _LETTERS:
+        fitting = [rule for rule in rules if rule[0].startswith((letter, *"*?["))]
+        lines = [f"_limpet_judge_{letter}() {{", "    case $1 in"]
+        for passes, same in itertools.groupby(fitting, key=operator.itemgetter(1)):
+            patterns = "|".join(pattern for pattern, _ in same)
+            lines.append(f"        {patterns}) {'return' if passes else ''} ;;")
+        lines += [f"        *) {'return' if policy == 'host' else ''} ;;", "    esac"]
+        functions.append("\n".join([*lines, '    unset "$1"', "}"]))
+    return "\n".join(functions)
+
+
+def _render_bash_loops() -> str:
+    """bash names its variables by how they start, and says which ones are exported."""
+    return "\n".join(
+        f"    for _limpet_to in ${{!{letter}@}}; do\n"
+        f"        case ${{!_limpet_to@a}} in *x*) _limpet_judge_{letter} $_limpet_to ;; esac\n"
+        "    done"
+        for letter in _LETTERS
+    )

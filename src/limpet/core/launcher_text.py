@@ -201,38 +201,32 @@ esac
 
 # ---- the variables that pass ----
 
-_limpet_judge() {
-    # A Jupyter kernel looks whether its server is still alive.
-    case $_limpet_connection:$1 in /*:JPY_PARENT_PID | /*:JPY_SESSION_NAME) return ;; esac
-    case $1 in
-        _limpet_*|BASHOPTS|BASH_VERSINFO|EUID|PPID|SHELLOPTS|UID) return ;;
-@JUDGE@
-    esac
-    unset "$1"
-}
-if [ -n "${BASH_VERSION-}" ]; then
-    unset -f module ml _module_raw which scl switchml spack conda mamba micromamba 2>/dev/null
+@JUDGES@
+# A Jupyter kernel looks whether its server is still alive.
+if [ -n "$_limpet_connection" ]; then _limpet_judge_J() { :; }; fi
+case ${BASH_VERSION-} in 4.4* | [5-9].*)
+    # What it calls its own is not exported, except where the session did that.
     eval 'export -n SHELLOPTS BASHOPTS
-    for _limpet_to in ${!A@} ${!B@} ${!C@} ${!D@} ${!E@} ${!F@} ${!G@} ${!H@} ${!I@} ${!J@} ${!K@} \
-        ${!L@} ${!M@} ${!N@} ${!O@} ${!P@} ${!Q@} ${!R@} ${!S@} ${!T@} ${!U@} ${!V@} ${!W@} ${!X@} \
-        ${!Y@} ${!Z@} ${!a@} ${!b@} ${!c@} ${!d@} ${!e@} ${!f@} ${!g@} ${!h@} ${!i@} ${!j@} ${!k@} \
-        ${!l@} ${!m@} ${!n@} ${!o@} ${!p@} ${!q@} ${!r@} ${!s@} ${!t@} ${!u@} ${!v@} ${!w@} ${!x@} \
-        ${!y@} ${!z@} ${!_@}; do
-        _limpet_judge "$_limpet_to"
-    done 2>/dev/null' # some of its own cannot be unset
-else # no other shell tells its variables without a copy of itself
+    unset -f module ml _module_raw which scl switchml spack conda mamba micromamba
+@BASH_LOOPS@' 2>/dev/null
+    ;;
+*) # no other shell tells its variables without a copy of itself
     IFS='
 '
     for _limpet_to in $(export -p); do
         case $_limpet_to in
             'export '[A-Za-z_]*)
                 _limpet_to=${_limpet_to#export } _limpet_to=${_limpet_to%%=*}
-                case $_limpet_to in *[!A-Za-z0-9_]*) ;; *) _limpet_judge "$_limpet_to" ;; esac
+                case $_limpet_to in
+                    *[!A-Za-z0-9_]*) ;;
+                    *) "_limpet_judge_${_limpet_to%"${_limpet_to#?}"}" "$_limpet_to" ;;
+                esac
                 ;;
         esac
     done
     unset IFS
-fi
+    ;;
+esac
 
 # ---- the command line, from its end to its start ----
 
