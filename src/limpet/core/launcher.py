@@ -91,7 +91,6 @@ def render_launcher(wrap: Wrap, image: ImageSeen, host: HostSeen, root: str) -> 
         "BINDS": _render_binds(image, request),
         "VALUES": _render_values(request),
         "JUDGES": _render_judges(plan.variables, _named(run, request)),
-        "BASH_LOOPS": _render_bash_loops(),
         "TEMPORARY": " ".join(TEMPORARY) if plan.variables != "strict" else "",
         "HEAD": " ".join(quoted(word) for word in head[1:]),
         "REST": " ".join(quoted(word) for word in whole[len(head) :]),
@@ -231,23 +230,47 @@ def _render_judges(policy: VariablePolicy, named: Sequence[str]) -> str:
     if policy != "strict":
         groups = FOREIGN if policy == "host" else FOREIGN + WANTED
         rules += [(pattern, group.passes) for group in groups for pattern in group.patterns]
-    functions = []
-    for letter in _LETTERS:
-        fitting = [rule for rule in rules if rule[0].startswith((letter, *"*?["))]
-        lines = [f"_limpet_judge_{letter}() {{", "    case $1 in"]
-        for passes, same in itertools.groupby(fitting, key=operator.itemgetter(1)):
-            patterns = "|".join(pattern for pattern, _ in same)
-            lines.append(f"        {patterns}) {'return' if passes else ''} ;;")
-        lines += [f"        *) {'return' if policy == 'host' else ''} ;;", "    esac"]
-        functions.append("\n".join([*lines, '    unset "$1"', "}"]))
-    return "\n".join(functions)
-
-
-def _render_bash_loops() -> str:
-    """bash names its variables by how they start, and says which ones are exported."""
-    return "\n".join(
-        f"    for _limpet_to in ${{!{letter}@}}; do\n"
-        f"        case ${{!_limpet_to@a}} in *x*) _limpet_judge_{letter} $_limpet_to ;; esac\n"
-        "    done"
+    by_letter = {
+        letter: [rule for rule in rules if rule[0].startswith((letter, *"*?["))]
         for letter in _LETTERS
+    }
+    common = [rule for rule in rules if rule[0].startswith(tuple("*?["))]
+    functions = [_render_judge("other", common, policy)]
+    calls, loops = [], []
+    others = [letter for letter, fitting in by_letter.items() if fitting == common]
+    for letter, fitting in by_letter.items():
+        if fitting != common:
+            functions.append(_render_judge(letter, fitting, policy))
+            calls.append(f'    {letter}*) _limpet_judge_{letter} "$1" ;;')
+            loops.append(_render_bash_loop(f"${{!{letter}@}}", letter))
+    loops.append(_render_bash_loop(" ".join(f"${{!{letter}@}}" for letter in others), "other"))
+    return _JUDGES.format(
+        functions="\n".join(functions), calls="\n".join(calls), loops="\n".join(loops)
     )
+
+
+_JUDGES = """\
+{functions}
+_limpet_judge() {{ case $1 in
+{calls}
+    *) _limpet_judge_other "$1" ;;
+esac; }}
+_limpet_loops='
+{loops}'"""
+
+
+def _render_judge(name: str, rules: list[tuple[str, bool]], policy: VariablePolicy) -> str:
+    lines = [
+        f"    {'|'.join(pattern for pattern, _ in same)}) {'return' if passes else ''} ;;"
+        for passes, same in itertools.groupby(rules, key=operator.itemgetter(1))
+    ]
+    if policy == "host":
+        lines.append("    *) return ;;")
+    inner = "\n".join(["case $1 in", *lines, "esac; "]) if lines else ""
+    return f'_limpet_judge_{name}() {{ {inner}unset "$1"; }}'
+
+
+def _render_bash_loop(names: str, judge: str) -> str:
+    """bash lists variables by how they start, and says which ones are exported."""
+    call = f"case ${{!_limpet_to@a}} in *x*) _limpet_judge_{judge} $_limpet_to ;; esac"
+    return f"for _limpet_to in {names}; do {call}; done"

@@ -9,7 +9,7 @@ SCRIPT = r"""#!/bin/sh
 # starts the program of its own name.
 # shellcheck disable=SC3013,SC2016,SC2221,SC2222 # -ef is in POSIX.1-2024, and before in all shells
 _limpet_root=@ROOT_BAKED@
-_limpet_name=${0##*/} _limpet_venv='' _limpet_connection=''
+_limpet_name=${0##*/} _limpet_venv='' _limpet_connection='' _limpet_host=@HOST@
 unset CDPATH
 set -f
 
@@ -203,12 +203,12 @@ esac
 
 @JUDGES@
 # A Jupyter kernel looks whether its server is still alive.
-if [ -n "$_limpet_connection" ]; then _limpet_judge_J() { :; }; fi
+if [ -n "$_limpet_connection" ]; then
+    _limpet_judge_J() { case $1 in JPY_*) ;; *) unset "$1" ;; esac; }
+fi
 case ${BASH_VERSION-} in 4.4* | [5-9].*)
-    # What it calls its own is not exported, except where the session did that.
-    eval 'export -n SHELLOPTS BASHOPTS
     unset -f module ml _module_raw which scl switchml spack conda mamba micromamba
-@BASH_LOOPS@' 2>/dev/null
+    eval "export -n SHELLOPTS BASHOPTS$_limpet_loops"
     ;;
 *) # no other shell tells its variables without a copy of itself
     IFS='
@@ -219,7 +219,7 @@ case ${BASH_VERSION-} in 4.4* | [5-9].*)
                 _limpet_to=${_limpet_to#export } _limpet_to=${_limpet_to%%=*}
                 case $_limpet_to in
                     *[!A-Za-z0-9_]*) ;;
-                    *) "_limpet_judge_${_limpet_to%"${_limpet_to#?}"}" "$_limpet_to" ;;
+                    *) _limpet_judge "$_limpet_to" ;;
                 esac
                 ;;
         esac
@@ -240,7 +240,7 @@ _limpet_place='' _limpet_pwd=@PWD@
 # Below a folder that is mounted at its own place.
 _limpet_bound() {
 @BOUND@
-    if [ -n '@HOST@' ]; then
+    if [ -n "$_limpet_host" ]; then
         _limpet_top=${1#/}
         case /${_limpet_top%%/*} in @HOST_OWN@) ;; *) return 0 ;; esac
     fi
@@ -330,7 +330,7 @@ if [ -n "$_limpet_place" ]; then
     set -- "$_limpet_flag" "$_limpet_word" "$@"
 fi
 @BINDS@
-if [ -n '@HOST@' ]; then
+if [ -n "$_limpet_host" ]; then
     # What the host has and the image lacks; a link's target is seen at the link's own name.
     set +f
     for _limpet_to in /*; do
