@@ -73,6 +73,15 @@ def test_no_space_in_the_cache(fresh: Workshop, tmp_path: Path) -> None:
     check_refused(done, 10, "space")
 
 
+def test_no_space_where_passing_files_go(workshop: Workshop, tmp_path: Path) -> None:
+    workshop.write("big.bin", random.Random(3).randbytes(12_000_000))
+    recipe = workshop.describe('[files]\n"big.bin" = "/opt/x/big.bin"\n', "tiny")
+    with small_disk(tmp_path, megabytes=8) as disk, unchanged(workshop.folder):
+        done = workshop.try_build(recipe, "--build-dir", disk)
+        assert [path.name for path in disk.iterdir() if path.name[0] != "."] == ["lost+found"]
+    check_refused(done, 10, "No space left")
+
+
 def test_no_inodes(workshop: Workshop, tmp_path: Path) -> None:
     recipe = workshop.require("tiny")
     with small_disk(tmp_path, megabytes=100, inodes=16) as disk:

@@ -35,7 +35,7 @@ def test_recipe_that_may_not_be_read(workshop: Workshop) -> None:
         ("limpet.toml", b"[packages]\npip = 'tiny'\n", "packages.pip"),
         ("pyproject.toml", b"[tool.other]\n", "names no packages"),
         ("environment.yml", b"dependencies: []\n", "conda"),
-        ("pylock.toml", b"lock-version = '9.0'\n", "9.0"),
+        ("pylock.toml", b"lock-version = '9.0'\ncreated-by = 'x'\npackages = []\n", "9.0"),
         ("limpet.toml", b"[image]\nlabels = 5\n", "image.labels"),
     ],
 )
@@ -43,7 +43,7 @@ def test_recipe_that_cannot_be_read(workshop: Workshop, name: str, text: bytes, 
     recipe = workshop.write(name, text)
     with unchanged(workshop.folder):
         done = workshop.try_build(recipe)
-    check_refused(done, 4 if name == "pylock.toml" else 3, name, said)
+    check_refused(done, 3, name, said)
 
 
 @pytest.mark.parametrize(
@@ -121,9 +121,9 @@ def test_names_with_newlines_and_shell_characters(workshop: Workshop, text: str,
 def test_wheel_that_reaches_outside_its_folder(workshop: Workshop) -> None:
     workshop.add_wheel("evil", {"evil.py": "", "../../../../etc/evil": "x"})
     recipe = workshop.require("evil")
-    done = workshop.try_build(recipe)
+    with unchanged(workshop.folder):
+        done = workshop.try_build(recipe)
     check_refused(done, 7, "evil")
-    assert not list(workshop.out.iterdir())
 
 
 def test_package_that_the_recipe_calls_by_a_path_of_shell_words(workshop: Workshop) -> None:
@@ -131,4 +131,4 @@ def test_package_that_the_recipe_calls_by_a_path_of_shell_words(workshop: Worksh
     recipe = workshop.require("./`touch pwned`;$(touch pwned).whl")
     with unchanged(workshop.folder):
         done = workshop.try_build(recipe)
-    check_refused(done, 3, "touch pwned")
+    check_refused(done, 4, "touch pwned")

@@ -31,7 +31,7 @@ def fresh(tmp_path: Path, home: Path, debian_base: Base) -> Workshop:
 
 def copy_workshop(workshop: Workshop, name: str, *, cache: str = "") -> Workshop:
     """The same description in another folder, if need be with another cache."""
-    folder = workshop.folder.with_name(name)
+    folder = workshop.folder.parent / name
     shutil.copytree(workshop.folder, folder, ignore=shutil.ignore_patterns("*.sif", "pylock*"))
-    place = workshop.folder.with_name(cache) if cache else workshop.cache
+    place = workshop.folder.parent / cache if cache else workshop.cache
     return Workshop(folder, cache=place, base=workshop.base)

@@ -114,8 +114,10 @@ class Workshop:
     ) -> subprocess.CompletedProcess[str]:
         return self.run(self.build_words(recipe, *words), cwd=cwd, **env)
 
-    def build(self, recipe: str | Path, *words: str | Path, **env: str) -> Path:
-        done = self.try_build(recipe, *words, cwd=None, **env)
+    def build(
+        self, recipe: str | Path, *words: str | Path, cwd: Path | None = None, **env: str
+    ) -> Path:
+        done = self.try_build(recipe, *words, cwd=cwd, **env)
         assert done.returncode == 0, done.stderr
         given = [str(word) for word in words]
         return Path(given[given.index("-o") + 1]) if "-o" in given else self.image
@@ -135,8 +137,9 @@ class Workshop:
 
     def python(self, image: Path, code: str, *arguments: str, **env: str) -> str:
         """What a bare `apptainer exec` gives, without limpet."""
-        runtime = ["apptainer", "--silent", "exec"]
-        done = self.run([*runtime, image, "python", "-c", code, *arguments], cwd=None, **env)
+        bare: list[str | Path] = ["apptainer", "--silent", "exec", image, "python", "-c", code]
+        bare += arguments
+        done = self.run(bare, cwd=None, **env)
         assert done.returncode == 0, done.stderr
         return done.stdout.strip()
 
@@ -167,7 +170,7 @@ def unchanged(folder: Path) -> Iterator[None]:
 
 def find_leftovers(cache: Path) -> list[str]:
     """What a build left lying in its cache that is of no use to any other."""
-    passing = [path for name in ("tmp", "work") for path in cache.glob(f"{name}/*")]
+    passing = [path for name in ("tmp", "work") for path in cache.glob(f"{name}/[!.]*")]
     passing += cache.glob("bases/*/scratch/*")
     partial = cache.rglob(f"*{PARTIAL_MARK}*")
     return sorted(str(path.relative_to(cache)) for path in (*passing, *partial))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 import sys
@@ -14,7 +15,7 @@ import pytest
 from limpet.cli import build as build_module
 from limpet.cli.main import COMMANDS, group, main
 from limpet.cli.session import Session
-from limpet.core.errors import BaseError, UsageError
+from limpet.core.errors import BaseError, ImageError, UsageError
 from limpet.core.events import Event, Notify
 from limpet.core.plan import BuildPlan, BuildReport, Step
 from limpet.core.request import BuildRequest
@@ -127,7 +128,9 @@ def test_every_field_of_a_request_can_be_said() -> None:
         command = group.get_command(context, verb)
         assert command
         said |= {parameter.name for parameter in command.params if parameter.name}
-    assert said - {"as_json", "help"} == set(BuildRequest.__struct_fields__)
+    assert said - {"as_json", "help", "debug", "verbose", "quiet"} == set(
+        BuildRequest.__struct_fields__
+    )
 
 
 def test_locks(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -285,3 +288,34 @@ def test_pairs_need_both_sides() -> None:
     flags = {"recipes": ("r",), "pip": (), "build_args": ("=x",)}
     with pytest.raises(UsageError, match="--build-arg =x"):
         build_module.make_request(Session(), flags)
+
+
+@pytest.mark.parametrize(
+    ("words", "verbosity", "debug"),
+    [
+        ("-q inspect X", -1, False),
+        ("inspect -q X", -1, False),
+        ("inspect X --quiet", -1, False),
+        ("-v inspect -v X", 2, False),
+        ("-v run -q X -v", 0, False),  # what follows the image is the program's
+        ("--debug inspect X", 0, True),
+        ("inspect X --debug", 0, True),
+    ],
+)
+def test_flags_of_the_session_before_and_after_the_command(
+    words: str, verbosity: int, debug: bool
+) -> None:
+    session = Session()
+    with contextlib.suppress(ImageError, UsageError):
+        group.main(words.split(), standalone_mode=False, obj=session)
+    assert (session.verbosity, session.debug) == (verbosity, debug)
+
+
+def test_every_command_takes_the_sessions_flags_and_shows_its_own() -> None:
+    context = click.Context(group)
+    for name in COMMANDS:
+        command = group.get_command(context, name)
+        assert command
+        taken = {word for param in command.params for word in param.opts}
+        assert taken >= {"-q", "-v", "--debug", "--config", "--cache-dir"}
+        assert len(command.params) == len({id(param) for param in command.params})

@@ -125,6 +125,15 @@ class Person:
 
     home: Path
 
+    def environment(self) -> dict[str, str]:
+        return {
+            "PATH": os.environ["PATH"],
+            "HOME": str(self.home),
+            "PYTHONPATH": str(SOURCE),
+            "LIMPET_STATE_DIR": str(self.home.parent / "state"),
+            "LIMPET_CACHE_DIR": str(self.home.parent / "cache"),
+        }
+
     def limpet(
         self,
         *words: str | Path,
@@ -132,12 +141,10 @@ class Person:
         env: dict[str, str] | None = None,
         stdin: str = "",
     ) -> subprocess.CompletedProcess[str]:
-        own = {"PATH": os.environ["PATH"], "HOME": str(self.home), "PYTHONPATH": str(SOURCE)}
-        own["LIMPET_STATE_DIR"] = str(self.home.parent / "state")
         argv = [sys.executable, "-P", "-m", "limpet", *map(str, words)]
         return subprocess.run(
             argv,
-            env=own | (env or {}),
+            env=self.environment() | (env or {}),
             cwd=cwd or self.home,
             capture_output=True,
             text=True,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import tempfile
 import time
 from collections.abc import Iterable
 from functools import partial
@@ -29,6 +28,7 @@ from limpet.actions.warm import warm_image
 from limpet.core import image as image_core
 from limpet.core.errors import BaseError, ExistsError, RecipeError, SpaceError, UsageError
 from limpet.core.events import Event, Notify, ignore
+from limpet.core.gpu import plan_needs
 from limpet.core.image import ImageFacts
 from limpet.core.plan import BuildPlan, BuildReport, LockReport, plan_build
 from limpet.core.pylock import render_lock
@@ -40,6 +40,9 @@ from limpet.formats.sif import architecture_of
 from limpet.formats.squashfs import Entry
 from limpet.tools import files
 from limpet.tools.recipes import hash_tree, render_recipe
+
+# A folder, a wheel, a piece and its note, each of the files first under a passing name.
+FILES_PER_PIECE = 8
 
 
 def build(request: BuildRequest, notify: Notify = ignore) -> BuildReport:
@@ -60,18 +63,20 @@ def build(request: BuildRequest, notify: Notify = ignore) -> BuildReport:
     )
     if request.dry_run:
         return BuildReport(plan=plan, lock_file=prepared.lock_file)
+    scratch_parent = scratch_folder(request, prepared.cache)
     files.sweep_partials(output.parent)
-    files.check_space(output.parent, size_bytes=plan.image_bytes)
-    files.check_space(prepared.cache, size_bytes=2 * plan.fetched_bytes)
-    keep_lock(prepared, notify)
+    files.check_space(output.parent, size_bytes=plan.image_bytes, files=2)
+    files.check_space(
+        prepared.cache, size_bytes=2 * plan.fetched_bytes, files=FILES_PER_PIECE * plan.new_pieces
+    )
     pieces = tuple(piece.path for piece in make_pieces(shelf, notify))
-    with tempfile.TemporaryDirectory(dir=scratch_folder(request, prepared.cache)) as name:
-        scratch = Path(name)
+    with files.passing_folder(scratch_parent) as scratch:
         parts = gather_parts(prepared, plan, request, pieces, staged)
         if prepared.recipe.warm.imports or prepared.recipe.warm.commands:
             parts = warmed(prepared, parts, scratch, notify)
         notify(Event(stage="image", kind="start", message=f"Writing {output}"))
         size_bytes = assemble(output, parts, scratch=scratch, replace=request.force)
+    keep_lock(prepared, notify)  # with its image: a build that fails changes neither
     elapsed_s = time.monotonic() - started_s
     notify(Event(stage="image", kind="end", message=f"Wrote {output}", elapsed_s=elapsed_s))
     return BuildReport(
@@ -131,6 +136,7 @@ def keep_lock(prepared: Prepared, notify: Notify) -> None:
     if prepared.lock_file is None:
         return
     try:
+        files.sweep_partials(prepared.lock_file.parent)
         write_lock(prepared.lock, prepared.lock_file)
     except (SpaceError, ExistsError) as error:
         message = f"{error.what} The lock is in the image: limpet inspect --lock."
@@ -217,7 +223,7 @@ def rewritten(prepared: Prepared, plan: BuildPlan, compression: str) -> Path:
     name = prepared.facts.digest.replace(":", "-")
     target = prepared.cache / "bases" / f"{name}.{compression}.sif"
     if not target.exists():
-        files.make_folder(target.parent)
+        files.sweep_partials(files.make_folder(target.parent))
         rewrite_base(prepared.sif, target, compression=compression)
     return target
 
@@ -245,6 +251,11 @@ def describe(prepared: Prepared, plan: BuildPlan, *, name: str) -> tuple[SifObje
         base=prepared.lock.base,
         run=prepared.recipe.run,
         env=prepared.recipe.env,
+        libc=prepared.facts.libc,
+        gpu=plan_needs(
+            prepared.lock.provided | {p.name: p.version for p in prepared.lock.packages},
+            prepared.facts.variables,
+        ),
         lock_sha256=hashlib.sha256(lock_text.encode()).hexdigest(),
         labels=make_labels(prepared),
     )

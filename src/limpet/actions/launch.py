@@ -3,14 +3,29 @@
 from __future__ import annotations
 
 import signal
+from pathlib import Path
 from typing import NoReturn
 
 import msgspec
 
+from limpet.actions.overlay import choose_overlays
 from limpet.core.errors import HostError, UsageError
 from limpet.core.launch import Launch, Request, plan_launch, wished_binds
-from limpet.tools import apptainer, host, images, process
+from limpet.core.mounts import is_below
+from limpet.core.personal import KIT, PIP
+from limpet.tools import (
+    apptainer,
+    files,
+    gpu,
+    host,
+    image_contents,
+    images,
+    overlay,
+    personal,
+    process,
+)
 from limpet.tools.config import read_config
+from limpet.tools.node_local import find_node_local
 
 
 def plan_start(image: str, request: Request, *, config_file: str = "", system: str = "") -> Launch:
@@ -28,20 +43,52 @@ def plan_start(image: str, request: Request, *, config_file: str = "", system: s
     request = msgspec.structs.replace(request, site_binds=site_binds)
     seen = images.read_image(image)
     offered, asked = wished_binds(seen, request, host.working_folder())
-    runtime = apptainer.probe_runtime()
+    cache = files.cache_folder(config.cache_dir)
+    runtime = apptainer.probe_runtime(cache)
+    gpus = gpu.probe_gpus()
+    if gpus:
+        seen = image_contents.with_contents(seen, cache)
     here = host.probe_host(
         runtime=str(runtime.path),
         runtime_kind=runtime.kind,
         runtime_version=runtime.version,
         state_folder=config.state_dir,
         binds=(*offered, *asked),
+        gpus=gpus,
+        driver=gpu.probe_driver(gpus, cache=cache),
     )
-    return plan_launch(seen, here, request)
+    pip = personal.probe_pip(Path(here.state), Path(here.home or "/"))
+    here = msgspec.structs.replace(here, pip=pip, local=find_node_local())
+    chosen = choose_overlays(seen, here, request.overlays)
+    request = msgspec.structs.replace(request, overlays=chosen.words)
+    launch = plan_launch(seen, here, request)
+    check_pip(launch, request)
+    notes = (*launch.notes, *chosen.notes)
+    return msgspec.structs.replace(launch, overlays=chosen.held, notes=notes)
+
+
+def check_pip(launch: Launch, request: Request) -> None:
+    """UsageError where `limpet pip` has no place to put packages."""
+    wanted = request.command[:1] == (PIP,)
+    if wanted and not any(mount.target == KIT for mount in launch.mounts):
+        raise UsageError(
+            f"{launch.image.path} has no personal packages with --home {launch.home}.",
+            now="Use --home isolated, here and with limpet run.",
+        )
 
 
 def start(launch: Launch) -> NoReturn:
     """Become the program; its signals, terminal and exit code are its own from here on."""
-    host.make_private(launch.folders, launch.state)
+    for root in filter(None, (launch.state, launch.local)):
+        below = [
+            [p for p in paths if is_below(p, root)] for paths in (launch.folders, launch.files)
+        ]
+        host.make_private(below[0], root, below[1])
+    for folder in launch.overlays:
+        overlay.hold_folder(folder)
+    for mount in launch.mounts:
+        if mount.target == KIT:
+            personal.make_kit(Path(mount.source), inside=KIT)
     # Python ignores SIGPIPE, and what is ignored stays so in the program that it becomes.
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     try:

@@ -301,7 +301,5 @@ def credentials_of(loaded: LoadedRecipe, url: str) -> tuple[str, str] | None:
 
 def _hash_of(cache: Path, loaded: LoadedRecipe, url: str) -> str:
     """The sha256 of a file that no index vouches for: by fetching it."""
-    import tempfile
-
-    with tempfile.TemporaryDirectory(dir=files.make_folder(cache / "tmp")) as folder:
-        return Fetcher(partial(credentials_of, loaded)).hash_url(url, Path(folder) / "file")
+    with files.passing_folder(cache / "tmp") as folder:
+        return Fetcher(partial(credentials_of, loaded)).hash_url(url, folder / "file")

@@ -15,7 +15,7 @@ from limpet.core.recipe import Warm
 from limpet.formats.squashfs import Entry
 from limpet.tools import apptainer
 
-LAST_LINES = 12
+LAST_LINES = 3
 
 
 class Written(msgspec.Struct, frozen=True, kw_only=True):
@@ -38,17 +38,26 @@ def warm_image(image: Path, warm: Warm, *, runtime: apptainer.Runtime, scratch: 
             runtime,
             image,
             words,
-            options=("--overlay", str(layer)),
+            options=("--overlay", layer.name),  # a whole path might hold `:` or `,`, which split it
             variables={"LC_ALL": "C.UTF-8"},
+            cwd=layer.parent,
         )
         if done.code:
             raise BuildError(
                 f"[warm] {' '.join(words[-1:])} failed with exit code {done.code}.",
-                why="\n".join(done.stderr.strip().splitlines()[-LAST_LINES:]),
+                why=_last_lines(done.stderr),
                 now="Take it out of [warm], or mend what it runs.",
             )
     upper = layer / "upper"
     return Written(entries=tuple(_kept(upper)), removed=tuple(_whiteouts(upper)))
+
+
+def _last_lines(said: str) -> str:
+    """What went wrong stands at the end, and its traceback is not of limpet's making."""
+    lines = [
+        line for line in said.splitlines() if line.strip() and not line.startswith("Traceback")
+    ]
+    return "\n".join(lines[-LAST_LINES:])
 
 
 def _commands(warm: Warm) -> Iterator[list[str]]:

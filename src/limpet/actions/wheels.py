@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-import shutil
-import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -93,7 +91,8 @@ def check_offline(site: Site, packages: list[LockedPackage]) -> None:
         wheel = name_wheel(site, package)
         artifact = package.artifact
         known = wheel and has_file(wheel.path(site.cache), None)
-        here = _local_path(site, package) or _archive_path(site, package).exists()
+        local = _local_path(site, package)
+        here = (local and local.exists()) or _archive_path(site, package).exists()
         if not known and not here:
             absent.append(artifact.filename or f"{package.name} ({artifact.url})")
     if absent:
@@ -224,27 +223,6 @@ def _run_build(site: Site, package: LockedPackage, folder: Path, source: str) ->
         raise wheel_builder.build_failure(package, done.stderr + done.text)
 
 
-@contextlib.contextmanager
-def work_folder(cache: Path) -> Iterator[Path]:
+def work_folder(cache: Path) -> AbstractContextManager[Path]:
     """A folder for passing things; not in /tmp, which may be small. Those of dead builds go."""
-    parent = files.make_folder(cache / "work")
-    for leftover in parent.glob("*.lock"):
-        _sweep(leftover)
-    folder = Path(tempfile.mkdtemp(dir=parent))
-    lock = folder.with_suffix(".lock")
-    try:
-        with files.held(lock):
-            yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-        lock.unlink(missing_ok=True)
-
-
-def _sweep(lock: Path) -> None:
-    """Remove a work folder whose build is dead: a living one holds its lock."""
-    import fcntl
-
-    with contextlib.suppress(OSError), lock.open("rb") as file:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        shutil.rmtree(lock.with_suffix(""), ignore_errors=True)
-        lock.unlink(missing_ok=True)
+    return files.passing_folder(cache / "work")

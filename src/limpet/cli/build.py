@@ -53,7 +53,8 @@ _LOCK_OPTIONS = (
 )
 
 
-def _lock_options(command: Command) -> Command:
+def lock_options(command: Command) -> Command:
+    """Everything that a lock depends on."""
     for option in reversed(_LOCK_OPTIONS):
         command = option(command)
     return command
@@ -62,7 +63,7 @@ def _lock_options(command: Command) -> Command:
 @click.command()
 @click.argument("recipes", nargs=-1, metavar="[RECIPE]...")
 @click.option("-o", "--output", required=True, metavar="FILE", help="The image to write.")
-@_lock_options
+@lock_options
 @_one("--name", metavar="NAME", help="What the image calls itself.")
 @_many("--label", "labels", metavar="KEY=VALUE", help="A label for the image.")
 @click.option("--layout", type=click.Choice(["auto", "merged", "layered"]), help="One part or two.")
@@ -78,7 +79,7 @@ def build(session: Session, /, **flags: Any) -> None:
 @click.command()
 @click.argument("recipes", nargs=-1, metavar="[RECIPE]...")
 @_one("-o", "--output", metavar="FILE", help="The lock to write.")
-@_lock_options
+@lock_options
 @_one("--freeze", metavar="IMAGE", help="Lock what is in this image.")
 @pass_session
 def lock(session: Session, /, **flags: Any) -> None:
@@ -90,12 +91,18 @@ def lock(session: Session, /, **flags: Any) -> None:
 
 def _do(session: Session, verb: str, flags: dict[str, Any]) -> None:
     as_json = flags.pop("as_json")
+    sources = ("recipes", "pip", "freeze", "lock", "base", "apt")
+    if not any(flags.get(source) for source in sources):
+        raise UsageError(
+            "There is nothing to build from.",
+            now="Name a recipe (requirements.in, pyproject.toml, limpet.toml …) or use --pip.",
+        )
     request = make_request(session, flags)
 
     from limpet.actions import build as actions
     from limpet.report.progress import shown
 
-    form, stream = _form(session, as_json=as_json)
+    form, stream = progress_form(session, as_json=as_json)
     with shown(form, stream) as notify:
         report = getattr(actions, verb)(request, notify)
     if as_json:
@@ -112,12 +119,6 @@ def make_request(session: Session, flags: dict[str, Any]) -> BuildRequest:
     """The flags as one value."""
     from limpet.core.request import BuildRequest
 
-    sources = ("recipes", "pip", "freeze", "lock", "base", "apt")
-    if not any(flags.get(source) for source in sources):
-        raise UsageError(
-            "There is nothing to build from.",
-            now="Name a recipe (requirements.in, pyproject.toml, limpet.toml …) or use --pip.",
-        )
     given = {
         **flags,
         "build_args": _pairs("--build-arg", flags["build_args"]),
@@ -138,7 +139,8 @@ def _pairs(option: str, words: tuple[str, ...]) -> dict[str, str]:
     return pairs
 
 
-def _form(session: Session, *, as_json: bool) -> tuple[Form, Any]:
+def progress_form(session: Session, *, as_json: bool) -> tuple[Form, Any]:
+    """How progress is shown, and where."""
     if as_json:
         return "json", sys.stdout
     if session.verbosity < 0:

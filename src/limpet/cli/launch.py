@@ -34,7 +34,9 @@ _OPTIONS = (
     ),
     click.option("-B", "--bind", multiple=True, metavar="SRC[:DST[:ro]]", help="Mount inside."),
     click.option("-e", "--env", multiple=True, metavar="NAME[=VALUE]", help="Pass or set."),
-    click.option("--overlay", multiple=True, metavar="PATH", help="Lay over the image."),
+    click.option(
+        "--overlay", multiple=True, metavar="NAME|PATH[:ro]", help="Lay over the image, to write."
+    ),
     click.option("--writable-tmpfs", is_flag=True, help="Let writes go to memory (a few MB)."),
     click.option("--pwd", default="", metavar="DIR", help="Start in this folder inside."),
     click.option("--system", default="", metavar="NAME", help="A preset of the configuration."),
@@ -56,7 +58,7 @@ def _launch_options(command: Command) -> Command:
 @pass_session
 def run(session: Session, /, image: str, command: tuple[str, ...], **flags: Any) -> None:
     """Run COMMAND in IMAGE; its exit code is passed on."""
-    _start(session, image, flags, command=command)
+    start_in(session, image, flags, command=command)
 
 
 @click.command()
@@ -65,11 +67,13 @@ def run(session: Session, /, image: str, command: tuple[str, ...], **flags: Any)
 @pass_session
 def shell(session: Session, /, image: str, **flags: Any) -> None:
     """An interactive shell in IMAGE."""
-    _start(session, image, flags, shell=True)
+    start_in(session, image, flags, shell=True)
 
 
-def _start(session: Session, image: str, flags: dict[str, Any], **what: Any) -> None:
+def start_in(session: Session, image: str, flags: dict[str, Any], **what: Any) -> None:
+    """Plan a start, say what there is to say of it, and become it."""
     from limpet.actions.launch import plan_start, start
+    from limpet.actions.settle import settle
 
     request = _request(session, flags, what)
     launch = plan_start(image, request, config_file=session.config_file, system=flags["system"])
@@ -81,10 +85,11 @@ def _start(session: Session, image: str, flags: dict[str, Any], **what: Any) -> 
         if flags["dry_run"]:
             sys.stdout.write(render_command(launch, os.environ))
         return
+    notes = (*launch.notes, *settle(launch))
     if session.verbosity >= 0:
         from limpet.report.text import safe
 
-        for note in launch.notes:
+        for note in notes:
             sys.stderr.write(f"limpet: {safe(note)}\n")
     sys.stderr.flush()
     start(launch)

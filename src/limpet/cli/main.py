@@ -6,12 +6,13 @@ import importlib
 import os
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 import click
 
 from limpet import __version__
 from limpet.cli.session import Session
-from limpet.core.errors import LimpetError, UsageError
+from limpet.core.errors import LimpetError, UsageError, space_error
 
 INTERNAL_CODE = 70  # EX_SOFTWARE of sysexits.h
 INTERRUPTED_CODE = 130
@@ -21,10 +22,39 @@ COMMANDS = {
     "lock": "limpet.cli.build",
     "run": "limpet.cli.launch",
     "shell": "limpet.cli.launch",
+    "pip": "limpet.cli.pip",
+    "state": "limpet.cli.state",
     "inspect": "limpet.cli.inspect",
     "wrap": "limpet.cli.wrap",
     "update": "limpet.cli.wrap",
+    "overlay": "limpet.cli.overlay",
+    "check": "limpet.cli.check",
 }
+
+
+def session_options(*, hidden: bool = False) -> list[click.Option]:
+    """What the group takes before its command and each command after it: people type both."""
+    own: dict[str, Any] = {"hidden": hidden, "callback": _take, "expose_value": False}
+    return [
+        click.Option(["--debug"], is_flag=True, help="Show a traceback with an error.", **own),
+        click.Option(["--config", "config_file"], metavar="FILE", help="Read this too.", **own),
+        click.Option(["--cache-dir"], metavar="DIR", help="Keep downloads and pieces here.", **own),
+        click.Option(["-v", "--verbose"], count=True, help="Say more.", **own),
+        click.Option(["-q", "--quiet"], count=True, help="Say nothing but errors.", **own),
+    ]
+
+
+def _take(ctx: click.Context, param: click.Parameter, value: Any) -> None:
+    if value and not ctx.resilient_parsing:
+        ctx.ensure_object(Session).take(str(param.name), value)
+
+
+def take_session_options(command: click.Command) -> None:
+    """Let the command, and those below it, take the session's options as well."""
+    known = {word for param in command.params for word in param.opts}
+    command.params += [o for o in session_options(hidden=True) if not known & set(o.opts)]
+    for below in command.commands.values() if isinstance(command, click.Group) else ():
+        take_session_options(below)
 
 
 class LazyGroup(click.Group):
@@ -38,6 +68,7 @@ class LazyGroup(click.Group):
             return None
         command = getattr(importlib.import_module(COMMANDS[cmd_name]), cmd_name)
         assert isinstance(command, click.Command)
+        take_session_options(command)
         return command
 
     def resolve_command(
@@ -56,26 +87,16 @@ class LazyGroup(click.Group):
 
 @click.group(
     cls=LazyGroup,
+    params=session_options(),
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog='Completion: eval "$(_LIMPET_COMPLETE=bash_source limpet)" (or zsh_source).',
 )
 @click.version_option(__version__, message="limpet %(version)s")
-@click.option("--debug", is_flag=True, help="Show a traceback with an error.")
-@click.option("--config", "config_file", metavar="FILE", default="", help="Read this one as well.")
-@click.option("--cache-dir", metavar="DIR", default="", help="Keep downloads and pieces here.")
-@click.option("-v", "--verbose", count=True, help="Say more.")
-@click.option("-q", "--quiet", count=True, help="Say nothing but errors.")
 @click.pass_context
-def group(
-    ctx: click.Context, debug: bool, config_file: str, cache_dir: str, verbose: int, quiet: int
-) -> None:
+def group(ctx: click.Context) -> None:
     """A Python environment as one locked file that runs on any cluster."""
     session = ctx.ensure_object(Session)
     session.command = ctx.invoked_subcommand or ""
-    session.debug = debug
-    session.verbosity = verbose - quiet
-    session.config_file = config_file
-    session.cache_dir = cache_dir
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -100,6 +121,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         # Python flushes once more at its end, and would complain.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return BROKEN_PIPE_CODE
+    except OSError as error:
+        known = space_error(error)
+        return _failed(session, known) if known else _broken(session, error)
     except Exception as error:
         return _broken(session, error)
 

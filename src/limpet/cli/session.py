@@ -1,26 +1,34 @@
-"""What the flags before the command say; every command gets it."""
+"""What the flags that every command takes say."""
 
 from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from typing import Any
 
 import click
 
 from limpet.core.errors import RUN_FAILED_CODE
 
-STARTERS = ("run", "shell")
+STARTERS = ("run", "shell", "pip")
 
 
 @dataclass
 class Session:
-    """Filled in by the group, before its command is parsed."""
+    """Filled in while the command line is parsed: before the command, and after it."""
 
     command: str = ""
     debug: bool = False
     verbosity: int = 0
     config_file: str = ""
     cache_dir: str = ""
+
+    def take(self, name: str, value: Any) -> None:
+        """Note one flag; `-v` and `-q` add up."""
+        if name in ("verbose", "quiet"):
+            self.verbosity += value if name == "verbose" else -value
+        else:
+            setattr(self, name, value)
 
     def exit_code(self, code: int) -> int:
         """A failure of limpet's own: 125 where every other code is the program's."""

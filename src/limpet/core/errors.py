@@ -7,6 +7,8 @@ the program's own exit code through and use 125 for every failure of limpet's ow
 
 from __future__ import annotations
 
+import errno
+
 RUN_FAILED_CODE = 125
 
 
@@ -87,3 +89,16 @@ class ExistsError(LimpetError):
     """The output is there already and `--force` was not given."""
 
     code = 11
+
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+
+
+def space_error(error: OSError, place: object = None) -> SpaceError | None:
+    """The SpaceError for a disk or quota that is full; None for every other error."""
+    if error.errno not in _FULL:
+        return None
+    there = place or error.filename or "A file"
+    return SpaceError(
+        f"{there} cannot be written.", why=f"{error.strerror}.", now="Make room, or go elsewhere."
+    )

@@ -3,7 +3,8 @@
 `isolated` mounts the real home and lays this image's own folders over the personal ones. The
 runtime makes a missing mount point in the real home (it was seen to, even in a read-only one), so
 only folders that exist are covered; for the others a variable sends programs to the same place,
-which is seen inside at `INSIDE`.
+which is seen inside at `INSIDE`. The same holds for the files that shells and conda start with:
+this image's own, empty at first, lie over them.
 """
 
 from __future__ import annotations
@@ -44,25 +45,35 @@ PERSONAL = (
         folder=".conda",
         variables={"CONDA_PKGS_DIRS": ".conda/pkgs", "CONDA_ENVS_DIRS": ".conda/envs"},
     ),
-    Personal(folder=".nv", variables={"CUDA_CACHE_PATH": ".nv/ComputeCache"}),
-    # Triton takes its home's parent, and before 2024 only knew the cache folder.
-    Personal(folder=".triton", variables={"TRITON_HOME": "", "TRITON_CACHE_DIR": ".triton/cache"}),
-    Personal(folder=".cupy", variables={"CUPY_CACHE_DIR": ".cupy/kernel_cache"}),
+    # What is written below these is in `core.caches`; Triton takes its home's parent.
+    Personal(folder=".nv", variables={}),
+    Personal(folder=".triton", variables={"TRITON_HOME": ""}),
+    Personal(folder=".cupy", variables={}),
+    Personal(folder=".pip", variables={}),
+)
+
+# What runs or configures at the start of a shell, of conda or of an installer: with the host's,
+# `limpet run IMAGE bash` would bring the host's conda and modules back.
+START_FILES = (
+    *(".bashrc", ".bash_profile", ".bash_login", ".bash_logout", ".profile"),
+    *(".zshenv", ".zprofile", ".zshrc", ".zlogin", ".cshrc", ".tcshrc", ".login", ".kshrc"),
+    *(".condarc", ".mambarc", ".pydistutils.cfg"),
 )
 
 
 class Home(msgspec.Struct, frozen=True, kw_only=True):
     """How a home policy is carried out.
 
-    `options` are the runtime's; `mounts` and `variables` what is added; `folders` must exist on the
-    host before the start; `visible` are host folders that are seen inside at the same path; `start`
-    is where to start when the working folder is not seen inside.
+    `options` are the runtime's; `mounts` and `variables` what is added; `folders` and (empty)
+    `files` must exist on the host before the start; `visible` are host folders that are seen inside
+    at the same path; `start` is where to start when the working folder is not seen inside.
     """
 
     options: tuple[str, ...] = ()
     mounts: tuple[Mount, ...] = ()
     variables: dict[str, str] = msgspec.field(default_factory=dict)
     folders: tuple[str, ...] = ()
+    files: tuple[str, ...] = ()
     visible: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     start: str = "/"
@@ -75,7 +86,7 @@ def plan_home(
 
     `home` is where the real one is seen ($HOME; empty where there is none), `account_home` what the
     account says (the runtime goes by that), `state` this image's own folder, `present` the personal
-    folders that the real home has and where each is seen inside: for one that is a link, at what it
+    folders and start files that the real home has and where each is seen inside: a link at what it
     points to, since the runtime mounts nothing through a link that leaves the home.
     """
     if policy == "none":
@@ -93,7 +104,9 @@ def plan_home(
         return Home(options=("--home", f"{own}:{home}"), folders=(own,), start=home)
     covered = [personal for personal in PERSONAL if personal.folder in present]
     moved = [personal for personal in PERSONAL if personal.folder not in present]
-    mounts = [Mount(source=f"{own}/{p.folder}", target=present[p.folder]) for p in covered]
+    files = [name for name in START_FILES if name in present]
+    names = [*(personal.folder for personal in covered), *files]
+    mounts = [Mount(source=f"{own}/{name}", target=present[name]) for name in names]
     return Home(
         options=chosen,
         mounts=(Mount(source=own, target=INSIDE), *mounts),
@@ -103,6 +116,7 @@ def plan_home(
             for name, place in personal.variables.items()
         },
         folders=(own, *(f"{own}/{personal.folder}" for personal in covered)),
+        files=tuple(f"{own}/{name}" for name in files),
         visible=(home,),
         start=home,
     )

@@ -6,6 +6,8 @@ from typing import Literal
 
 import msgspec
 
+from limpet.core.facts import Libc
+from limpet.core.gpu import GpuNeeds
 from limpet.core.lock import LockedBase
 from limpet.core.recipe import Run
 
@@ -20,7 +22,8 @@ class ImageFacts(msgspec.Struct, frozen=True, kw_only=True):
     """Read at every start, so small: where the environment lies and how it wants to be started.
 
     `prefix` is the environment's place inside, `python` its interpreter's full version, `layout`
-    how it was laid out. `format` counts changes that an older limpet cannot run.
+    how it was laid out, `libc` its C library, `gpu` what its packages need of a GPU's driver.
+    `format` counts changes that an older limpet cannot run.
     """
 
     format: int = 1
@@ -33,5 +36,7 @@ class ImageFacts(msgspec.Struct, frozen=True, kw_only=True):
     base: LockedBase
     run: Run = msgspec.field(default_factory=Run)
     env: dict[str, str] = msgspec.field(default_factory=dict)
+    libc: Libc | None = None
+    gpu: GpuNeeds = GpuNeeds()
     lock_sha256: str = ""
     labels: dict[str, str] = msgspec.field(default_factory=dict)

@@ -8,15 +8,19 @@ from typing import Literal
 
 import msgspec
 
+from limpet.core.caches import plan_caches
 from limpet.core.errors import HostError, ImageError, UsageError
+from limpet.core.facts import Libc
+from limpet.core.gpu import Driver, Gpu, GpuNeeds, plan_gpu
 from limpet.core.homes import Home, plan_home
 from limpet.core.image import ImageFacts
 from limpet.core.mounts import Mount, is_below, parse_bind, render_mount
+from limpet.core.personal import Personal, PipSeen, plan_personal
 from limpet.core.recipe import GpuPolicy, HomePolicy, Run, VariablePolicy
+from limpet.core.seeing import ALWAYS, is_own, plan_aliases, plan_temporaries
 from limpet.core.variables import Verdict, select_variables
 
 FORMAT = 1
-Gpu = Literal["nvidia", "amd"]
 ImageKind = Literal["sif", "squashfs", "sandbox"]
 
 
@@ -24,7 +28,8 @@ class ImageSeen(msgspec.Struct, frozen=True, kw_only=True):
     """An image as it lies there; `facts` only where limpet made it.
 
     `identity` names what is in it and stays the same for every copy: its personal folders are kept
-    under that name. `title` is for people. `arch` is empty where nothing tells.
+    under that name. `title` is for people. `arch` is empty where nothing tells. `needs` and `libc`
+    are read on machines with GPUs only.
     """
 
     path: str
@@ -33,16 +38,20 @@ class ImageSeen(msgspec.Struct, frozen=True, kw_only=True):
     title: str
     arch: str = ""
     facts: ImageFacts | None = None
+    needs: GpuNeeds = GpuNeeds()
+    libc: Libc | None = None
 
 
 class HostSeen(msgspec.Struct, frozen=True, kw_only=True):
     """What a launch has to know of this machine and this session.
 
     `home` is $HOME (empty where there is none), `real_home` the same without symbolic links,
-    `account_home` what the account database says. `personal` are the personal folders that the home
-    really has, with their true paths. `state` is the folder for images' personal things;
-    `state_note` is set where it is only a passing one. `missing` are the sources of wished binds
-    that do not exist.
+    `account_home` what the account database says. `personal` are the personal folders and start
+    files that the home really has, with their true paths. `links` are the links at the top of the
+    file system that lead to folders, `temporaries` the folders of TMPDIR and its like. `state` is
+    the folder for images' personal things; `state_note` is set where it is only a passing one.
+    `local` is the user's folder on the node's own disk, empty outside a job. `missing` are the
+    sources of wished binds that do not exist.
     """
 
     runtime: str
@@ -54,12 +63,17 @@ class HostSeen(msgspec.Struct, frozen=True, kw_only=True):
     real_home: str
     account_home: str
     state: str
+    local: str = ""
     cwd: str
     personal: dict[str, str] = msgspec.field(default_factory=dict)
+    links: dict[str, str] = msgspec.field(default_factory=dict)
+    temporaries: tuple[str, ...] = ()
     state_note: str = ""
     gpus: tuple[Gpu, ...] = ()
+    driver: Driver = Driver()
     fuse: bool = True
     missing: tuple[str, ...] = ()
+    pip: PipSeen = PipSeen()
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):
@@ -84,16 +98,21 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Launch(msgspec.Struct, frozen=True, kw_only=True):
-    """A start, ready to be done: make `folders` (all below `state`), then become `argv` with `env`.
+    """A start, ready to be done: make `folders` and `files` (all below `state` or `local`), hold
+    `overlays` (folders that are written to), then become `argv` with `env`.
 
     The rest explains it: the policies in force, the verdict on every variable, and notes.
     """
 
     argv: tuple[str, ...]
     env: dict[str, str]
+    image: ImageSeen
     runtime: str
     state: str
+    local: str = ""
     folders: tuple[str, ...] = ()
+    files: tuple[str, ...] = ()
+    overlays: tuple[str, ...] = ()
     variables: VariablePolicy
     home: HomePolicy
     gpu: Gpu | None = None
@@ -117,18 +136,28 @@ def plan_launch(image: ImageSeen, host: HostSeen, request: Request) -> Launch:
         state=f"{host.state}/{image.identity}",
         present={name: _seen_at(path, host) for name, path in host.personal.items()},
     )
-    binds, bind_notes = plan_binds(image, host, request)
-    place = plan_place(host, home, binds, request, image)
-    # The home's last: they cover what the others may bring in.
-    mounts = (*binds, *place.mounts, *home.mounts)
-    visible = ("/tmp", "/var/tmp", *home.visible, *_same_inside(mounts))
+    place = plan_sight(image, host, home, request, temporaries=policy != "strict")
+    personal = _personal(image, host, home_policy, home)
+    visible = (*ALWAYS, *home.visible, *_same_inside(place.mounts))
     named, values, env_notes = parse_env(request.env, host.environment)
     passed, verdicts = select_variables(
-        host.environment, policy, named=(*wants.pass_variables, *named), visible=visible
+        host.environment,
+        policy,
+        named=(*wants.pass_variables, *named),
+        visible=visible,
+        hidden=[mount.target for mount in home.mounts],
     )
     ours = image.facts.env if image.facts else {}
-    added = {n: v for n, v in home.variables.items() if n not in ours} | values
-    gpu, gpu_notes = plan_gpu(request.gpu or wants.gpu, host)
+    taken = _by_prefix(passed) | passed | ours | values
+    own = f"{host.state}/{image.identity}"
+    caches = plan_caches(home_policy, home, state=own, local=host.local, taken=taken)
+    # The home's last: they cover what the others may bring in.
+    mounts = (*place.mounts, *_home_mounts(home, host), *caches.mounts, *personal.mounts)
+    moved = {n: v for n, v in home.variables.items() if n not in ours}
+    added = moved | personal.variables | caches.variables | values
+    gpu, gpu_notes = plan_gpu(
+        request.gpu or wants.gpu, host.gpus, host.driver, image.needs, image.libc
+    )
     return Launch(
         argv=(
             *_options(host, request, home, gpu),
@@ -138,9 +167,12 @@ def plan_launch(image: ImageSeen, host: HostSeen, request: Request) -> Launch:
             *_inside(image, request),
         ),
         env=_runtime_environment(passed, added, host),
+        image=image,
         runtime=f"{host.runtime_kind} {host.runtime_version}",
         state=host.state,
-        folders=home.folders,
+        local=caches.local,
+        folders=tuple(dict.fromkeys((*home.folders, *caches.folders, *personal.folders))),
+        files=home.files,
         variables=policy,
         home=home_policy,
         gpu=gpu,
@@ -150,13 +182,23 @@ def plan_launch(image: ImageSeen, host: HostSeen, request: Request) -> Launch:
         verdicts=verdicts,
         notes=(
             *home.notes,
-            *((host.state_note,) if host.state_note and home.folders else ()),
-            *bind_notes,
+            *((host.state_note,) if host.state_note and (home.folders or caches.folders) else ()),
             *place.notes,
             *env_notes,
             *gpu_notes,
             *_session_notes(image, host),
         ),
+    )
+
+
+def _personal(image: ImageSeen, host: HostSeen, policy: HomePolicy, home: Home) -> Personal:
+    return plan_personal(
+        policy,
+        prefix=image.facts.prefix if image.facts else "",
+        home=home,
+        state=f"{host.state}/{image.identity}",
+        pip=host.pip,
+        path=host.environment.get(_prefixed("PREPEND_PATH", host), ""),
     )
 
 
@@ -173,6 +215,16 @@ def check_fit(image: ImageSeen, host: HostSeen) -> None:
             why=f"Its format is {image.facts.format}; this limpet knows {FORMAT}.",
             now="Use a newer limpet. `apptainer exec` starts it as well.",
         )
+
+
+def _by_prefix(passed: dict[str, str]) -> dict[str, str]:
+    """What the user hands in the runtime's own way."""
+    return {
+        name.removeprefix(prefix): value
+        for prefix in ("APPTAINERENV_", "SINGULARITYENV_")
+        for name, value in passed.items()
+        if name.startswith(prefix)
+    }
 
 
 def _options(host: HostSeen, request: Request, home: Home, gpu: Gpu | None) -> list[str]:
@@ -257,11 +309,33 @@ def _runtime_environment(
     It goes plainly as well: the runtime reads the prefix after the image's 99-base.sh, and not at
     all where an image has other environment scripts but not that one (seen in Apptainer 1.4.5).
     """
-    ours = "APPTAINERENV_" if host.runtime_kind == "apptainer" else "SINGULARITYENV_"
     both = ("APPTAINERENV_", "SINGULARITYENV_")
     stale = {prefix + name for prefix in both for name in added}
     kept = {name: value for name, value in passed.items() if name not in stale}
-    return kept | added | {ours + name: value for name, value in added.items()}
+    kept = join_settings(kept, host.runtime_kind)
+    return kept | added | {_prefixed(name, host): value for name, value in added.items()}
+
+
+def _prefixed(name: str, host: HostSeen) -> str:
+    return ("APPTAINERENV_" if host.runtime_kind == "apptainer" else "SINGULARITYENV_") + name
+
+
+def join_settings(passed: dict[str, str], kind: str) -> dict[str, str]:
+    """The session's settings of the runtime, where a user has one form of a name, a site the other.
+
+    Of APPTAINER_BIND and SINGULARITY_BIND the runtime heeds only one (1.4.5, observed): both count.
+    """
+    names = ("APPTAINER", "SINGULARITY")
+    heeded, other = names if kind == "apptainer" else names[::-1]
+    joined = dict(passed)
+    for name in passed:
+        twin = heeded + name.removeprefix(other)
+        if name.startswith(f"{other}ENV_") and twin in passed:
+            del joined[name]
+        elif name in (f"{other}_BIND", f"{other}_BINDPATH") and twin in passed:
+            binds = dict.fromkeys([*passed[twin].split(","), *joined.pop(name).split(",")])
+            joined[twin] = ",".join(bind for bind in binds if bind)
+    return joined
 
 
 def wished_binds(
@@ -287,33 +361,44 @@ def plan_binds(
     return (*(m for m in chosen.values() if m.target not in targets), *asked), notes
 
 
-def plan_gpu(policy: GpuPolicy, host: HostSeen) -> tuple[Gpu | None, tuple[str, ...]]:
-    """Which GPUs are handed in; `auto` takes what the machine has."""
-    if policy == "none":
-        return None, ()
-    if policy == "auto":
-        return (host.gpus[0] if host.gpus else None), ()
-    notes = () if policy in host.gpus else (f"--gpu {policy}: this machine shows no such device.",)
-    return policy, notes
+def plan_sight(
+    image: ImageSeen, host: HostSeen, home: Home, request: Request, *, temporaries: bool
+) -> Place:
+    """What of the host is mounted beside the home, under all its names, and the working folder."""
+    binds, bind_notes = plan_binds(image, host, request)
+    place = plan_place(host, home, binds, request, image)
+    prefix = image.facts.prefix if image.facts else ""
+    mounts = (*binds, *place.mounts)
+    if temporaries:
+        visible = (*ALWAYS, *home.visible, *_same_inside(mounts))
+        mounts += plan_temporaries(host.temporaries, visible=visible, home=host.home, prefix=prefix)
+    mounts += plan_aliases(mounts, host.links, home=host.home, prefix=prefix)
+    return Place(pwd=place.pwd, mounts=mounts, notes=(*bind_notes, *place.notes))
 
 
 class Place(msgspec.Struct, frozen=True, kw_only=True):
-    """Where the program starts."""
+    """Where the program starts, and what is mounted so that it finds its way."""
 
     pwd: str
     mounts: tuple[Mount, ...] = ()
     notes: tuple[str, ...] = ()
 
 
-# The image's own: the host's are never mounted over them.
-_OWN_TREES = ("/usr", "/etc", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/boot")
-_OWN_FOLDERS = ("/", "/opt", "/var", "/run", "/mnt", "/media", "/srv")
-_ALWAYS = ("/tmp", "/var/tmp", "/proc", "/sys", "/dev")
-
-
 def _seen_at(path: str, host: HostSeen) -> str:
     below_home = is_below(path, host.real_home)
     return host.home + path.removeprefix(host.real_home) if below_home else path
+
+
+def _home_mounts(home: Home, host: HostSeen) -> tuple[Mount, ...]:
+    """The home's, and all of it again under the home's real name where a link leads to it."""
+    if not home.visible or host.real_home == host.home:
+        return home.mounts
+    again = [
+        Mount(source=mount.source, target=host.real_home + mount.target.removeprefix(host.home))
+        for mount in home.mounts
+        if is_below(mount.target, host.home)
+    ]
+    return (Mount(source=host.real_home, target=host.real_home), *home.mounts, *again)
 
 
 def plan_place(
@@ -326,10 +411,9 @@ def plan_place(
     if home.visible and is_below(cwd, host.real_home):
         # A home that is reached over a symbolic link is seen under its own name only.
         return Place(pwd=_seen_at(cwd, host))
-    if any(is_below(cwd, folder) for folder in (*_ALWAYS, *_same_inside(binds))):
+    if any(is_below(cwd, folder) for folder in (*ALWAYS, *_same_inside(binds))):
         return Place(pwd=cwd)
-    own = (*_OWN_TREES, image.facts.prefix) if image.facts else _OWN_TREES
-    if cwd in _OWN_FOLDERS or any(is_below(cwd, tree) for tree in own):
+    if is_own(cwd, image.facts.prefix if image.facts else ""):
         why = "that place is the image's own"
     elif is_below(host.real_home, cwd) or is_below(host.home, cwd):
         why = "the home lies below it, and would be seen whole"

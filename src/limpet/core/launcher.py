@@ -20,9 +20,6 @@ import msgspec
 
 from limpet.core.homes import INSIDE, PERSONAL
 from limpet.core.launch import (
-    _ALWAYS,
-    _OWN_FOLDERS,
-    _OWN_TREES,
     HostSeen,
     ImageSeen,
     Launch,
@@ -34,6 +31,7 @@ from limpet.core.launch import (
 from limpet.core.launcher_text import SCRIPT
 from limpet.core.mounts import Mount
 from limpet.core.recipe import Run, VariablePolicy
+from limpet.core.seeing import ALWAYS, OWN_FOLDERS, OWN_TREES
 from limpet.core.variables import FOREIGN, RUNTIME, TEMPORARY, WANTED
 from limpet.core.wrap import OWN, Wrap
 
@@ -64,7 +62,7 @@ def render_launcher(wrap: Wrap, image: ImageSeen, host: HostSeen, root: str) -> 
     gpu = request.gpu or run.gpu
     prefix = image.facts.prefix if image.facts else ""
     image_path = wrap.image if wrap.image.startswith("/") else f"{_ROOT}/{wrap.image}"
-    own_trees = (*_OWN_TREES, prefix) if prefix else _OWN_TREES
+    own_trees = (*OWN_TREES, prefix) if prefix else OWN_TREES
     parts = {
         "LIMPET": wrap.limpet,
         "ROOT_BAKED": quoted(root),
@@ -77,8 +75,8 @@ def render_launcher(wrap: Wrap, image: ImageSeen, host: HostSeen, root: str) -> 
         "PROGRAMS": _render_programs(wrap.programs),
         "STATE_DIR": quoted(wrap.request.state_dir),
         "TREES": _patterns(own_trees, below=True),
-        "FOLDERS": _patterns(_OWN_FOLDERS),
-        "ALWAYS": _patterns(_ALWAYS, below=True),
+        "FOLDERS": _patterns(OWN_FOLDERS),
+        "ALWAYS": _patterns(ALWAYS, below=True),
         "INSIDE_HOME": INSIDE,
         "PERSONAL": " ".join(reversed([p.folder for p in PERSONAL])),
         "MOVED": _render_moved(image),

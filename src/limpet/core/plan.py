@@ -48,6 +48,11 @@ class BuildPlan(msgspec.Struct, frozen=True, kw_only=True):
     image_bytes: int
 
     @property
+    def new_pieces(self) -> int:
+        """How many packages have no piece in the cache yet."""
+        return sum(step.way != "kept" for step in self.packages)
+
+    @property
     def fetched_bytes(self) -> int:
         """What is still to be downloaded, as far as the lock knows sizes."""
         return sum(step.size_bytes for step in self.packages if step.way != "kept")

@@ -12,7 +12,18 @@ from typing import Literal
 import msgspec
 
 from limpet.core.facts import Interpreter
+from limpet.core.homes import INSIDE
 from limpet.core.image import PREFIX
+from limpet.core.personal import (
+    CERTIFICATES,
+    CONFIG,
+    HOOK,
+    HOOK_LINE,
+    HOOK_TEXT,
+    KIT,
+    PACKAGES,
+    VARIABLE,
+)
 
 START = f"{PREFIX}/.limpet/start"
 ENV_SCRIPT = "/.singularity.d/env/95-limpet.sh"
@@ -20,7 +31,10 @@ RUNSCRIPT = "/.singularity.d/runscript"
 LABELS = "/.singularity.d/labels.json"
 
 # Variables of the host that make a Python run other code than the image's own.
-PYTHON_LEAKS = ("PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP", "PYTHONUSERBASE", "PYTHONEXECUTABLE")
+PYTHON_LEAKS = (
+    *("PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP", "PYTHONUSERBASE", "PYTHONEXECUTABLE"),
+    VARIABLE,
+)
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
@@ -61,8 +75,10 @@ def plan_skeleton(
 WHERE_MISSING = (
     Member(path="/.singularity.d/env/90-environment.sh", content=b"#!/bin/sh\n", executable=True),
     Member(path="/.singularity.d/env/99-base.sh", content=b"#!/bin/sh\n", executable=True),
-    # A mount point of its own, for sites where the runtime can make none.
-    Member(path="/.limpet/home", kind="dir"),
+    # Mount points of their own, for sites where the runtime can make none.
+    Member(path=INSIDE, kind="dir"),
+    *(Member(path=place, kind="dir") for place in (PACKAGES, KIT)),
+    *(Member(path=place) for place in (CONFIG, CERTIFICATES)),
 )
 
 
@@ -75,12 +91,15 @@ def plan_venv(interpreter: Interpreter, *, on_top: bool) -> tuple[Member, ...]:
         f"version = {interpreter.version}\n"
         f"executable = {python}\n"
     )
+    packages = f"{PREFIX}/lib/python{interpreter.minor}/site-packages"
     return (
         Member(path=f"{PREFIX}/pyvenv.cfg", content=config.encode()),
         Member(path=f"{PREFIX}/bin/python", kind="symlink", target=str(python)),
         Member(path=f"{PREFIX}/bin/python3", kind="symlink", target="python"),
         Member(path=f"{PREFIX}/bin/python{interpreter.minor}", kind="symlink", target="python"),
-        Member(path=f"{PREFIX}/lib/python{interpreter.minor}/site-packages", kind="dir"),
+        Member(path=packages, kind="dir"),
+        Member(path=f"{packages}/{HOOK}.pth", content=HOOK_LINE.encode()),
+        Member(path=f"{packages}/{HOOK}.py", content=HOOK_TEXT.encode()),
         Member(path=f"{PREFIX}/lib64", kind="symlink", target="lib"),
     )
 

@@ -11,6 +11,7 @@ from fnmatch import fnmatchcase
 
 import msgspec
 
+from limpet.core.mounts import is_below
 from limpet.core.recipe import VariablePolicy
 
 
@@ -183,7 +184,27 @@ FOREIGN = (
     ),
 )
 
+# Looked at before FOREIGN's PIP_*: a site's mirror, and no word on where packages go.
+INDEX = Group(
+    name="index",
+    passes=True,
+    reason="where `pip install` finds packages",
+    patterns=(
+        "PIP_INDEX_URL",
+        "PIP_EXTRA_INDEX_URL",
+        "PIP_FIND_LINKS",
+        "PIP_NO_INDEX",
+        "PIP_TRUSTED_HOST",
+        "PIP_PROXY",
+        "PIP_TIMEOUT",
+        "PIP_DEFAULT_TIMEOUT",
+        "PIP_RETRIES",
+        "PIP_DISABLE_PIP_VERSION_CHECK",
+    ),
+)
+
 WANTED = (
+    INDEX,
     Group(
         name="scheduler",
         passes=True,
@@ -355,7 +376,7 @@ def judge_variable(name: str, policy: VariablePolicy, *, named: Sequence[str] = 
     if policy == "strict":
         return Verdict(name=name, passes=False, reason="--variables strict passes nothing")
     # An exported shell function arrives as BASH_FUNC_name%%, which no other program can use.
-    groups = FOREIGN if policy == "host" else FOREIGN + WANTED
+    groups = (INDEX, *FOREIGN) if policy == "host" else (INDEX, *FOREIGN, *WANTED)
     for group in groups:
         if _fits(name, group.patterns):
             return Verdict(name=name, passes=group.passes, reason=group.reason)
@@ -370,24 +391,29 @@ def select_variables(
     *,
     named: Sequence[str] = (),
     visible: Sequence[str] = (),
+    hidden: Sequence[str] = (),
 ) -> tuple[dict[str, str], tuple[Verdict, ...]]:
     """The variables that pass, and the verdict on each one.
 
     `visible` are host folders that are seen inside at the same path: a TMPDIR passes only below
-    one of them, since a temporary folder that does not exist is worse than none.
+    one of them, since a temporary folder that does not exist is worse than none. `hidden` are
+    places that something else lies over inside.
     """
     verdicts = []
     for name in sorted(environment):
         verdict = judge_variable(name, policy, named=named)
         if name in TEMPORARY and policy != "strict":
-            verdict = _judge_temporary(name, environment[name], visible)
+            verdict = _judge_temporary(name, environment[name], visible, hidden)
         verdicts.append(verdict)
     passed = {v.name: environment[v.name] for v in verdicts if v.passes}
     return passed, tuple(verdicts)
 
 
-def _judge_temporary(name: str, value: str, visible: Sequence[str]) -> Verdict:
-    seen = any(value == folder or value.startswith(folder.rstrip("/") + "/") for folder in visible)
+def _judge_temporary(
+    name: str, value: str, visible: Sequence[str], hidden: Sequence[str]
+) -> Verdict:
+    seen = any(is_below(value, folder) for folder in visible)
+    seen = seen and not any(is_below(value, folder) for folder in hidden)
     reason = "its folder is seen inside" if seen else f"{value} is not seen inside (--bind it)"
     return Verdict(name=name, passes=seen, reason=reason)
 

@@ -18,6 +18,7 @@ def render_command(launch: Launch, environment: Mapping[str, str]) -> str:
     ]
     command = " ".join(quote(word) for word in launch.argv)
     lines = [" ".join(["mkdir -p", *map(quote, launch.folders)])] if launch.folders else []
+    lines += [" ".join(["touch", *map(quote, launch.files)])] if launch.files else []
     lines.append(" ".join(["env", *words, command]) if words else command)
     return "\n".join(lines) + "\n"
 

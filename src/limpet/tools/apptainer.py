@@ -6,6 +6,8 @@ which must not see anything of the user's session.
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -14,8 +16,8 @@ from typing import Literal
 
 import msgspec
 
-from limpet.core.errors import HostError
-from limpet.tools import process
+from limpet.core.errors import HostError, LimpetError
+from limpet.tools import files, process
 
 OLDEST = {"apptainer": (1, 1), "singularity-ce": (3, 10)}
 
@@ -51,10 +53,13 @@ def find_runtime() -> Path:
     )
 
 
-def probe_runtime() -> Runtime:
-    """The runtime and its version; HostError where there is none or it is too old."""
+def probe_runtime(cache: Path | None = None) -> Runtime:
+    """The runtime and its version; HostError where there is none or it is too old.
+
+    Asking takes a fifth of a start, so the answer is kept in `cache` where one is given.
+    """
     path = find_runtime()
-    said = process.run([path, "--version"], timeout_s=30).text
+    said = ask_version(path, cache / "runtime-version" if cache else None)
     found = re.search(r"(apptainer|singularity-ce|singularity)\D*(\d+(?:\.\d+)+)", said)
     if not found:
         raise HostError(f"{path} does not say which version it is.", why=said.strip()[:200])
@@ -70,6 +75,39 @@ def probe_runtime() -> Runtime:
             now="Load a newer module, or set LIMPET_RUNTIME to a newer one.",
         )
     return runtime
+
+
+def ask_version(path: Path, kept: Path | None) -> str:
+    """What the runtime says to `--version`, or said when it was this very file."""
+    if kept is None:
+        return process.run([path, "--version"], timeout_s=30).text
+    key = _file_key(path)
+    try:
+        before, _, said = kept.read_text("utf-8").partition("\n")
+        if key and before == key:
+            return said
+    except (OSError, UnicodeDecodeError):
+        pass
+    said = process.run([path, "--version"], timeout_s=30).text
+    # Kept only where it can be: a home that is full or read-only is no reason not to start.
+    with contextlib.suppress(OSError, LimpetError):
+        if key and files.make_folder(kept.parent):
+            with files.written_beside(kept) as out:
+                out.write(f"{key}\n{said}".encode())
+    return said
+
+
+def _file_key(path: Path) -> str:
+    """What changes with the file; empty for a script, which may start another one tomorrow."""
+    try:
+        with path.open("rb") as file:
+            if file.read(4) != b"\x7fELF":
+                return ""
+            status = os.fstat(file.fileno())
+    except OSError:
+        return ""
+    real = json.dumps(os.path.realpath(path))
+    return f"{real} {status.st_mtime_ns} {status.st_size} {status.st_ino}"
 
 
 def build_environment(runtime: Runtime, variables: Mapping[str, str]) -> dict[str, str]:
@@ -131,8 +169,9 @@ def run_inside(
     options: Sequence[str] = (),
     input_bytes: bytes | None = None,
     timeout_s: float | None = None,
+    cwd: Path | None = None,
 ) -> process.Finished:
     """Run `command` in `image` to its end; see `exec_argv`."""
     argv = exec_argv(runtime, image, command, binds=binds, options=options)
     env = build_environment(runtime, variables or {})
-    return process.run(argv, env=env, input_bytes=input_bytes, timeout_s=timeout_s)
+    return process.run(argv, env=env, input_bytes=input_bytes, timeout_s=timeout_s, cwd=cwd)

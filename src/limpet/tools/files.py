@@ -8,11 +8,12 @@ import hashlib
 import os
 import secrets
 import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from limpet.core.errors import ExistsError, SpaceError
+from limpet.core.errors import ExistsError, SpaceError, space_error
 
 PARTIAL_MARK = ".limpet-partial-"
 
@@ -64,15 +65,9 @@ def written_beside(path: Path, *, replace: bool = True) -> Iterator[BinaryIO]:
     The passing file is locked while it is written, so `sweep_partials` can tell a dead build's
     leftover from a living build's work.
     """
-    partial = path.with_name(f".{path.name}{PARTIAL_MARK}{secrets.token_hex(4)}")
-    try:
-        file = partial.open("x+b")
-    except OSError as error:
-        raise SpaceError(f"{path} cannot be written.", why=f"{error.strerror}.") from error
+    partial, file = _open_partial(path)
     try:
         with file:
-            with contextlib.suppress(OSError):  # Lustre without -o flock has no locks
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             yield file
             file.flush()
             if replace:
@@ -80,14 +75,26 @@ def written_beside(path: Path, *, replace: bool = True) -> Iterator[BinaryIO]:
             else:
                 _link_new(partial, path)
     except OSError as error:
-        if error.errno in _FULL:
-            raise SpaceError(f"{path} cannot be written.", why=f"{error.strerror}.") from error
+        if full := space_error(error, path):
+            raise full from error
         raise
     finally:
         partial.unlink(missing_ok=True)
 
 
-_FULL = frozenset({28, 122, 30})  # ENOSPC, EDQUOT, EROFS
+def _open_partial(path: Path) -> tuple[Path, BinaryIO]:
+    """A new passing file, locked. A sweep may come between the two steps: then once more."""
+    while True:
+        partial = path.with_name(f".{path.name}{PARTIAL_MARK}{secrets.token_hex(4)}")
+        try:
+            file = partial.open("x+b")
+        except OSError as error:
+            raise SpaceError(f"{path} cannot be written.", why=f"{error.strerror}.") from error
+        with contextlib.suppress(OSError):  # Lustre without -o flock has no locks
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.fstat(file.fileno()).st_nlink:
+            return partial, file
+        file.close()
 
 
 def _link_new(partial: Path, path: Path) -> None:
@@ -114,6 +121,37 @@ def sweep_partials(folder: Path) -> list[Path]:
             leftover.unlink()
             swept.append(leftover)
     return swept
+
+
+@contextlib.contextmanager
+def passing_folder(parent: Path) -> Iterator[Path]:
+    """A folder in `parent` for the time of the block; those of dead builds are removed first."""
+    with contextlib.ExitStack() as stack:
+        with held(make_folder(parent) / ".lock"):  # else a sweep takes what is not locked yet
+            for leftover in parent.iterdir():
+                _sweep_folder(leftover)
+            folder = Path(tempfile.mkdtemp(dir=parent))
+            stack.callback(shutil.rmtree, folder, onerror=_open_up)
+            lock = stack.enter_context((folder / ".held").open("wb"))
+            with contextlib.suppress(OSError):
+                fcntl.flock(lock, fcntl.LOCK_EX)
+        yield folder
+
+
+def _sweep_folder(folder: Path) -> None:
+    with contextlib.suppress(OSError), (folder / ".held").open("rb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        shutil.rmtree(folder, onerror=_open_up)
+
+
+def _open_up(action: object, path: str, _: object) -> None:
+    """Containers leave folders that even their owner may not list (an overlay's `work`)."""
+    with contextlib.suppress(OSError):
+        place = Path(path)
+        place.chmod(0o700)
+        if place.is_dir():
+            shutil.rmtree(place, ignore_errors=True)
+        place.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

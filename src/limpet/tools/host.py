@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import platform
 import pwd
+import stat
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-from limpet.core.errors import HostError
-from limpet.core.homes import PERSONAL
-from limpet.core.launch import Gpu, HostSeen
+from limpet.core.errors import HostError, SpaceError
+from limpet.core.gpu import Driver, Gpu
+from limpet.core.homes import PERSONAL, START_FILES
+from limpet.core.launch import HostSeen
 from limpet.core.mounts import Mount
+from limpet.core.seeing import is_own
+from limpet.core.variables import TEMPORARY
 from limpet.tools import files
 
 _RuntimeKind = Literal["apptainer", "singularity-ce"]
@@ -25,6 +30,8 @@ def probe_host(
     runtime_version: str,
     state_folder: str = "",
     binds: Sequence[Mount] = (),
+    gpus: Sequence[Gpu] = (),
+    driver: Driver | None = None,
 ) -> HostSeen:
     """What there is; nothing is made or changed."""
     account_home = _account_home()
@@ -42,15 +49,38 @@ def probe_host(
         state=str(state),
         state_note=note,
         cwd=working_folder(),
-        # A dangling link would make the runtime create its target in the host's file system.
-        personal={
-            p.folder: os.path.realpath(Path(home, p.folder))
-            for p in PERSONAL
-            if home and Path(home, p.folder).is_dir()
-        },
-        gpus=probe_gpus(),
+        personal=probe_personal(home) if home else {},
+        links=probe_links(),
+        temporaries=probe_temporaries(),
+        gpus=tuple(gpus),
+        driver=driver or Driver(),
         fuse=os.access("/dev/fuse", os.R_OK | os.W_OK),
         missing=tuple(m.source for m in binds if not Path(m.source).exists()),
+    )
+
+
+def probe_personal(home: str) -> dict[str, str]:
+    """The personal folders and start files of a home, with their true paths."""
+    # A dangling link would make the runtime create its target in the host's file system.
+    folders = (p.folder for p in PERSONAL if Path(home, p.folder).is_dir())
+    names = (*folders, *(name for name in START_FILES if Path(home, name).is_file()))
+    return {name: os.path.realpath(Path(home, name)) for name in names}
+
+
+def probe_links(top: Path = Path("/")) -> dict[str, str]:
+    """The links at the top of the file system that lead to folders which no image has itself."""
+    with os.scandir(top) as entries:
+        links = [entry.path for entry in entries if entry.is_symlink() and entry.is_dir()]
+    return {link: os.path.realpath(link) for link in sorted(links) if not is_own(link)}
+
+
+def probe_temporaries() -> tuple[str, ...]:
+    """The folders that TMPDIR and its like name, where they exist and are the user's to write."""
+    named = (os.environ.get(name, "") for name in TEMPORARY)
+    return tuple(
+        folder
+        for folder in named
+        if folder.startswith("/") and Path(folder).is_dir() and os.access(folder, os.W_OK | os.X_OK)
     )
 
 
@@ -97,31 +127,38 @@ def find_state(wanted: Path) -> tuple[Path, str]:
     return passing, note
 
 
-def probe_gpus() -> tuple[Gpu, ...]:
-    """The makers of the GPUs that have device files here."""
-    found: list[Gpu] = []
-    if Path("/dev/nvidiactl").exists() or Path("/dev/nvidia0").exists():
-        found.append("nvidia")
-    if Path("/dev/kfd").exists():
-        found.append("amd")
-    return tuple(found)
-
-
-def make_private(folders: Sequence[str], state: str) -> None:
-    """The folders that a launch needs, for the user's eyes only."""
+def make_private(folders: Sequence[str], state: str, empty_files: Sequence[str] = ()) -> None:
+    """The folders and files that a launch needs, for the user's eyes only."""
     if not folders:
         return
     root = Path(state)
     try:
         root.mkdir(mode=0o700, parents=True, exist_ok=True)
-        # Below /tmp someone else may have made it first.
-        if root.is_symlink() or root.stat().st_uid != os.getuid():
-            raise HostError(f"{root} belongs to someone else.", now="Set LIMPET_STATE_DIR.")
-        for folder in folders:
-            Path(folder).mkdir(mode=0o700, parents=True, exist_ok=True)
+        check_private(root)
+        for folder in map(Path, folders):
+            # One by one: `parents` would make those above with everybody's rights.
+            for place in (*reversed(folder.relative_to(root).parents[:-1]), folder):
+                (root / place).mkdir(mode=0o700, exist_ok=True)
+                check_private(root / place)
+        for file in empty_files:
+            Path(file).touch(mode=0o600)
     except OSError as error:
-        raise HostError(
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        raise (SpaceError if full else HostError)(
             f"{error.filename or root} cannot be made: this image's personal folders belong there.",
             why=f"{error.strerror}.",
             now="Set LIMPET_STATE_DIR to a folder that can be written, or use --home none.",
         ) from error
+
+
+def check_private(folder: Path) -> None:
+    """HostError where others could put their code into the user's programs."""
+    status = folder.lstat()
+    # Below /tmp someone else may have made it first.
+    if stat.S_ISLNK(status.st_mode) or status.st_uid != os.getuid():
+        raise HostError(f"{folder} belongs to someone else.", now="Set LIMPET_STATE_DIR.")
+    if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise HostError(
+            f"{folder} can be written by others, who could put their code into your programs.",
+            now=f"Look into it, then: chmod go-w '{folder}'",
+        )

@@ -62,7 +62,8 @@ def _read_sif(path: Path, file: BinaryIO) -> ImageSeen:
     # The same packages on the same base share their personal folders, in every copy.
     same = "\n".join((facts.lock_sha256, facts.base.digest, facts.prefix, facts.name))
     identity = hashlib.sha256(same.encode()).hexdigest()
-    return _seen(path, "sif", identity, arch=arch, facts=facts)
+    seen = _seen(path, "sif", identity, arch=arch, facts=facts)
+    return msgspec.structs.replace(seen, needs=facts.gpu, libc=facts.libc)
 
 
 def parse_facts(data: bytes) -> ImageFacts:

@@ -10,18 +10,13 @@ Checked with:
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import hashlib
 import os
 import re
-import shutil
 import sys
-import tempfile
-import time
 import tomllib
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO
 from urllib.parse import quote
@@ -31,7 +26,7 @@ import msgspec
 from limpet.core.errors import HostError
 from limpet.core.provided import Stub
 from limpet.core.tags import Target, uv_platform
-from limpet.tools.files import make_folder, written_beside
+from limpet.tools.files import make_folder, passing_folder, written_beside
 from limpet.tools.process import Finished, run
 
 # What would make uv look at another Python, folder or cache than the ones it is given here.
@@ -42,7 +37,6 @@ _DROPPED = (
     *("UV_CONSTRAINT", "UV_OVERRIDE", "UV_EXCLUDES", "VIRTUAL_ENV", "CONDA_PREFIX", "PYTHONPATH"),
     *("PYTHONHOME", "UV_UPGRADE"),
 )
-_LEFTOVER_AGE_S = 60
 _REQUIRES_PYTHON = re.compile(r"(?m)^requires-python\s*=.*$")
 
 
@@ -95,7 +89,7 @@ def uv_program() -> Path:
 
 def resolve(resolution: Resolution, *, cache: Path) -> Resolved:
     """Run `uv pip compile` for the target."""
-    with _work_folder(cache) as work:
+    with passing_folder(cache / "work") as work:
         words, env = _compile_words(resolution, work), _index_environment(resolution)
         done = _run_uv(words, resolution.folder, work, cache, env)
         output = work / "pylock.toml"
@@ -142,7 +136,7 @@ def export_uv_lock(
     none: the base's Python is what counts, so uv is shown a copy that asks for nothing.
     """
     text = path.read_text("utf-8")
-    with _work_folder(cache) as work:
+    with passing_folder(cache / "work") as work:
         copy = work / "project"
         for name in _members(text):
             there = copy / name / "pyproject.toml"
@@ -227,23 +221,3 @@ def _run_uv(
 def _cleaned(done: Finished, work: Path) -> str:
     text = done.stderr.replace(f"{work}/", "") or f"uv ended with code {done.code}."
     return re.sub(r"\x1b\[[0-9;]*m", "", text)
-
-
-@contextlib.contextmanager
-def _work_folder(cache: Path) -> Iterator[Path]:
-    """A passing folder below the cache; what killed runs left is removed first."""
-    parent = make_folder(cache / "work")
-    for leftover in parent.glob("uv-*"):
-        with contextlib.suppress(OSError), (leftover / "held").open("rb") as file:
-            if time.time() - leftover.stat().st_mtime < _LEFTOVER_AGE_S:
-                continue  # just being made, perhaps not yet locked
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shutil.rmtree(leftover, ignore_errors=True)
-    work = Path(tempfile.mkdtemp(prefix="uv-", dir=parent))
-    try:
-        with (work / "held").open("wb") as file:
-            with contextlib.suppress(OSError):
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            yield work
-    finally:
-        shutil.rmtree(work, ignore_errors=True)

@@ -1,0 +1,69 @@
+"""The personal packages of an image that was there before, for the one that is there now."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+
+from limpet.core.carry import ImageInside, plan_carry
+from limpet.core.errors import ImageError
+from limpet.core.launch import ImageSeen
+from limpet.tools import apptainer, states
+
+# Written for the image's own Python: what it is, and what it sees.
+_ASK = """
+import json, platform, re, sys
+from importlib.metadata import distributions
+versions = {}
+for one in distributions():
+    name = one.metadata["Name"] if one.metadata else None
+    if name and one.version:
+        versions.setdefault(re.sub(r"[-_.]+", "-", name).lower(), one.version)
+print(json.dumps({"python": platform.python_version(), "libc": platform.libc_ver()[1],
+                  "versions": versions}))
+"""
+
+
+def take_over(image: ImageSeen, previous: Path, folder: Path) -> tuple[str, ...]:
+    """Give `folder` what fits of `previous`; what there is to tell the user."""
+    packages = states.read_packages(previous)
+    old = states.read_record(previous)
+    if not packages or old is None:
+        return ()
+    if image.facts is None:
+        left = f"The image that was here before has personal packages: {previous}."
+        return (left, "They are not used with this one.")
+    carried = plan_carry(
+        packages,
+        ask_image(image),
+        python=old.python,
+        same_base=old.base == image.facts.base.digest,
+    )
+    states.carry_packages(previous, folder, frozenset(one.name for one in carried.fit))
+    reasons = "; ".join(f"{name}: {why}" for name, why in sorted(carried.left.items()))
+    states.write_record(
+        previous,
+        msgspec.structs.replace(old, superseded=reasons or "its personal packages were taken over"),
+    )
+    notes = []
+    if carried.fit:
+        names = ", ".join(f"{one.name} {one.version}" for one in carried.fit)
+        notes.append(f"The image was rebuilt. Personal packages taken over: {names}.")
+    if reasons:
+        notes.append(f"Personal packages set aside: {reasons}. They are still in {previous}.")
+    return tuple(notes)
+
+
+def ask_image(image: ImageSeen) -> ImageInside:
+    """Let the image's Python say what it has, with nothing of the user's."""
+    assert image.facts is not None
+    python = f"{image.facts.prefix}/bin/python"
+    command = [python, "-I", "-c", _ASK]
+    done = apptainer.run_inside(apptainer.probe_runtime(), Path(image.path), command)
+    try:
+        return msgspec.json.decode(done.stdout, type=ImageInside)
+    except msgspec.DecodeError as error:
+        raise ImageError(
+            f"The Python of {image.path} does not say what it has.", why=done.stderr.strip()[-500:]
+        ) from error

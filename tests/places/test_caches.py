@@ -1,0 +1,113 @@
+"""Where caches go, decided as values."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from limpet.core.caches import CACHES, plan_caches
+from limpet.core.homes import INSIDE, plan_home
+from limpet.core.mounts import Mount
+from limpet.core.recipe import HomePolicy
+from limpet.tools.node_local import find_node_local, is_shared
+
+OWN = "/state/img/home"
+
+
+def caches(policy: HomePolicy = "isolated", local: str = "", **taken: str) -> Any:
+    home = plan_home(policy, home="/home/u", account_home="/home/u", state="/state/img", present={})
+    return plan_caches(policy, home, state="/state/img", local=local, taken=taken)
+
+
+def test_without_a_job_they_are_in_the_images_own_cache_folder() -> None:
+    plan = caches()
+    assert plan.variables["NUMBA_CACHE_DIR"] == f"{INSIDE}/.cache/node-local/numba"
+    assert plan.variables["NLTK_DATA"] == f"{INSIDE}/.cache/nltk_data"
+    assert plan.mounts == ()
+    assert f"{OWN}/.cache/nltk_data" in plan.folders
+
+
+def test_in_a_job_what_is_compiled_is_node_local_and_downloads_are_not() -> None:
+    plan = caches(local="/local/limpet-7")
+    target = f"{INSIDE}/.cache/node-local"
+    assert plan.mounts == (Mount(source="/local/limpet-7/img", target=target),)
+    assert plan.variables["TRITON_CACHE_DIR"].startswith(target)
+    assert not plan.variables["NLTK_DATA"].startswith(target)
+    assert plan.local == "/local/limpet-7"
+    # the mount point in the image's own folder, and the folder itself
+    assert {f"{OWN}/.cache/node-local", "/local/limpet-7/img"} <= set(plan.folders)
+
+
+def test_every_home_has_a_place() -> None:
+    assert caches("private").variables["NUMBA_CACHE_DIR"] == "/home/u/.cache/node-local/numba"
+    assert caches("private", "/local").mounts[0].target == "/home/u/.cache/node-local"
+    homeless = caches("none")
+    assert homeless.variables["XDG_CACHE_HOME"] == f"{INSIDE}/.cache"
+    assert homeless.mounts == (Mount(source=OWN, target=INSIDE),)
+    host = caches("host", "/local")
+    assert (host.variables, host.mounts, host.folders) == ({}, (), ())
+
+
+def test_what_the_user_or_the_image_sets_wins() -> None:
+    plan = caches("none", NUMBA_CACHE_DIR="/mine", XDG_CACHE_HOME="/x")
+    assert "NUMBA_CACHE_DIR" not in plan.variables
+    assert "XDG_CACHE_HOME" not in plan.variables
+    assert "CUPY_CACHE_DIR" in plan.variables
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ("", "base_compiledir=PLACE"),
+        ("floatX=float32", "floatX=float32,base_compiledir=PLACE"),
+        ("base_compiledir=/mine", None),
+        ("compiledir=/mine,floatX=float32", None),
+    ],
+)
+def test_a_variable_of_flags_gets_one_more(given: str, expected: str | None) -> None:
+    place = f"{INSIDE}/.cache/node-local/pytensor"
+    value = caches(PYTENSOR_FLAGS=given).variables.get("PYTENSOR_FLAGS")
+    assert value == (expected and expected.replace("PLACE", place))
+
+
+def test_each_row_has_a_source_and_either_a_place_or_a_reason() -> None:
+    for cache in CACHES:
+        assert cache.source.startswith("https://"), cache
+        assert bool(cache.place) != bool(cache.reason), cache
+
+
+@pytest.fixture
+def quiet(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    from limpet.tools import node_local
+
+    for name in (*node_local.JOB_VARIABLES, *node_local.PLACES, "TMPDIR"):
+        monkeypatch.delenv(name, raising=False)
+    return monkeypatch
+
+
+def test_the_jobs_own_folder(quiet: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    quiet.setenv("TMPDIR", str(tmp_path))
+    assert find_node_local() == ""  # no job: a login node's TMPDIR is not one
+    quiet.setenv("SLURM_JOB_ID", "1")
+    assert find_node_local().startswith(f"{tmp_path}/limpet-")
+    better = tmp_path / "scratch"
+    better.mkdir()
+    quiet.setenv("LOCAL_SCRATCH", str(better))
+    assert find_node_local().startswith(f"{better}/limpet-")
+    quiet.setenv("LOCAL_SCRATCH", "/nowhere")
+    assert find_node_local().startswith(f"{tmp_path}/limpet-")
+
+
+def test_a_network_file_system_is_not_node_local(tmp_path: Path) -> None:
+    mounts = tmp_path / "mountinfo"
+    place = str(tmp_path.resolve()).replace(" ", "\\040")
+    root = "22 1 0:1 / / rw - ext4 /dev/a rw\n"
+    mounts.write_text(f"{root}23 22 0:2 / {place} rw shared:1 - lustre x@tcp:/s rw\n")
+    assert is_shared(tmp_path / "job", mounts)
+    mounts.write_text(
+        f"{root}23 22 0:2 / {place} rw - lustre x rw\n24 23 0:3 / {place} rw - xfs b rw\n"
+    )
+    assert not is_shared(tmp_path / "job", mounts)
+    assert not is_shared(Path("/"), mounts)
