@@ -18,7 +18,9 @@ from pathlib import PurePosixPath
 
 import msgspec
 
-from limpet.core.homes import INSIDE, PERSONAL
+from limpet.core.caches import CACHES, FOLDER, LOCAL
+from limpet.core.gpu import Driver
+from limpet.core.homes import INSIDE, PERSONAL, START_FILES
 from limpet.core.launch import (
     HostSeen,
     ImageSeen,
@@ -30,9 +32,10 @@ from limpet.core.launch import (
 )
 from limpet.core.launcher_text import SCRIPT
 from limpet.core.mounts import Mount
+from limpet.core.personal import CERTIFICATES, CONFIG, KIT, PACKAGES, VARIABLE, PipSeen
 from limpet.core.recipe import Run, VariablePolicy
 from limpet.core.seeing import ALWAYS, OWN_FOLDERS, OWN_TREES
-from limpet.core.variables import FOREIGN, RUNTIME, TEMPORARY, WANTED
+from limpet.core.variables import FOREIGN, INDEX, RUNTIME, TEMPORARY, WANTED
 from limpet.core.wrap import OWN, Wrap
 
 # Stand for what only the session knows, in a plan that is made for no session.
@@ -79,6 +82,20 @@ def render_launcher(wrap: Wrap, image: ImageSeen, host: HostSeen, root: str) -> 
         "ALWAYS": _patterns(ALWAYS, below=True),
         "INSIDE_HOME": INSIDE,
         "PERSONAL": " ".join(reversed([p.folder for p in PERSONAL])),
+        "START_FILES": " ".join(reversed(START_FILES)),
+        "PERSONAL_PATTERN": "|".join(personal.folder for personal in PERSONAL),
+        "BIN_OF_PREFIX": f"{prefix}/bin:" if prefix else "",
+        "OUR_NAME": ours.removesuffix("ENV_"),
+        "OTHER_NAME": others.removesuffix("ENV_"),
+        "CACHES": _render_caches(image),
+        "CACHE_FOLDERS": _render_cache_folders(image),
+        "PREFIX": quoted(prefix),
+        "PACKAGES": PACKAGES,
+        "PACKAGES_VARIABLE": VARIABLE,
+        "KIT": KIT,
+        "KIT_BAKED": quoted(host.pip.kit.removeprefix(host.state)),
+        "PIP_CONFIG": CONFIG,
+        "PIP_CERTIFICATES": CERTIFICATES,
         "MOVED": _render_moved(image),
         "HOME_POLICY": plan.home,
         "GPU": gpu,
@@ -108,6 +125,11 @@ def _plan(image: ImageSeen, host: HostSeen, request: Request) -> Launch:
         state=_STATE,
         cwd="/tmp",
         personal={},
+        links={},
+        temporaries=(),
+        local="",
+        pip=PipSeen(),
+        driver=Driver(),
     )
     return plan_launch(image, nowhere, msgspec.structs.replace(request, binds=(), site_binds=()))
 
@@ -163,6 +185,24 @@ def _render_moved(image: ImageSeen) -> str:
         if puts:
             lines.append(f"        {personal.folder}) {'; '.join(puts)} ;;")
     return "\n".join(lines)
+
+
+def _render_caches(image: ImageSeen) -> str:
+    """Where packages write: `core.caches`, for what neither the user nor the image has set."""
+    fixed = image.facts.env if image.facts else {}
+    lines = []
+    for cache in CACHES:
+        if cache.place and (cache.flag or not fixed.get(cache.variable)):
+            place = f"{LOCAL}/{cache.place}" if cache.local else cache.place
+            words = [cache.variable, f"{FOLDER}/{place}", *([cache.flag] if cache.flag else [])]
+            lines.append(f"    _limpet_cache {' '.join(words)}")
+    return "\n".join(lines)
+
+
+def _render_cache_folders(image: ImageSeen) -> str:
+    """Folders below the image's own home that packages do not make themselves."""
+    made = [f"{LOCAL}/{c.place}" if c.local else c.place for c in CACHES if c.place and c.make]
+    return " ".join(f"{FOLDER}/{place}" for place in (LOCAL, *made))
 
 
 def _wished(image: ImageSeen, request: Request) -> list[tuple[Mount, bool]]:
@@ -226,7 +266,7 @@ def _render_judges(policy: VariablePolicy, named: Sequence[str]) -> str:
         rules += [(name, True) for name in TEMPORARY]
     rules += [(pattern, True) for pattern in (*RUNTIME.patterns, *named)]
     if policy != "strict":
-        groups = FOREIGN if policy == "host" else FOREIGN + WANTED
+        groups = (INDEX, *FOREIGN, *(() if policy == "host" else WANTED))
         rules += [(pattern, group.passes) for group in groups for pattern in group.patterns]
     by_letter = {
         letter: [rule for rule in rules if rule[0].startswith((letter, *"*?["))]
@@ -264,6 +304,11 @@ def _render_judge(name: str, rules: list[tuple[str, bool]], policy: VariablePoli
     ]
     if policy == "host":
         lines.append("    *) return ;;")
+    if name == "S":
+        # Of two forms of one setting the runtime heeds its own.
+        lines.insert(
+            0, "    SINGULARITYENV_*) ! _limpet_twin ${1#SINGULARITYENV_} || unset $1; return ;;"
+        )
     inner = "\n".join(["case $1 in", *lines, "esac; "]) if lines else ""
     return f'_limpet_judge_{name}() {{ {inner}unset "$1"; }}'
 

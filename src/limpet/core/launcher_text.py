@@ -183,7 +183,7 @@ fi
 _limpet_own() { _limpet_own=$_limpet_state/@IDENTITY@/home; }
 _limpet_own
 _limpet_make() { (umask 077 && mkdir -p -- "$1") 2>/dev/null; }
-case $_limpet_policy in isolated | private)
+case $_limpet_policy in isolated | private | none)
     if ! { [ -d "$_limpet_own" ] || _limpet_make "$_limpet_own"; } || ! [ -w "$_limpet_own" ]; then
         _limpet_to=$_limpet_state
         _limpet_state=${TMPDIR:-/tmp}/limpet-$(id -u)
@@ -206,6 +206,19 @@ esac
 if [ -n "$_limpet_connection" ]; then
     _limpet_judge_J() { case $1 in JPY_*) ;; *) unset "$1" ;; esac; }
 fi
+_limpet_twin() { eval "[ -n \"\${@OURS@$1+set}\" ]"; }
+for _limpet_to in BIND BINDPATH; do
+    eval "_limpet_link=\${@OTHER_NAME@_$_limpet_to-} _limpet_text=\${@OUR_NAME@_$_limpet_to-}"
+    if [ -n "$_limpet_link" ] && [ -n "$_limpet_text" ]; then
+        export "@OUR_NAME@_$_limpet_to=$_limpet_text,$_limpet_link"
+        unset "@OTHER_NAME@_$_limpet_to"
+    fi
+done
+# What pip needs of the session, before it is dropped.
+_limpet_pip_config=${PIP_CONFIG_FILE-} _limpet_config_home=${XDG_CONFIG_HOME:-$_limpet_home/.config}
+_limpet_ca1=${PIP_CERT-} _limpet_ca2=${SSL_CERT_FILE-} _limpet_ca3=${REQUESTS_CA_BUNDLE-}
+_limpet_ca4=${CURL_CA_BUNDLE-}
+_limpet_kit=$_limpet_state@KIT_BAKED@
 case ${BASH_VERSION-} in 4.4* | [5-9].*)
     unset -f module ml _module_raw which scl switchml spack conda mamba micromamba
     eval "export -n SHELLOPTS BASHOPTS$_limpet_loops"
@@ -279,7 +292,163 @@ if [ -z "$_limpet_pwd" ]; then
 fi
 set -- --pwd "$_limpet_pwd" "$@"
 
+# This folder itself, so that programs inside can call launchers by their path.
+for _limpet_to in "$_limpet_connection" "$_limpet_venv" "$_limpet_root"; do
+    if [ -n "$_limpet_to" ]; then
+        _limpet_mount "$_limpet_to" "$_limpet_to"
+        set -- "$_limpet_flag" "$_limpet_word" "$@"
+    fi
+done
+# Personal packages, and pip for them.
+_limpet_first() {
+    for _limpet_link; do
+        if [ -f "${_limpet_link:-/}" ]; then return 0; fi
+    done
+    return 1
+}
+_limpet_base=''
+case $_limpet_start:@PREFIX@:$_limpet_policy in
+    /::* | /:/*) ;;
+    *::none | *:none) ;;
+    *::host) ;;
+    *::*)
+        if [ -e "$_limpet_kit/pip.zip" ]; then
+            _limpet_base=$_limpet_home/.local
+            if [ "$_limpet_policy" = isolated ] && ! [ -d "$_limpet_base" ]; then
+                _limpet_base=@INSIDE_HOME@/.local
+            fi
+            _limpet_packages=PIP_BREAK_SYSTEM_PACKAGES=1
+        fi
+        ;;
+    *) _limpet_base=@PACKAGES@ _limpet_packages=@PACKAGES_VARIABLE@=@PACKAGES@ ;;
+esac
+if [ -n "$_limpet_base" ]; then
+    if _limpet_first "$_limpet_ca1" "$_limpet_ca2" "$_limpet_ca3" "$_limpet_ca4"; then
+        _limpet_certificates=$_limpet_link
+        _limpet_mount "$_limpet_certificates" @PIP_CERTIFICATES@ ro
+        set -- "$_limpet_flag" "$_limpet_word" "$@"
+        _limpet_put PIP_CERT @PIP_CERTIFICATES@
+    fi
+    if _limpet_first "$_limpet_pip_config" "$_limpet_config_home/pip/pip.conf" \
+        "$_limpet_home/.pip/pip.conf" /etc/pip.conf; then
+        _limpet_config=$_limpet_link
+        _limpet_mount "$_limpet_config" @PIP_CONFIG@ ro
+        set -- "$_limpet_flag" "$_limpet_word" "$@"
+        _limpet_put PIP_CONFIG_FILE @PIP_CONFIG@
+    fi
+    if [ -e "$_limpet_kit/pip.zip" ]; then
+        _limpet_mount "$_limpet_kit" @KIT@ ro
+        set -- "$_limpet_flag" "$_limpet_word" "$@"
+    fi
+    if [ "$_limpet_base" = @PACKAGES@ ]; then
+        _limpet_to=${_limpet_own%/home}/packages
+        [ -d "$_limpet_to" ] || _limpet_make "$_limpet_to" ||
+            _limpet_fail "$_limpet_to cannot be made."
+        _limpet_from=$_limpet_to
+        _limpet_mount "$_limpet_from" @PACKAGES@
+        set -- "$_limpet_flag" "$_limpet_word" "$@"
+    fi
+    _limpet_put "${_limpet_packages%%=*}" "${_limpet_packages#*=}"
+    _limpet_put PREPEND_PATH \
+        "${@OURS@PREPEND_PATH:+$@OURS@PREPEND_PATH:}@KIT@/bin:@BIN_OF_PREFIX@$_limpet_base/bin"
+fi
+
+# Where packages write at import.
+_limpet_cache() {
+    eval "_limpet_given=\${$1:-\${@OURS@$1:-\${@OTHERS@$1-}}}"
+    case ${3:+flag}:$_limpet_given in
+        :?* | flag:*compiledir*) return ;;
+        flag:?*) _limpet_put "$1" "$_limpet_given,$3=$_limpet_caches/$2" ;;
+        flag:) _limpet_put "$1" "$3=$_limpet_caches/$2" ;;
+        *) _limpet_put "$1" "$_limpet_caches/$2" ;;
+    esac
+}
+if [ "$_limpet_policy" != host ]; then
+    _limpet_caches=@INSIDE_HOME@
+    case $_limpet_policy in
+        private) _limpet_caches=$_limpet_home ;;
+        none)
+            _limpet_mount "$_limpet_own" @INSIDE_HOME@
+            set -- "$_limpet_flag" "$_limpet_word" "$@"
+            _limpet_cache XDG_CACHE_HOME .cache
+            ;;
+    esac
+@CACHES@
+    for _limpet_folder in @CACHE_FOLDERS@; do
+        [ -d "$_limpet_own/$_limpet_folder" ] || _limpet_make "$_limpet_own/$_limpet_folder" ||
+            _limpet_fail "$_limpet_own/$_limpet_folder cannot be made."
+    done
+fi
+
+# Sets where a thing of the home is seen inside: a link at what it points to.
+_limpet_find() {
+    _limpet_target=$_limpet_home/$1
+    if [ -L "$_limpet_target" ]; then
+        if [ -d "$_limpet_target" ] && cd -P -- "$_limpet_target" 2>/dev/null; then
+            _limpet_target=$PWD
+            _limpet_back
+        else
+            _limpet_target=$(readlink -f "$_limpet_target")
+        fi
+        case $_limpet_target in
+            "$_limpet_real"/*) _limpet_target=$_limpet_home${_limpet_target#"$_limpet_real"} ;;
+        esac
+    fi
+    _limpet_from=$_limpet_own/$1
+}
+if [ "$_limpet_policy" = isolated ]; then
+    for _limpet_again in yes no; do
+        if [ "$_limpet_again" = yes ] && [ "$_limpet_real" = "$_limpet_home" ]; then continue; fi
+        for _limpet_folder in @START_FILES@ @PERSONAL@; do
+            case $_limpet_folder in
+                @PERSONAL_PATTERN@)
+                    if ! [ -d "$_limpet_home/$_limpet_folder" ]; then
+                        if [ "$_limpet_again" = no ]; then
+                            case $_limpet_folder in
+@MOVED@
+                            esac
+                        fi
+                        continue
+                    fi
+                    _limpet_find "$_limpet_folder"
+                    [ -d "$_limpet_from" ] || _limpet_make "$_limpet_from" ||
+                        _limpet_fail "$_limpet_from cannot be made."
+                    ;;
+                *)
+                    [ -f "$_limpet_home/$_limpet_folder" ] || continue
+                    _limpet_find "$_limpet_folder"
+                    [ -f "$_limpet_from" ] || : >"$_limpet_from"
+                    ;;
+            esac
+            if [ "$_limpet_again" = yes ]; then
+                case $_limpet_target/ in
+                    "$_limpet_home"/*)
+                        _limpet_target=$_limpet_real${_limpet_target#"$_limpet_home"}
+                        ;;
+                    *) continue ;;
+                esac
+            else
+                for _limpet_to in @TEMPORARY@; do
+                    eval "_limpet_link=\${$_limpet_to-}"
+                    case $_limpet_link/ in "$_limpet_target"/*) unset "$_limpet_to" ;; esac
+                done
+            fi
+            _limpet_mount "$_limpet_from" "$_limpet_target"
+            set -- "$_limpet_flag" "$_limpet_word" "$@"
+        done
+    done
+    _limpet_mount "$_limpet_own" @INSIDE_HOME@
+    set -- "$_limpet_flag" "$_limpet_word" "$@"
+fi
+case $_limpet_policy in isolated | host)
+    if [ "$_limpet_real" != "$_limpet_home" ]; then
+        _limpet_mount "$_limpet_real" "$_limpet_real"
+        set -- "$_limpet_flag" "$_limpet_word" "$@"
+    fi
+    ;;
+esac
 # A temporary folder that is not seen inside is worse than none.
+_limpet_mounted=''
 for _limpet_to in @TEMPORARY@; do
     eval "_limpet_link=\${$_limpet_to-}"
     _limpet_why=''
@@ -288,42 +457,25 @@ for _limpet_to in @TEMPORARY@; do
         isolated:"$_limpet_home"/* | host:"$_limpet_home"/*) _limpet_why=seen ;;
     esac
     case $_limpet_link/ in "${_limpet_place:-//}"/*) _limpet_why=seen ;; esac
-    if [ -z "$_limpet_why" ] && ! _limpet_bound "$_limpet_link"; then unset "$_limpet_to"; fi
+    case $_limpet_link in @ALWAYS@) _limpet_why=seen ;; esac
+    if [ -n "$_limpet_why" ] || _limpet_bound "$_limpet_link"; then continue; fi
+    case $_limpet_link in
+        @FOLDERS@ | @TREES@) ;;
+        /*)
+            if [ -d "$_limpet_link" ] && [ -w "$_limpet_link" ] && [ -x "$_limpet_link" ]; then
+                case $_limpet_home/ in "$_limpet_link"/*) unset "$_limpet_to"; continue ;; esac
+                case $_limpet_mounted in *":$_limpet_link:"*) continue ;; esac
+                _limpet_mounted=$_limpet_mounted:$_limpet_link:
+                _limpet_name=$_limpet_to
+                _limpet_mount "$_limpet_link" "$_limpet_link"
+                set -- "$_limpet_flag" "$_limpet_word" "$@"
+                continue
+            fi
+            ;;
+    esac
+    unset "$_limpet_to"
 done
 
-# This folder itself, so that programs inside can call launchers by their path.
-for _limpet_to in "$_limpet_connection" "$_limpet_venv" "$_limpet_root"; do
-    if [ -n "$_limpet_to" ]; then
-        _limpet_mount "$_limpet_to" "$_limpet_to"
-        set -- "$_limpet_flag" "$_limpet_word" "$@"
-    fi
-done
-if [ "$_limpet_policy" = isolated ]; then
-    for _limpet_folder in @PERSONAL@; do
-        if [ -d "$_limpet_home/$_limpet_folder" ]; then
-            _limpet_to=$_limpet_home/$_limpet_folder
-            if [ -L "$_limpet_to" ] && cd -P -- "$_limpet_to" 2>/dev/null; then
-                _limpet_to=$PWD
-                _limpet_back
-                case $_limpet_to in
-                    "$_limpet_real"/*) _limpet_to=$_limpet_home${_limpet_to#"$_limpet_real"} ;;
-                esac
-            fi
-            _limpet_link=$_limpet_own/$_limpet_folder
-            [ -d "$_limpet_link" ] || _limpet_make "$_limpet_link" ||
-                _limpet_fail "$_limpet_link cannot be made."
-            _limpet_target=$_limpet_to # _limpet_mount uses the other name
-            _limpet_mount "$_limpet_link" "$_limpet_target"
-            set -- "$_limpet_flag" "$_limpet_word" "$@"
-        else
-            case $_limpet_folder in
-@MOVED@
-            esac
-        fi
-    done
-    _limpet_mount "$_limpet_own" @INSIDE_HOME@
-    set -- "$_limpet_flag" "$_limpet_word" "$@"
-fi
 @VALUES@
 if [ -n "$_limpet_place" ]; then
     _limpet_mount "$_limpet_place" "$_limpet_place"
