@@ -30,7 +30,8 @@ from limpet.core.launch import (
     plan_launch,
     wished_binds,
 )
-from limpet.core.launcher_text import SCRIPT
+from limpet.core.launcher_command import COMMAND
+from limpet.core.launcher_text import SESSION
 from limpet.core.mounts import Mount
 from limpet.core.personal import CERTIFICATES, CONFIG, KIT, PACKAGES, VARIABLE, PipSeen
 from limpet.core.recipe import Run, VariablePolicy
@@ -52,7 +53,58 @@ _LETTERS = string.ascii_uppercase + string.ascii_lowercase + "_"
 
 def render_launcher(wrap: Wrap, image: ImageSeen, host: HostSeen, root: str) -> str:
     """The text of every launcher of `wrap` in the folder `root`."""
-    request = wrap.request.launch
+    parts = {
+        **_CONSTANTS,
+        **_names(host),
+        **_of_folder(wrap, image, host, root),
+        **_of_image(image),
+        **_of_plan(wrap.request.launch, image, host),
+    }
+    return re.sub(r"@([A-Z_]+)@", lambda found: parts[found[1]], SESSION + COMMAND)
+
+
+def _names(host: HostSeen) -> dict[str, str]:
+    """How the runtime calls its variables, and how its sibling does."""
+    pair = ("APPTAINER", "SINGULARITY")
+    ours, others = pair if host.runtime_kind == "apptainer" else pair[::-1]
+    return {
+        "RUNTIME": quoted(host.runtime),
+        "OURS": f"{ours}ENV_",
+        "OTHERS": f"{others}ENV_",
+        "OUR_NAME": ours,
+        "OTHER_NAME": others,
+        "KIT_BAKED": quoted(host.pip.kit.removeprefix(host.state)),
+    }
+
+
+def _of_folder(wrap: Wrap, image: ImageSeen, host: HostSeen, root: str) -> dict[str, str]:
+    image_path = wrap.image if wrap.image.startswith("/") else f"{_ROOT}/{wrap.image}"
+    return {
+        "LIMPET": wrap.limpet,
+        "ROOT_BAKED": quoted(root),
+        "VERSION_FOLDER": f"{OWN}/versions/{wrap.number}",
+        "IMAGE": quoted(image_path),
+        "IDENTITY": quoted(image.identity),
+        "PROGRAMS": _render_programs(wrap.programs),
+        "STATE_DIR": quoted(wrap.request.state_dir),
+        "HOST": "1" if wrap.request.host else "",
+        "HOST_OWN": _patterns([f"/{name}" for name in wrap.root_names]) or "/",
+    }
+
+
+def _of_image(image: ImageSeen) -> dict[str, str]:
+    prefix = image.facts.prefix if image.facts else ""
+    return {
+        "PREFIX": quoted(prefix),
+        "BIN_OF_PREFIX": f"{prefix}/bin:" if prefix else "",
+        "TREES": _patterns((*OWN_TREES, prefix) if prefix else OWN_TREES, below=True),
+        "CACHES": _render_caches(image),
+        "MOVED": _render_moved(image),
+    }
+
+
+def _of_plan(request: Request, image: ImageSeen, host: HostSeen) -> dict[str, str]:
+    """What `plan_launch` says whatever the session is."""
     plan = _plan(image, host, msgspec.structs.replace(request, command=(_PROGRAM,)))
     # A home that is the account's needs no options, so that these are what stands before them.
     homely = msgspec.structs.replace(request, home="host", gpu="none", command=(_PROGRAM,))
@@ -60,48 +112,10 @@ def render_launcher(wrap: Wrap, image: ImageSeen, host: HostSeen, root: str) -> 
     bare = msgspec.structs.replace(homely, overlays=(), writable_tmpfs=False)
     head, _ = _split(_plan(image, host, bare))
     run = image.facts.run if image.facts else Run()
-    ours = "APPTAINERENV_" if host.runtime_kind == "apptainer" else "SINGULARITYENV_"
-    others = "SINGULARITYENV_" if ours == "APPTAINERENV_" else "APPTAINERENV_"
-    gpu = request.gpu or run.gpu
-    prefix = image.facts.prefix if image.facts else ""
-    image_path = wrap.image if wrap.image.startswith("/") else f"{_ROOT}/{wrap.image}"
-    own_trees = (*OWN_TREES, prefix) if prefix else OWN_TREES
-    parts = {
-        "LIMPET": wrap.limpet,
-        "ROOT_BAKED": quoted(root),
-        "VERSION_FOLDER": f"{OWN}/versions/{wrap.number}",
-        "IMAGE": quoted(image_path),
-        "IDENTITY": quoted(image.identity),
-        "RUNTIME": quoted(host.runtime),
-        "OURS": ours,
-        "OTHERS": others,
-        "PROGRAMS": _render_programs(wrap.programs),
-        "STATE_DIR": quoted(wrap.request.state_dir),
-        "TREES": _patterns(own_trees, below=True),
-        "FOLDERS": _patterns(OWN_FOLDERS),
-        "ALWAYS": _patterns(ALWAYS, below=True),
-        "INSIDE_HOME": INSIDE,
-        "PERSONAL": " ".join(reversed([p.folder for p in PERSONAL])),
-        "START_FILES": " ".join(reversed(START_FILES)),
-        "PERSONAL_PATTERN": "|".join(personal.folder for personal in PERSONAL),
-        "BIN_OF_PREFIX": f"{prefix}/bin:" if prefix else "",
-        "OUR_NAME": ours.removesuffix("ENV_"),
-        "OTHER_NAME": others.removesuffix("ENV_"),
-        "CACHES": _render_caches(image),
-        "CACHE_FOLDERS": _render_cache_folders(image),
-        "PREFIX": quoted(prefix),
-        "PACKAGES": PACKAGES,
-        "PACKAGES_VARIABLE": VARIABLE,
-        "KIT": KIT,
-        "KIT_BAKED": quoted(host.pip.kit.removeprefix(host.state)),
-        "PIP_CONFIG": CONFIG,
-        "PIP_CERTIFICATES": CERTIFICATES,
-        "MOVED": _render_moved(image),
+    return {
         "HOME_POLICY": plan.home,
-        "GPU": gpu,
+        "GPU": request.gpu or run.gpu,
         "PWD": quoted(request.pwd),
-        "HOST": "1" if wrap.request.host else "",
-        "HOST_OWN": _patterns([f"/{name}" for name in wrap.root_names], below=False) or "/",
         "BOUND": _render_bound(image, request),
         "BINDS": _render_binds(image, request),
         "VALUES": _render_values(request),
@@ -111,7 +125,6 @@ def render_launcher(wrap: Wrap, image: ImageSeen, host: HostSeen, root: str) -> 
         "REST": " ".join(quoted(word) for word in whole[len(head) :]),
         "INSIDE": " ".join(quoted(word) for word in inside),
     }
-    return re.sub(r"@([A-Z_]+)@", lambda found: parts[found[1]], SCRIPT)
 
 
 def _plan(image: ImageSeen, host: HostSeen, request: Request) -> Launch:
@@ -199,7 +212,7 @@ def _render_caches(image: ImageSeen) -> str:
     return "\n".join(lines)
 
 
-def _render_cache_folders(image: ImageSeen) -> str:
+def _render_cache_folders() -> str:
     """Folders below the image's own home that packages do not make themselves."""
     made = [f"{LOCAL}/{c.place}" if c.local else c.place for c in CACHES if c.place and c.make]
     return " ".join(f"{FOLDER}/{place}" for place in (LOCAL, *made))
@@ -306,9 +319,7 @@ def _render_judge(name: str, rules: list[tuple[str, bool]], policy: VariablePoli
         lines.append("    *) return ;;")
     if name == "S":
         # Of two forms of one setting the runtime heeds its own.
-        lines.insert(
-            0, "    SINGULARITYENV_*) ! _limpet_twin ${1#SINGULARITYENV_} || unset $1; return ;;"
-        )
+        lines.insert(0, '    SINGULARITYENV_*) ! _limpet_twin "${1#*_}" || unset "$1"; return ;;')
     inner = "\n".join(["case $1 in", *lines, "esac; "]) if lines else ""
     return f'_limpet_judge_{name}() {{ {inner}unset "$1"; }}'
 
@@ -317,3 +328,20 @@ def _render_bash_loop(names: str, judge: str) -> str:
     """bash lists variables by how they start, and says which ones are exported."""
     call = f"case ${{!_limpet_to@a}} in *x*) _limpet_judge_{judge} $_limpet_to ;; esac"
     return f"for _limpet_to in {names}; do {call}; done"
+
+
+_CONSTANTS = {
+    "FOLDERS": _patterns(OWN_FOLDERS),
+    "ALWAYS": _patterns(ALWAYS, below=True),
+    "INSIDE_HOME": INSIDE,
+    # Each goes before what is there already, so the last one comes first.
+    "PERSONAL": " ".join(reversed([personal.folder for personal in PERSONAL])),
+    "START_FILES": " ".join(reversed(START_FILES)),
+    "PERSONAL_PATTERN": "|".join(personal.folder for personal in PERSONAL),
+    "CACHE_FOLDERS": _render_cache_folders(),
+    "PACKAGES": PACKAGES,
+    "PACKAGES_VARIABLE": VARIABLE,
+    "KIT": KIT,
+    "PIP_CONFIG": CONFIG,
+    "PIP_CERTIFICATES": CERTIFICATES,
+}
