@@ -73,7 +73,7 @@ def own_part(launcher: Path, shell: str, folder: Path, rounds: int) -> float:
     """
     text = launcher.read_text()
     line = next(line for line in text.splitlines() if line.startswith("_limpet_runtime=/"))
-    place = folder / "true" / "bin" / launcher.name
+    place = folder / "own part" / "bin" / launcher.name
     place.parent.mkdir(parents=True, exist_ok=True)
     place.write_text(text.replace(line, "_limpet_runtime=/bin/true"))
     session = dict(os.environ)
