@@ -300,7 +300,15 @@ def hook(message):
         seen.append(message["content"]["text"])
 try:
     client.execute_interactive("import sys; print(6 * 7, sys.prefix)", output_hook=hook, timeout=60)
+    waits = client.execute("print('waits', flush=True); import time; time.sleep(60)")
+    while client.get_iopub_msg(timeout=60)["content"].get("text") != "waits\\n":
+        pass
     manager.interrupt_kernel()
+    while True:
+        reply = client.get_shell_msg(timeout=30)
+        if reply["parent_header"]["msg_id"] == waits:
+            break
+    print(reply["content"]["ename"])
     client.execute_interactive("print('alive')", output_hook=hook, timeout=60)
 finally:
     client.stop_channels()
@@ -322,7 +330,7 @@ def test_a_jupyter_client_runs_a_cell_in_the_image(
     assert spec["argv"][0] == str(person.home / "env/bin/python")
     done = person.run(sys.executable, "-c", CLIENT, "astro", env=env)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines()[:2] == ["42 /opt/env", "alive"]
+    assert done.stdout.splitlines()[:3] == ["KeyboardInterrupt", "42 /opt/env", "alive"]
 
 
 @pytest.mark.parametrize("suffix", [".lua", ""])

@@ -22,7 +22,7 @@ from limpet.core.launch import HostSeen, ImageSeen, Request, plan_launch, wished
 from limpet.core.launcher import render_launcher
 from limpet.core.recipe import Run
 from limpet.core.wrap import Wrap, WrapRequest
-from limpet.tools import host
+from limpet.tools import host, personal
 from tests.wrap.conftest import MACHINE, facts
 
 pytestmark = pytest.mark.real
@@ -92,12 +92,17 @@ class Stage:
 
     def probe(self, image: ImageSeen, request: Request) -> HostSeen:
         offered, asked = wished_binds(image, request, "/")
-        return host.probe_host(
+        here = host.probe_host(
             runtime=str(self.runtime),
             runtime_kind="apptainer",
             runtime_version="1.4.5",
             binds=(*offered, *asked),
         )
+        pip = personal.probe_pip(Path(here.state), Path(here.home or "/"))
+        if pip.kit:
+            Path(pip.kit).mkdir(mode=0o700, parents=True, exist_ok=True)
+            Path(pip.kit, "pip.zip").touch()
+        return msgspec.structs.replace(here, pip=pip, links={})
 
     def write(self, image: ImageSeen, request: Request) -> Path:
         wrap = Wrap(
@@ -147,6 +152,7 @@ def compare(
     session = {"PATH": os.environ["PATH"], "HOME": str(stage.home)} | (env or {})
     if not {"LIMPET_STATE_DIR", "XDG_STATE_HOME"} & session.keys():
         session["LIMPET_STATE_DIR"] = str(stage.top / "state")
+        (stage.top / "state").mkdir(mode=0o700, exist_ok=True)
     for name in list(os.environ):
         monkeypatch.delenv(name)
     for name, value in session.items():

@@ -12,6 +12,7 @@ from limpet.core.errors import UsageError
 from limpet.core.fronts import check_kernel_name, render_kernel, render_module
 from limpet.core.launch import HostSeen, ImageSeen, wished_binds
 from limpet.core.launcher import render_launcher
+from limpet.core.personal import KIT
 from limpet.core.wrap import (
     Wrap,
     WrapReport,
@@ -19,7 +20,7 @@ from limpet.core.wrap import (
     check_host_allowed,
     choose_programs,
 )
-from limpet.tools import apptainer, host, images, launchers, programs
+from limpet.tools import apptainer, host, images, launchers, personal, programs
 from limpet.tools.config import read_config
 
 
@@ -125,19 +126,25 @@ def _write(
         launchers.write_version(folder, wrap, script, extra)
         launchers.put_in_force(folder, number)
         _write_fronts(folder, wrap)
+    if here.pip.kit:
+        # Launchers mount it where it is, and have no limpet to make it with.
+        host.make_private([here.pip.kit], here.state)
+        personal.make_kit(Path(here.pip.kit), inside=KIT)
     return _report(folder, wrap, old)
 
 
 def _probe(seen: ImageSeen, request: WrapRequest) -> HostSeen:
     offered, asked = wished_binds(seen, request.launch, "/")
     runtime = apptainer.probe_runtime()
-    return host.probe_host(
+    here = host.probe_host(
         runtime=str(runtime.path),
         runtime_kind=runtime.kind,
         runtime_version=runtime.version,
         state_folder=request.state_dir,
         binds=(*offered, *asked),
     )
+    pip = personal.probe_pip(Path(here.state), Path(here.home or "/"))
+    return msgspec.structs.replace(here, pip=pip)
 
 
 def _write_fronts(folder: Path, wrap: Wrap) -> None:

@@ -49,4 +49,6 @@ def _lua(text: str) -> str:
 
 
 def _tcl(text: str) -> str:
-    return '"' + re.sub(r'(["\\$\[\]{};])', r"\\\1", text).replace("\n", "\\n") + '"'
+    # Tcl reads its files in the session's encoding, whatever that is.
+    escaped = re.sub(r'(["\\$\[\]{};])', r"\\\1", text).replace("\n", "\\n")
+    return '"' + re.sub(r"[^\x00-\x7f]", lambda found: f"\\u{ord(found[0]):04x}", escaped) + '"'

@@ -154,8 +154,7 @@ def plan_launch(image: ImageSeen, host: HostSeen, request: Request) -> Launch:
     # The caches' last: to a variable of flags they add one.
     added |= personal.variables | values | caches.variables
     folders = tuple(dict.fromkeys((*home.folders, *caches.folders, *personal.folders)))
-    gpus = (request.gpu or wants.gpu, host.gpus, host.driver, image.needs, image.libc)
-    gpu, gpu_notes = plan_gpu(*gpus)
+    gpu, gpu_notes = _gpu(request.gpu or wants.gpu, image, host)
     return Launch(
         argv=(
             *_options(host, request, home, gpu),
@@ -198,6 +197,10 @@ def _home(policy: HomePolicy, host: HostSeen, own: str) -> Home:
         state=own,
         present={name: _seen_at(path, host) for name, path in host.personal.items()},
     )
+
+
+def _gpu(policy: GpuPolicy, image: ImageSeen, host: HostSeen) -> tuple[Gpu | None, tuple[str, ...]]:
+    return plan_gpu(policy, host.gpus, host.driver, image.needs, image.libc)
 
 
 def _personal(image: ImageSeen, host: HostSeen, policy: HomePolicy, home: Home) -> Personal:

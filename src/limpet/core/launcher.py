@@ -7,16 +7,21 @@ line and environment against `plan_launch`'s, session by session.
 
 from __future__ import annotations
 
+import itertools
+import operator
 import posixpath
 import re
 import shlex
+import string
 from collections.abc import Iterable, Sequence
 from pathlib import PurePosixPath
 
 import msgspec
 
+from limpet.core.caches import CACHES, FOLDER, LOCAL
+from limpet.core.gpu import Driver
 from limpet.core.handover import parse_env
-from limpet.core.homes import INSIDE, PERSONAL
+from limpet.core.homes import INSIDE, PERSONAL, START_FILES
 from limpet.core.launch import (
     HostSeen,
     ImageSeen,
@@ -25,11 +30,13 @@ from limpet.core.launch import (
     plan_launch,
     wished_binds,
 )
-from limpet.core.launcher_text import SCRIPT
+from limpet.core.launcher_command import COMMAND
+from limpet.core.launcher_text import SESSION
 from limpet.core.mounts import Mount
+from limpet.core.personal import CERTIFICATES, CONFIG, KIT, PACKAGES, VARIABLE, PipSeen
 from limpet.core.recipe import Run, VariablePolicy
 from limpet.core.seeing import ALWAYS, OWN_FOLDERS, OWN_TREES
-from limpet.core.variables import FOREIGN, RUNTIME, TEMPORARY, WANTED
+from limpet.core.variables import FOREIGN, INDEX, RUNTIME, TEMPORARY, WANTED
 from limpet.core.wrap import OWN, Wrap
 
 # Stand for what only the session knows, in a plan that is made for no session.
@@ -41,10 +48,63 @@ _EXPANSIONS = {
     _PROGRAM: "$_limpet_program",
 }
 
+_LETTERS = string.ascii_uppercase + string.ascii_lowercase + "_"
+
 
 def render_launcher(wrap: Wrap, image: ImageSeen, host: HostSeen, root: str) -> str:
     """The text of every launcher of `wrap` in the folder `root`."""
-    request = wrap.request.launch
+    parts = {
+        **_CONSTANTS,
+        **_names(host),
+        **_of_folder(wrap, image, host, root),
+        **_of_image(image),
+        **_of_plan(wrap.request.launch, image, host),
+    }
+    return re.sub(r"@([A-Z_]+)@", lambda found: parts[found[1]], SESSION + COMMAND)
+
+
+def _names(host: HostSeen) -> dict[str, str]:
+    """How the runtime calls its variables, and how its sibling does."""
+    pair = ("APPTAINER", "SINGULARITY")
+    ours, others = pair if host.runtime_kind == "apptainer" else pair[::-1]
+    return {
+        "RUNTIME": quoted(host.runtime),
+        "OURS": f"{ours}ENV_",
+        "OTHERS": f"{others}ENV_",
+        "OUR_NAME": ours,
+        "OTHER_NAME": others,
+        "KIT_BAKED": quoted(host.pip.kit.removeprefix(host.state)),
+    }
+
+
+def _of_folder(wrap: Wrap, image: ImageSeen, host: HostSeen, root: str) -> dict[str, str]:
+    image_path = wrap.image if wrap.image.startswith("/") else f"{_ROOT}/{wrap.image}"
+    return {
+        "LIMPET": wrap.limpet,
+        "ROOT_BAKED": quoted(root),
+        "VERSION_FOLDER": f"{OWN}/versions/{wrap.number}",
+        "IMAGE": quoted(image_path),
+        "IDENTITY": quoted(image.identity),
+        "PROGRAMS": _render_programs(wrap.programs),
+        "STATE_DIR": quoted(wrap.request.state_dir),
+        "HOST": "1" if wrap.request.host else "",
+        "HOST_OWN": _patterns([f"/{name}" for name in wrap.root_names]) or "/",
+    }
+
+
+def _of_image(image: ImageSeen) -> dict[str, str]:
+    prefix = image.facts.prefix if image.facts else ""
+    return {
+        "PREFIX": quoted(prefix),
+        "BIN_OF_PREFIX": f"{prefix}/bin:" if prefix else "",
+        "TREES": _patterns((*OWN_TREES, prefix) if prefix else OWN_TREES, below=True),
+        "CACHES": _render_caches(image),
+        "MOVED": _render_moved(image),
+    }
+
+
+def _of_plan(request: Request, image: ImageSeen, host: HostSeen) -> dict[str, str]:
+    """What `plan_launch` says whatever the session is."""
     plan = _plan(image, host, msgspec.structs.replace(request, command=(_PROGRAM,)))
     # A home that is the account's needs no options, so that these are what stands before them.
     homely = msgspec.structs.replace(request, home="host", gpu="none", command=(_PROGRAM,))
@@ -52,44 +112,19 @@ def render_launcher(wrap: Wrap, image: ImageSeen, host: HostSeen, root: str) -> 
     bare = msgspec.structs.replace(homely, overlays=(), writable_tmpfs=False)
     head, _ = _split(_plan(image, host, bare))
     run = image.facts.run if image.facts else Run()
-    ours = "APPTAINERENV_" if host.runtime_kind == "apptainer" else "SINGULARITYENV_"
-    others = "SINGULARITYENV_" if ours == "APPTAINERENV_" else "APPTAINERENV_"
-    gpu = request.gpu or run.gpu
-    prefix = image.facts.prefix if image.facts else ""
-    image_path = wrap.image if wrap.image.startswith("/") else f"{_ROOT}/{wrap.image}"
-    own_trees = (*OWN_TREES, prefix) if prefix else OWN_TREES
-    parts = {
-        "LIMPET": wrap.limpet,
-        "ROOT_BAKED": quoted(root),
-        "VERSION_FOLDER": f"{OWN}/versions/{wrap.number}",
-        "IMAGE": quoted(image_path),
-        "IDENTITY": quoted(image.identity),
-        "RUNTIME": quoted(host.runtime),
-        "OURS": ours,
-        "OTHERS": others,
-        "PROGRAMS": _render_programs(wrap.programs),
-        "STATE_DIR": quoted(wrap.request.state_dir),
-        "TREES": _patterns(own_trees, below=True),
-        "FOLDERS": _patterns(OWN_FOLDERS),
-        "ALWAYS": _patterns(ALWAYS, below=True),
-        "INSIDE_HOME": INSIDE,
-        "PERSONAL": " ".join(reversed([p.folder for p in PERSONAL])),
-        "MOVED": _render_moved(image),
+    return {
         "HOME_POLICY": plan.home,
-        "GPU": gpu,
+        "GPU": request.gpu or run.gpu,
         "PWD": quoted(request.pwd),
-        "HOST": "1" if wrap.request.host else "",
-        "HOST_OWN": _patterns([f"/{name}" for name in wrap.root_names], below=False) or "/",
         "BOUND": _render_bound(image, request),
         "BINDS": _render_binds(image, request),
         "VALUES": _render_values(request),
-        "JUDGE": _render_judge(plan.variables, _named(run, request)),
+        "JUDGES": _render_judges(plan.variables, _named(run, request)),
         "TEMPORARY": " ".join(TEMPORARY) if plan.variables != "strict" else "",
         "HEAD": " ".join(quoted(word) for word in head[1:]),
         "REST": " ".join(quoted(word) for word in whole[len(head) :]),
         "INSIDE": " ".join(quoted(word) for word in inside),
     }
-    return re.sub(r"@([A-Z_]+)@", lambda found: parts[found[1]], SCRIPT)
 
 
 def _plan(image: ImageSeen, host: HostSeen, request: Request) -> Launch:
@@ -103,6 +138,11 @@ def _plan(image: ImageSeen, host: HostSeen, request: Request) -> Launch:
         state=_STATE,
         cwd="/tmp",
         personal={},
+        links={},
+        temporaries=(),
+        local="",
+        pip=PipSeen(),
+        driver=Driver(),
     )
     return plan_launch(image, nowhere, msgspec.structs.replace(request, binds=(), site_binds=()))
 
@@ -160,6 +200,24 @@ def _render_moved(image: ImageSeen) -> str:
     return "\n".join(lines)
 
 
+def _render_caches(image: ImageSeen) -> str:
+    """Where packages write: `core.caches`, for what neither the user nor the image has set."""
+    fixed = image.facts.env if image.facts else {}
+    lines = []
+    for cache in CACHES:
+        if cache.place and (cache.flag or not fixed.get(cache.variable)):
+            place = f"{LOCAL}/{cache.place}" if cache.local else cache.place
+            words = [cache.variable, f"{FOLDER}/{place}", *([cache.flag] if cache.flag else [])]
+            lines.append(f"    _limpet_cache {' '.join(words)}")
+    return "\n".join(lines)
+
+
+def _render_cache_folders() -> str:
+    """Folders below the image's own home that packages do not make themselves."""
+    made = [f"{LOCAL}/{c.place}" if c.local else c.place for c in CACHES if c.place and c.make]
+    return " ".join(f"{FOLDER}/{place}" for place in (LOCAL, *made))
+
+
 def _wished(image: ImageSeen, request: Request) -> list[tuple[Mount, bool]]:
     """The binds, as in `plan_binds`, and whether the user asked for each."""
     offered, asked = wished_binds(image, request, "/")
@@ -211,16 +269,79 @@ def _named(run: Run, request: Request) -> tuple[str, ...]:
     return (*run.pass_variables, *(word.partition("=")[0] for word in request.env))
 
 
-def _render_judge(policy: VariablePolicy, named: Sequence[str]) -> str:
-    """`judge_variable` as a `case`: the first that fits decides."""
-    lines = []
+def _render_judges(policy: VariablePolicy, named: Sequence[str]) -> str:
+    """`judge_variable` as a function for each first letter; the first pattern that fits decides.
+
+    By letters, because a shell takes milliseconds to try all patterns on all variables.
+    """
+    rules: list[tuple[str, bool]] = []
     if policy != "strict":
-        lines.append(f"        {'|'.join(TEMPORARY)}) return ;;")
-    lines.append(f"        {'|'.join((*RUNTIME.patterns, *named))}) return ;;")
+        rules += [(name, True) for name in TEMPORARY]
+    rules += [(pattern, True) for pattern in (*RUNTIME.patterns, *named)]
     if policy != "strict":
-        for group in FOREIGN if policy == "host" else FOREIGN + WANTED:
-            verdict = "return" if group.passes else ""
-            lines.append(f"        {'|'.join(group.patterns)}) {verdict} ;;")
+        groups = (INDEX, *FOREIGN, *(() if policy == "host" else WANTED))
+        rules += [(pattern, group.passes) for group in groups for pattern in group.patterns]
+    by_letter = {
+        letter: [rule for rule in rules if rule[0].startswith((letter, *"*?["))]
+        for letter in _LETTERS
+    }
+    common = [rule for rule in rules if rule[0].startswith(tuple("*?["))]
+    functions = [_render_judge("other", common, policy)]
+    calls, loops = [], []
+    others = [letter for letter, fitting in by_letter.items() if fitting == common]
+    for letter, fitting in by_letter.items():
+        if fitting != common:
+            functions.append(_render_judge(letter, fitting, policy))
+            calls.append(f'    {letter}*) _limpet_judge_{letter} "$1" ;;')
+            loops.append(_render_bash_loop(f"${{!{letter}@}}", letter))
+    loops.append(_render_bash_loop(" ".join(f"${{!{letter}@}}" for letter in others), "other"))
+    return _JUDGES.format(
+        functions="\n".join(functions), calls="\n".join(calls), loops="\n".join(loops)
+    )
+
+
+_JUDGES = """\
+{functions}
+_limpet_judge() {{ case $1 in
+{calls}
+    *) _limpet_judge_other "$1" ;;
+esac; }}
+_limpet_loops='
+{loops}'"""
+
+
+def _render_judge(name: str, rules: list[tuple[str, bool]], policy: VariablePolicy) -> str:
+    lines = [
+        f"    {'|'.join(pattern for pattern, _ in same)}) {'return' if passes else ''} ;;"
+        for passes, same in itertools.groupby(rules, key=operator.itemgetter(1))
+    ]
     if policy == "host":
-        lines.append("        *) return ;;")
-    return "\n".join(lines)
+        lines.append("    *) return ;;")
+    if name == "S":
+        # Of two forms of one setting the runtime heeds its own.
+        lines.insert(0, '    SINGULARITYENV_*) ! _limpet_twin "${1#*_}" || unset "$1"; return ;;')
+    inner = "\n".join(["case $1 in", *lines, "esac; "]) if lines else ""
+    return f'_limpet_judge_{name}() {{ {inner}unset "$1"; }}'
+
+
+def _render_bash_loop(names: str, judge: str) -> str:
+    """bash lists variables by how they start, and says which ones are exported."""
+    call = f"case ${{!_limpet_to@a}} in *x*) _limpet_judge_{judge} $_limpet_to ;; esac"
+    return f"for _limpet_to in {names}; do {call}; done"
+
+
+_CONSTANTS = {
+    "FOLDERS": _patterns(OWN_FOLDERS),
+    "ALWAYS": _patterns(ALWAYS, below=True),
+    "INSIDE_HOME": INSIDE,
+    # Each goes before what is there already, so the last one comes first.
+    "PERSONAL": " ".join(reversed([personal.folder for personal in PERSONAL])),
+    "START_FILES": " ".join(reversed(START_FILES)),
+    "PERSONAL_PATTERN": "|".join(personal.folder for personal in PERSONAL),
+    "CACHE_FOLDERS": _render_cache_folders(),
+    "PACKAGES": PACKAGES,
+    "PACKAGES_VARIABLE": VARIABLE,
+    "KIT": KIT,
+    "PIP_CONFIG": CONFIG,
+    "PIP_CERTIFICATES": CERTIFICATES,
+}

@@ -1,15 +1,16 @@
-"""The launcher's text; `@NAME@` is filled in by `core.launcher`.
+"""The launcher's text: where it is, what it starts, and what of the session passes.
 
+`@NAME@` is filled in by `core.launcher`; the rest of the text is in `core.launcher_command`.
 It runs under dash, bash and busybox sh. Everything is named `_limpet_*`, because a name that the
 session happens to export would reach the program with a changed value.
 """
 
-SCRIPT = r"""#!/bin/sh
+SESSION = r"""#!/bin/sh
 # Written by limpet @LIMPET@; `limpet update` writes it anew. Each launcher is this same text and
 # starts the program of its own name.
 # shellcheck disable=SC3013,SC2016,SC2221,SC2222 # -ef is in POSIX.1-2024, and before in all shells
 _limpet_root=@ROOT_BAKED@
-_limpet_name=${0##*/} _limpet_venv='' _limpet_connection=''
+_limpet_name=${0##*/} _limpet_venv='' _limpet_connection='' _limpet_host=@HOST@
 unset CDPATH
 set -f
 
@@ -183,7 +184,7 @@ fi
 _limpet_own() { _limpet_own=$_limpet_state/@IDENTITY@/home; }
 _limpet_own
 _limpet_make() { (umask 077 && mkdir -p -- "$1") 2>/dev/null; }
-case $_limpet_policy in isolated | private)
+case $_limpet_policy in isolated | private | none)
     if ! { [ -d "$_limpet_own" ] || _limpet_make "$_limpet_own"; } || ! [ -w "$_limpet_own" ]; then
         _limpet_to=$_limpet_state
         _limpet_state=${TMPDIR:-/tmp}/limpet-$(id -u)
@@ -201,171 +202,43 @@ esac
 
 # ---- the variables that pass ----
 
-_limpet_judge() {
-    # A Jupyter kernel looks whether its server is still alive.
-    case $_limpet_connection:$1 in /*:JPY_PARENT_PID | /*:JPY_SESSION_NAME) return ;; esac
-    case $1 in
-        _limpet_*|BASHOPTS|BASH_VERSINFO|EUID|PPID|SHELLOPTS|UID) return ;;
-@JUDGE@
-    esac
-    unset "$1"
-}
-if [ -n "${BASH_VERSION-}" ]; then
-    unset -f module ml _module_raw which scl switchml spack conda mamba micromamba 2>/dev/null
-    eval 'export -n SHELLOPTS BASHOPTS
-    for _limpet_to in ${!A@} ${!B@} ${!C@} ${!D@} ${!E@} ${!F@} ${!G@} ${!H@} ${!I@} ${!J@} ${!K@} \
-        ${!L@} ${!M@} ${!N@} ${!O@} ${!P@} ${!Q@} ${!R@} ${!S@} ${!T@} ${!U@} ${!V@} ${!W@} ${!X@} \
-        ${!Y@} ${!Z@} ${!a@} ${!b@} ${!c@} ${!d@} ${!e@} ${!f@} ${!g@} ${!h@} ${!i@} ${!j@} ${!k@} \
-        ${!l@} ${!m@} ${!n@} ${!o@} ${!p@} ${!q@} ${!r@} ${!s@} ${!t@} ${!u@} ${!v@} ${!w@} ${!x@} \
-        ${!y@} ${!z@} ${!_@}; do
-        _limpet_judge "$_limpet_to"
-    done 2>/dev/null' # some of its own cannot be unset
-else # no other shell tells its variables without a copy of itself
+@JUDGES@
+# A Jupyter kernel looks whether its server is still alive.
+if [ -n "$_limpet_connection" ]; then
+    _limpet_judge_J() { case $1 in JPY_*) ;; *) unset "$1" ;; esac; }
+fi
+_limpet_twin() { eval "[ -n \"\${@OURS@$1+set}\" ]"; }
+for _limpet_to in BIND BINDPATH; do
+    eval "_limpet_link=\${@OTHER_NAME@_$_limpet_to-} _limpet_text=\${@OUR_NAME@_$_limpet_to-}"
+    if [ -n "$_limpet_link" ] && [ -n "$_limpet_text" ]; then
+        export "@OUR_NAME@_$_limpet_to=$_limpet_text,$_limpet_link"
+        unset "@OTHER_NAME@_$_limpet_to"
+    fi
+done
+# What pip needs of the session, before it is dropped.
+_limpet_pip_config=${PIP_CONFIG_FILE-} _limpet_config_home=${XDG_CONFIG_HOME:-$_limpet_home/.config}
+_limpet_ca1=${PIP_CERT-} _limpet_ca2=${SSL_CERT_FILE-} _limpet_ca3=${REQUESTS_CA_BUNDLE-}
+_limpet_ca4=${CURL_CA_BUNDLE-}
+_limpet_kit=$_limpet_state@KIT_BAKED@
+case ${BASH_VERSION-} in 4.4* | [5-9].*)
+    unset -f module ml _module_raw which scl switchml spack conda mamba micromamba
+    eval "export -n SHELLOPTS BASHOPTS$_limpet_loops"
+    ;;
+*) # no other shell tells its variables without a copy of itself
     IFS='
 '
     for _limpet_to in $(export -p); do
         case $_limpet_to in
             'export '[A-Za-z_]*)
                 _limpet_to=${_limpet_to#export } _limpet_to=${_limpet_to%%=*}
-                case $_limpet_to in *[!A-Za-z0-9_]*) ;; *) _limpet_judge "$_limpet_to" ;; esac
+                case $_limpet_to in
+                    *[!A-Za-z0-9_]*) ;;
+                    *) _limpet_judge "$_limpet_to" ;;
+                esac
                 ;;
         esac
     done
     unset IFS
-fi
-
-# ---- the command line, from its end to its start ----
-
-set -- @INSIDE@ "$@"
-set -- "$_limpet_image" "$@"
-
-_limpet_start=/
-case $_limpet_policy in isolated | private | host) _limpet_start=$_limpet_home ;; esac
-_limpet_place='' _limpet_pwd=@PWD@
-
-# Below a folder that is mounted at its own place.
-_limpet_bound() {
-@BOUND@
-    if [ -n '@HOST@' ]; then
-        _limpet_top=${1#/}
-        case /${_limpet_top%%/*} in @HOST_OWN@) ;; *) return 0 ;; esac
-    fi
-    return 1
-}
-_limpet_seen_at=$_limpet_cwd
-case $_limpet_cwd/ in
-    "$_limpet_real"/*) _limpet_seen_at=$_limpet_home${_limpet_cwd#"$_limpet_real"} ;;
+    ;;
 esac
-_limpet_in_home=''
-case $_limpet_policy:$_limpet_cwd/ in
-    isolated:"$_limpet_real"/* | host:"$_limpet_real"/*) _limpet_in_home=1 ;;
-esac
-if [ -n "$_limpet_pwd" ]; then :
-elif [ -n "$_limpet_in_home" ]; then _limpet_pwd=$_limpet_seen_at
-elif _limpet_bound "$_limpet_cwd"; then _limpet_pwd=$_limpet_cwd
-else
-    case $_limpet_cwd in
-        @ALWAYS@) _limpet_pwd=$_limpet_cwd ;;
-        @FOLDERS@|@TREES@) _limpet_why='that place is the image'"'s own" ;;
-        *)
-            case $_limpet_real/:$_limpet_home/ in
-                "$_limpet_cwd"/* | *:"$_limpet_cwd"/*)
-                    _limpet_why='the home lies below it, and would be seen whole' ;;
-                *) _limpet_pwd=$_limpet_cwd _limpet_place=$_limpet_cwd ;;
-            esac
-            ;;
-    esac
-fi
-if [ -z "$_limpet_pwd" ]; then
-    _limpet_pwd=$_limpet_start
-    if [ "$_limpet_cwd" != "$_limpet_real" ] || [ "$_limpet_start" != "$_limpet_home" ]; then
-        _limpet_say "The working folder $_limpet_cwd is not seen inside: $_limpet_why." \
-            "The program starts in $_limpet_start."
-    fi
-fi
-set -- --pwd "$_limpet_pwd" "$@"
-
-# A temporary folder that is not seen inside is worse than none.
-for _limpet_to in @TEMPORARY@; do
-    eval "_limpet_link=\${$_limpet_to-}"
-    _limpet_why=''
-    case $_limpet_link in /tmp | /tmp/* | /var/tmp | /var/tmp/*) _limpet_why=seen ;; esac
-    case $_limpet_policy:$_limpet_link/ in
-        isolated:"$_limpet_home"/* | host:"$_limpet_home"/*) _limpet_why=seen ;;
-    esac
-    case $_limpet_link/ in "${_limpet_place:-//}"/*) _limpet_why=seen ;; esac
-    if [ -z "$_limpet_why" ] && ! _limpet_bound "$_limpet_link"; then unset "$_limpet_to"; fi
-done
-
-# This folder itself, so that programs inside can call launchers by their path.
-for _limpet_to in "$_limpet_connection" "$_limpet_venv" "$_limpet_root"; do
-    if [ -n "$_limpet_to" ]; then
-        _limpet_mount "$_limpet_to" "$_limpet_to"
-        set -- "$_limpet_flag" "$_limpet_word" "$@"
-    fi
-done
-if [ "$_limpet_policy" = isolated ]; then
-    for _limpet_folder in @PERSONAL@; do
-        if [ -d "$_limpet_home/$_limpet_folder" ]; then
-            _limpet_to=$_limpet_home/$_limpet_folder
-            if [ -L "$_limpet_to" ] && cd -P -- "$_limpet_to" 2>/dev/null; then
-                _limpet_to=$PWD
-                _limpet_back
-                case $_limpet_to in
-                    "$_limpet_real"/*) _limpet_to=$_limpet_home${_limpet_to#"$_limpet_real"} ;;
-                esac
-            fi
-            _limpet_link=$_limpet_own/$_limpet_folder
-            [ -d "$_limpet_link" ] || _limpet_make "$_limpet_link" ||
-                _limpet_fail "$_limpet_link cannot be made."
-            _limpet_target=$_limpet_to # _limpet_mount uses the other name
-            _limpet_mount "$_limpet_link" "$_limpet_target"
-            set -- "$_limpet_flag" "$_limpet_word" "$@"
-        else
-            case $_limpet_folder in
-@MOVED@
-            esac
-        fi
-    done
-    _limpet_mount "$_limpet_own" @INSIDE_HOME@
-    set -- "$_limpet_flag" "$_limpet_word" "$@"
-fi
-@VALUES@
-if [ -n "$_limpet_place" ]; then
-    _limpet_mount "$_limpet_place" "$_limpet_place"
-    set -- "$_limpet_flag" "$_limpet_word" "$@"
-fi
-@BINDS@
-if [ -n '@HOST@' ]; then
-    # What the host has and the image lacks; a link's target is seen at the link's own name.
-    set +f
-    for _limpet_to in /*; do
-        case $_limpet_policy:$_limpet_home/ in
-            none:"$_limpet_to"/* | private:"$_limpet_to"/*) continue ;;
-        esac
-        case $_limpet_to in @HOST_OWN@) continue ;; esac
-        if [ -d "$_limpet_to" ]; then
-            _limpet_mount "$_limpet_to" "$_limpet_to"
-            set -- "$_limpet_flag" "$_limpet_word" "$@"
-        fi
-    done
-    export "@OURS@APPEND_PATH=$PATH"; unset @OTHERS@APPEND_PATH
-fi
-set -- @REST@ "$@"
-_limpet_gpu=@GPU@
-if [ "$_limpet_gpu" = auto ]; then
-    if [ -e /dev/nvidiactl ] || [ -e /dev/nvidia0 ]; then _limpet_gpu=nvidia
-    elif [ -e /dev/kfd ]; then _limpet_gpu=amd
-    fi
-fi
-case $_limpet_gpu in
-    nvidia) set -- --nv "$@" ;;
-    amd) set -- --rocm "$@" ;;
-esac
-case $_limpet_policy in
-    none) set -- --no-home --no-mount home "$@" ;;
-    private) set -- --home "$_limpet_own:$_limpet_home" "$@" ;;
-    *) [ "$_limpet_home" = "${_limpet_account%/}" ] || set -- --home "$_limpet_home" "$@" ;;
-esac
-exec "$_limpet_runtime" @HEAD@ "$@"
 """
