@@ -111,6 +111,7 @@ if [ -n "$_limpet_base" ]; then
         _limpet_from=$_limpet_to
         _limpet_mount "$_limpet_from" @PACKAGES@
         set -- "$_limpet_flag" "$_limpet_word" "$@"
+        _limpet_put JUPYTER_PATH @PACKAGES@/share/jupyter
     fi
     _limpet_put "${_limpet_packages%%=*}" "${_limpet_packages#*=}"
     _limpet_put PREPEND_PATH \
@@ -131,11 +132,10 @@ _limpet_cache() {
 if [ "$_limpet_policy" != host ]; then
     _limpet_caches=@INSIDE_HOME@
     case $_limpet_policy in
-        private) _limpet_caches=$_limpet_home ;;
-        none)
+        private | none)
             _limpet_mount "$_limpet_own" @INSIDE_HOME@
             set -- "$_limpet_flag" "$_limpet_word" "$@"
-            _limpet_cache XDG_CACHE_HOME .cache
+            if [ "$_limpet_policy" = none ]; then _limpet_cache XDG_CACHE_HOME .cache; fi
             ;;
     esac
 @CACHES@
