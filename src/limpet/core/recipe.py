@@ -36,6 +36,8 @@ class Packages(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """
 
     pip: tuple[str, ...] = ()
+    conda: tuple[str, ...] = ()
+    channels: tuple[str, ...] = ()
     files: tuple[str, ...] = ()
     extras: tuple[str, ...] = ()
     groups: tuple[str, ...] = ()
