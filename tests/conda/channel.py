@@ -333,17 +333,15 @@ def _uv_folder() -> Path:
 
 def _turn_back(files: dict[str, Content]) -> None:
     """Undo what Debian changes in the standard library: a conda Python has site-packages."""
+    # The program has a frozen copy of site.py; both words are equally long.
     for name, old, new in (
-        ("site.py", b"if is_virtual_environment:", b"if True:"),
-        (
-            "sysconfig/__init__.py",
-            b"prefix_scheme = 'posix_local'",
-            b"prefix_scheme = 'posix_prefix'",
-        ),
+        ("bin/python3.13", b"dist-packages", b"site-packages"),
+        ("lib/python3.13/site.py", b"dist-packages", b"site-packages"),
+        ("lib/python3.13/sysconfig/__init__.py", b"'posix_local'\n", b"'posix_prefix'\n"),
     ):
-        text = files[f"lib/python3.13/{name}"]
-        assert isinstance(text, bytes) and old in text
-        files[f"lib/python3.13/{name}"] = text.replace(old, new)
+        content = files[name]
+        assert isinstance(content, bytes) and old in content
+        files[name] = content.replace(old, new)
     for path, content in files.items():
         if "_sysconfigdata" in path and isinstance(content, bytes):
             files[path] = content.replace(b"'/usr", f"'{PLACEHOLDER}".encode())
@@ -362,9 +360,10 @@ int main(void) {
     return 0;
 }
 """
-_C_LIBRARY = (
-    'static const char prefix[] = "%s";\nconst char *prefixed_prefix(void)\n{ return prefix; }\n'
-)
+_C_LIBRARY = """\
+static const char prefix[] = "%s";
+const char *prefixed_prefix(void) { return prefix; }
+"""
 
 
 def _compiled(scratch: Path) -> dict[str, Content]:
