@@ -99,7 +99,7 @@ def lock_conda(
             now="Add python to the environment, lock it anew.",
         )
     logins = [one.url for one in request.channels]
-    finished = tuple(_finish(one, folder, logins, hash_of) for one in packages)
+    finished = tuple(finish_conda(one, folder, logins, hash_of) for one in packages)
     elapsed_s = time.monotonic() - started_s
     notify(
         Event(stage="lock", kind="end", done=len(finished), unit="packages", elapsed_s=elapsed_s)
@@ -282,7 +282,7 @@ def _pypi(entry: PypiEntry, folder: Path) -> LockedPackage:
 # Hashes and places ------------------------------------------------------
 
 
-def _finish(
+def finish_conda(
     package: CondaPackage, folder: Path, logins: Sequence[str], hash_of: HashOf | None
 ) -> CondaPackage:
     """The package with a sha256 that is known to be its file's, and a near path relative."""

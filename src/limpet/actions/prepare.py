@@ -315,7 +315,7 @@ def _lock_anew(
         upgrade_packages=work.request.upgrade_packages,
         exclude_newer=work.request.exclude_newer,
         offline=work.request.offline,
-        hash_of=partial(_hash_of, work.cache, loaded),
+        hash_of=partial(hash_download, work.cache, loaded),
         lock_folder=folder,
         apt=standing.pinned,
         conda=conda.packages,
@@ -337,7 +337,7 @@ def _lock_conda(
         upgrade_packages=work.request.upgrade_packages,
         exclude_newer=work.request.exclude_newer,
         offline=work.request.offline,
-        hash_of=partial(_hash_of, work.cache, loaded),
+        hash_of=partial(hash_download, work.cache, loaded),
         notify=work.notify,
     )
 
@@ -349,7 +349,7 @@ def credentials_of(loaded: LoadedRecipe, url: str) -> tuple[str, str] | None:
     )
 
 
-def _hash_of(cache: Path, loaded: LoadedRecipe, url: str) -> str:
+def hash_download(cache: Path, loaded: LoadedRecipe, url: str) -> str:
     """The sha256 of a file that no index vouches for: by fetching it."""
     import tempfile
 

@@ -82,7 +82,7 @@ def build(session: Session, /, **flags: Any) -> None:
 @click.argument("recipes", nargs=-1, metavar="[RECIPE]...")
 @_one("-o", "--output", metavar="FILE", help="The lock to write.")
 @_lock_options
-@_one("--freeze", metavar="IMAGE", help="Lock what is in this image.")
+@_one("--freeze", metavar="IMAGE|PREFIX", help="Lock what is in this image or conda environment.")
 @pass_session
 def lock(session: Session, /, **flags: Any) -> None:
     """Choose exact versions and artifacts for RECIPEs, and write them down."""
