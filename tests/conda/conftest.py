@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from limpet.actions.conda_lock import CondaAnswer, lock_conda
-from limpet.core.facts import BaseFacts, Libc
+from limpet.core.facts import Arch, BaseFacts, Libc
 from limpet.core.recipe import Recipe
 from limpet.tools.recipes import read_recipe
 from tests.conda import channel as channels
-from tests.conda.channel import Package, write_channel
+from tests.conda.channel import SUBDIR, Package, write_channel
 
 
 @pytest.fixture(scope="session")
@@ -76,11 +76,9 @@ def here(tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def facts() -> BaseFacts:
-    return BaseFacts(digest="sha256:1234", arch=_arch(), libc=Libc(family="glibc", version="2.41"))
-
-
-def _arch() -> str:
-    return os.uname().machine  # the channel's packages are for the machine that runs the tests
+    # The channel's packages are for the machine that runs the tests.
+    arch: Arch = "x86_64" if SUBDIR == "linux-64" else "aarch64"
+    return BaseFacts(digest="sha256:1234", arch=arch, libc=Libc(family="glibc", version="2.41"))
 
 
 Solve = Callable[..., CondaAnswer]
