@@ -1,4 +1,4 @@
-"""Solving against small channels: for the target, not for the host; and what is said when it fails."""
+"""Solving against small channels: for the target, not for the host; and how failures are told."""
 
 from __future__ import annotations
 
@@ -207,7 +207,7 @@ def test_an_explicit_list_is_taken_as_it_is(solve: Solve, here: Path, small: Pat
     depends = next(one for one in found.packages if one.name == "greeter").depends
     assert depends == ("python >=3.9",)
     (here / "list.txt").write_text(f"@EXPLICIT\n{url_of(python)}#sha256:{'0' * 64}\n")
-    with pytest.raises(LockError, match="not the file that list.txt names"):
+    with pytest.raises(LockError, match=r"not the file that list\.txt names"):
         solve("", "list.txt")
     (here / "list.txt").write_text(f"@EXPLICIT\n{url_of(greeter)}\n")
     with pytest.raises(LockError, match="bring no Python"):
@@ -371,12 +371,14 @@ def test_an_unsatisfiable_set_is_explained(solve: Solve, small: Path) -> None:
 
 
 def test_an_unknown_channel(solve: Solve, small: Path, tmp_path: Path) -> None:
-    with pytest.raises(FetchError, match="There is no channel file:.*nowhere"):
+    with pytest.raises(FetchError, match=r"There is no channel file:.*nowhere"):
         solve(env(tmp_path / "nowhere", "greeter"))
     (tmp_path / "served").mkdir()
-    with serve(tmp_path / "served") as served:
-        with pytest.raises(FetchError, match=f"There is no channel {served.url}/ch"):
-            solve(_served_env(served))
+    with (
+        serve(tmp_path / "served") as served,
+        pytest.raises(FetchError, match=f"There is no channel {served.url}/ch"),
+    ):
+        solve(_served_env(served))
 
 
 def test_a_channel_that_cannot_be_reached(solve: Solve) -> None:

@@ -16,6 +16,23 @@ PREFIX = "/opt/env"
 SUBDIRS: dict[str, str] = {"x86_64": "linux-64", "aarch64": "linux-aarch64"}
 DEFAULT_CHANNEL = "conda-forge"
 
+# Conda names of well-known packages whose distribution has another name.
+_DISTRIBUTIONS = {
+    "brotli-python": "brotli",
+    "dask-core": "dask",
+    "matplotlib-base": "matplotlib",
+    "msgpack-python": "msgpack",
+    "py-opencv": "opencv-python",
+    "py-xgboost": "xgboost",
+    "pytables": "tables",
+    "python-blosc": "blosc",
+    "python-fastjsonschema": "fastjsonschema",
+    "python-graphviz": "graphviz",
+    "python-tzdata": "tzdata",
+    "pytorch": "torch",
+    "ray-core": "ray",
+    "tensorflow-base": "tensorflow",
+}
 # anaconda.org's and its kin's form: https://HOST/t/TOKEN/CHANNEL
 _TOKEN = re.compile(r"(://[^/\s]+(?:/[^/\s]+)*?)/t/([^/\s]+)")
 
@@ -118,7 +135,7 @@ def _distribution(package: CondaPackage) -> Distribution | None:
         Version(package.version)
     except InvalidVersion:
         return None
-    name = str(canonicalize_name(package.name))
+    name = _DISTRIBUTIONS.get(package.name, str(canonicalize_name(package.name)))
     return (
         None
         if name in ("python", "python-abi")
