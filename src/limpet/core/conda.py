@@ -6,8 +6,6 @@ import re
 from collections.abc import Iterable
 
 import msgspec
-from packaging.utils import canonicalize_name
-from packaging.version import InvalidVersion, Version
 
 from limpet.core.facts import Arch, Distribution, Interpreter, Libc
 from limpet.core.secrets import scrub
@@ -124,6 +122,9 @@ def _distribution(package: CondaPackage) -> Distribution | None:
     Channels that have package URLs say it; else a package that needs Python counts as the
     distribution of its own name.
     """
+    from packaging.utils import canonicalize_name  # a start of a program loads this module, too
+    from packaging.version import InvalidVersion, Version
+
     for purl in package.purls:
         named = re.match(r"pkg:pypi/([^@?#]+)(?:@([^?#]+))?", purl)
         if named:
