@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import pytest
 
-from limpet.actions.conda_lock import CondaAnswer
+from limpet.actions.conda_lock import CondaAnswer, uses_conda
 from limpet.actions.export import export_lock, write_export
+from limpet.actions.lock import make_lock
 from limpet.actions.lock_files import choose_lock_path, write_lock
 from limpet.core.conda import CondaPackage, conda_interpreter
 from limpet.core.conda_export import FORMS, render_export
 from limpet.core.errors import ExistsError, LimpetError, LockError, RecipeError, UsageError
 from limpet.core.facts import BaseFacts
 from limpet.core.lock import Artifact, Lock, LockedBase, LockedPackage
+from limpet.core.pylock import render_lock
 from limpet.core.recipe import Recipe
 from limpet.tools.conda_files import read_foreign_lock
 from limpet.tools.recipes import read_recipe
@@ -96,6 +100,52 @@ def test_a_lock_goes_round(solve: Solve, lock: Lock, here: Path, form: str) -> N
         assert read_recipe([here / name]).recipe.packages.pip == ("six==1.17.0",)
 
 
+def test_a_lock_of_limpets_own_is_a_recipe(solve: Solve, lock: Lock, here: Path) -> None:
+    (here / "locks").mkdir()
+    write_lock(lock, here / "pylock.toml")
+    (here / "pylock.toml").rename(here / "locks" / "pylock.toml")
+    moved = [
+        msgspec.structs.replace(one, path=os.path.relpath(here / one.path, here / "locks"))
+        for one in lock.conda
+    ]
+    again = msgspec.structs.replace(lock, conda=tuple(moved))
+    (here / "locks" / "pylock.toml").write_text(render_lock(again), "utf-8")
+    assert solve("", "locks/pylock.toml").packages == lock.conda
+    assert uses_conda(read_recipe([here / "locks" / "pylock.toml"]))
+
+
+def test_python_packages_of_a_foreign_lock(
+    solve: Solve, lock: Lock, here: Path, facts: BaseFacts, tmp_path: Path
+) -> None:
+    """They are installed as they are locked, but for what conda brings in the same version."""
+    greeter = LockedPackage(
+        name="greeter",
+        version="2.0",
+        artifact=msgspec.structs.replace(
+            SIX.artifact, url=URL.replace("six-1.17.0", "greeter-2.0")
+        ),
+    )
+
+    def both(version: str) -> Lock:
+        told = msgspec.structs.replace(greeter, version=version)
+        full = msgspec.structs.replace(lock, packages=(SIX, told))
+        (here / "pixi.lock").write_text(render_export(full, "pixi", folder=here, name="x"))
+        conda = solve("", "pixi.lock")
+        python = conda_interpreter(conda.packages)
+        assert python
+        loaded = read_recipe([here / "pixi.lock"])
+        return make_lock(
+            *(loaded, lock.base, facts, python),
+            cache=tmp_path / "cache",
+            conda=conda.packages,
+            fixed=conda.fixed,
+        )
+
+    assert both("2.0").packages == (SIX,)
+    with pytest.raises(LockError, match=r"do not fit what conda brings: greeter 2\.0"):
+        both("1.0")
+
+
 def test_requirements(lock: Lock, here: Path) -> None:
     text = render_export(lock, "requirements", folder=here, name="x")
     assert text == f"# Python 3.13.5\nsix==1.17.0 --hash=sha256:{'5' * 64}\n"
@@ -123,8 +173,6 @@ def test_what_can_be_exported(lock: Lock, here: Path) -> None:
 
 
 def test_a_lock_without_conda_is_for_pip_alone(lock: Lock, here: Path) -> None:
-    import msgspec
-
     pure = msgspec.structs.replace(lock, conda=())
     with pytest.raises(UsageError, match="no conda packages"):
         render_export(pure, "pixi", folder=here, name="x")

@@ -14,7 +14,7 @@ import pytest
 from limpet.core.lock import Lock
 from limpet.core.pylock import parse_lock
 from limpet.tools.files import hash_file
-from tests.conda.channel import serve
+from tests.conda.channel import SUBDIR, serve
 from tests.conftest import Base, Limpet
 from tests.lock.conftest import index as index  # a small package index on loopback
 from tests.lock.loopback_index import Index
@@ -157,6 +157,60 @@ def test_no_python_is_needed_in_the_base(
     lock = read(tmp_path / "pylock.toml")
     assert {"accelerated", "python"} <= {one.name for one in lock.conda}
     assert (lock.packages, lock.interpreter) == ((), "/opt/env/bin/python")
+
+
+def test_another_python_is_locked_anew(
+    limpet: Limpet, debian_base: Base, channel: Path, home: Path, tmp_path: Path
+) -> None:
+    recipe = environment(tmp_path, channel)
+    assert lock_it(limpet, debian_base, recipe)[0] == 0
+    code, said = lock_it(limpet, debian_base, recipe, "--python", ">=3.13,<3.14")
+    assert code == 0 and "fits and is used" in said
+    code, said = lock_it(limpet, debian_base, recipe, "--python", "3.12")
+    assert code == 4 and "python 3.12.*" in said
+
+
+def test_a_private_authority_vouches_for_a_channel(
+    channel: Path, tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`ssl_verify` of .condarc names a bundle, or turns the question off."""
+    import ssl
+    import threading
+    from functools import partial
+    from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+
+    from limpet.core.conda_channels import Channel
+    from limpet.core.errors import FetchError
+    from limpet.tools.conda_solve import CondaRequest, solve_conda
+    from limpet.tools.condarc import read_condarc
+
+    words = "req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=localhost -keyout key -out cert"
+    words += " -addext subjectAltName=DNS:localhost -addext basicConstraints=critical,CA:FALSE"
+    subprocess.run(["openssl", *words.split()], cwd=tmp_path, check=True, capture_output=True)
+    handler = partial(SimpleHTTPRequestHandler, directory=str(channel))
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(tmp_path / "cert", tmp_path / "key")
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,))
+    thread.start()
+    request = CondaRequest(
+        specs=("greeter=1",),
+        channels=(Channel(name="own", url=f"https://localhost:{server.server_port}"),),
+        subdir=SUBDIR,
+        virtual={"__glibc": "2.41"},
+    )
+    try:
+        with pytest.raises(FetchError):
+            solve_conda(request, read_condarc(), tmp_path / "a")
+        for number, said in enumerate((f"ssl_verify: {tmp_path}/cert\n", "ssl_verify: false\n")):
+            (home / ".condarc").write_text(said)
+            found = solve_conda(request, read_condarc(), tmp_path / str(number))
+            assert found[0].name == "bzip2"
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
 
 
 def test_a_conda_environment_on_the_disk_is_frozen(
