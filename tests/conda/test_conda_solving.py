@@ -105,6 +105,8 @@ def test_the_first_channel_that_has_a_package_is_the_one(
     alone = f"channels: ['{mine}']\ndependencies: ["  # the other one is named in a spec only
     for spec in (f"{small}::greeter", f"{small}/noarch::greeter"):
         assert versions(solve(f"{alone}'{spec}']"))["greeter"] == "2.0"
+    direct = (small / "noarch" / "greeter-1.0-0.conda").as_uri()
+    assert versions(solve(f"{both}'{direct}']"))["greeter"] == "1.0"
     write_channel(tmp_path / "mine", Package(name="shared", version="0.9"))
     with pytest.raises(LockError):
         solve(f"{both}clash-new]", cache=tmp_path / "fresh")

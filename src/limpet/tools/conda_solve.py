@@ -75,9 +75,12 @@ def _with_names(specs: list[MatchSpec]) -> list[MatchSpec]:
     The engine loads of a channel only what fits a spec, so that with versions alone a later channel
     would step in where the first one has the package, but not in that version.
     """
-    names = {spec.name.normalized for spec in specs if spec.channel is None}
-    free = {spec.name.normalized for spec in specs if spec.channel is not None}
-    return [*specs, *(parse_spec(name) for name in sorted(names - free) if name)]
+    placed = {_name(spec) for spec in specs if spec.channel or '[url="' in str(spec)}
+    return [*specs, *(parse_spec(name) for name in sorted({*map(_name, specs)} - placed))]
+
+
+def _name(spec: MatchSpec) -> str:
+    return spec.name.normalized
 
 
 async def _solve(
