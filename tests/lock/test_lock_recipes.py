@@ -7,7 +7,8 @@ import pytest
 
 from limpet.core.errors import RecipeError
 from limpet.core.recipe import Image, Packages, Recipe
-from limpet.tools.recipes import hash_tree, read_recipe
+from limpet.tools.files import hash_tree
+from limpet.tools.recipes import read_recipe
 
 
 def _write(folder: Path, **files: str) -> Path:
@@ -144,7 +145,7 @@ def test_a_script(tmp_path: Path) -> None:
         ("pyproject.toml", b"[project]\nname='x'\n[tool.uv]\nsources = 3\n", "not shaped"),
         ("uv.lock", b"package = 'x'\n", "not shaped"),
         ("pylock.toml", b"packages = 'x'\n", "no valid pylock"),
-        ("environment.yml", b"", "conda"),
+        ("environment.yml", b"", "is empty"),
         ("uv.lock", b"version = 1\n", "pyproject.toml cannot be read"),
     ],
 )

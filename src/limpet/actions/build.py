@@ -40,7 +40,8 @@ from limpet.core.staging import plan_destinations, stale_byte_code
 from limpet.formats.sif import architecture_of
 from limpet.formats.squashfs import Entry
 from limpet.tools import files
-from limpet.tools.recipes import hash_tree, render_recipe
+from limpet.tools.files import hash_tree
+from limpet.tools.recipes import render_recipe
 
 # A folder, a wheel, a piece and its note, each of the files first under a passing name.
 FILES_PER_PIECE = 8

@@ -29,6 +29,7 @@ COMMANDS = {
     "update": "limpet.cli.wrap",
     "overlay": "limpet.cli.overlay",
     "check": "limpet.cli.check",
+    "export": "limpet.cli.export",
 }
 
 

@@ -6,6 +6,8 @@ from typing import Literal
 
 import msgspec
 
+from limpet.core.conda import CondaPackage
+
 ArtifactKind = Literal["wheel", "sdist", "archive", "vcs", "directory"]
 
 
@@ -53,8 +55,8 @@ class LockedBase(msgspec.Struct, frozen=True, kw_only=True):
 class Lock(msgspec.Struct, frozen=True, kw_only=True):
     """Everything a build needs to know; read from and written to a PEP 751 file.
 
-    `python` is the full version of the base's interpreter, `interpreter` its path in the base
-    (empty where the environment brings its own). `provided` are the distributions that the base
+    `python` is the full version of the interpreter, `interpreter` its path in the base
+    (`/opt/env/bin/python` where `conda` brings it). `provided` are the distributions that the base
     already has and that were counted in (`name` → version). `apt` are pinned `name=version`.
     """
 
@@ -62,6 +64,7 @@ class Lock(msgspec.Struct, frozen=True, kw_only=True):
     python: str
     interpreter: str
     packages: tuple[LockedPackage, ...] = ()
+    conda: tuple[CondaPackage, ...] = ()
     provided: dict[str, str] = msgspec.field(default_factory=dict)
     apt: tuple[str, ...] = ()
     post_sha256: str = ""
