@@ -21,12 +21,16 @@ from limpet.actions.assemble import (
     rewrite_base,
     staged_entries,
 )
+from limpet.actions.conda import CondaShelf, make_conda_pieces
+from limpet.actions.conda_scripts import find_scripts, set_up
 from limpet.actions.image_lock import lock_image
 from limpet.actions.lock_files import write_lock
 from limpet.actions.pieces import Shelf, make_pieces, open_shelf
 from limpet.actions.prepare import Prepared, credentials_of, prepare
-from limpet.actions.warm import warm_image
+from limpet.actions.warm import Layer, Written, warm_image
 from limpet.core import image as image_core
+from limpet.core.activation import Setting
+from limpet.core.conda_install import find_python, plan_interpreter
 from limpet.core.errors import BaseError, ExistsError, RecipeError, SpaceError, UsageError
 from limpet.core.events import Event, Notify, ignore
 from limpet.core.image import ImageFacts
@@ -34,7 +38,14 @@ from limpet.core.plan import BuildPlan, BuildReport, LockReport, plan_build
 from limpet.core.pylock import render_lock
 from limpet.core.request import BuildRequest
 from limpet.core.sbom import render_sbom
-from limpet.core.skeleton import WHERE_MISSING, plan_skeleton
+from limpet.core.skeleton import (
+    ENV_SCRIPT,
+    WHERE_MISSING,
+    Member,
+    plan_conda_frame,
+    plan_skeleton,
+    render_env_script,
+)
 from limpet.core.staging import plan_destinations, stale_byte_code
 from limpet.formats.sif import architecture_of
 from limpet.formats.squashfs import Entry
@@ -45,11 +56,23 @@ from limpet.tools.recipes import hash_tree, render_recipe
 def build(request: BuildRequest, notify: Notify = ignore) -> BuildReport:
     """Build the image of a request; with `dry_run` only say what would be done."""
     started_s = time.monotonic()
+    check_output(Path(request.output).absolute(), force=request.force)
+    report = make_image(prepare(request, notify), request, notify)
+    return msgspec.structs.replace(report, elapsed_s=time.monotonic() - started_s)
+
+
+def make_image(prepared: Prepared, request: BuildRequest, notify: Notify = ignore) -> BuildReport:
+    """Build what is locked; with `dry_run` only say what would be done."""
+    started_s = time.monotonic()
     output = Path(request.output).absolute()
-    check_output(output, force=request.force)
-    prepared = prepare(request, notify)
     places = find_staged(prepared)
-    shelf = shelf_of(prepared, request)
+    conda = CondaShelf(
+        prepared.lock,
+        cache=prepared.cache,
+        arch=prepared.facts.arch,
+        compressor=prepared.recipe.image.compression,
+    )
+    shelf = shelf_of(prepared, request, conda)
     plan = plan_build(
         prepared.lock,
         prepared.facts,
@@ -57,6 +80,7 @@ def build(request: BuildRequest, notify: Notify = ignore) -> BuildReport:
         layout=prepared.recipe.image.layout,
         compression=prepared.recipe.image.compression,
         kept=shelf.found.keys(),
+        kept_conda=conda.kept,
     )
     if request.dry_run:
         return BuildReport(plan=plan, lock_file=prepared.lock_file)
@@ -64,10 +88,12 @@ def build(request: BuildRequest, notify: Notify = ignore) -> BuildReport:
     files.check_space(output.parent, size_bytes=plan.image_bytes)
     files.check_space(prepared.cache, size_bytes=2 * plan.fetched_bytes)
     keep_lock(prepared, notify)
-    pieces = tuple(piece.path for piece in make_pieces(shelf, notify))
+    pieces = make_all_pieces(conda, shelf, notify)
     with tempfile.TemporaryDirectory(dir=scratch_folder(request, prepared.cache)) as name:
         scratch = Path(name)
         parts = gather_parts(prepared, plan, request, pieces, places)
+        if conda.packages:
+            parts = with_scripts(prepared, conda, parts, scratch, notify)
         if prepared.recipe.warm.imports or prepared.recipe.warm.commands:
             parts = warmed(prepared, parts, scratch, notify)
         notify(Event(stage="image", kind="start", message=f"Writing {output}"))
@@ -143,8 +169,8 @@ def scratch_folder(request: BuildRequest, cache: Path) -> Path:
     return files.make_folder(Path(named).expanduser().absolute() if named else cache / "tmp")
 
 
-def shelf_of(prepared: Prepared, request: BuildRequest) -> Shelf:
-    """The cache's pieces, as this build sees them."""
+def shelf_of(prepared: Prepared, request: BuildRequest, conda: CondaShelf) -> Shelf:
+    """The cache's pieces of wheels, as this build sees them."""
     if prepared.facts.libc is None:
         raise BaseError(
             f"The base {prepared.lock.base.reference} has no C library that limpet knows.",
@@ -154,7 +180,7 @@ def shelf_of(prepared: Prepared, request: BuildRequest) -> Shelf:
         prepared.lock,
         lock_folder=prepared.lock_folder,
         base_sif=prepared.sif,
-        interpreter=prepared.interpreter,
+        interpreter=conda.interpreter or prepared.interpreter,
         arch=prepared.facts.arch,
         libc=prepared.facts.libc,
         cache=prepared.cache,
@@ -164,7 +190,16 @@ def shelf_of(prepared: Prepared, request: BuildRequest) -> Shelf:
         jobs=request.jobs or None,
         credentials=partial(credentials_of, prepared.loaded),
         hash_directory=hash_tree,
+        layout=conda.layout if conda.interpreter else None,
+        binds=conda.binds,
     )
+
+
+def make_all_pieces(conda: CondaShelf, shelf: Shelf, notify: Notify) -> tuple[Path, ...]:
+    """conda's packages first, so that what pip brings wins, as in an environment on a disk."""
+    lacking = len(shelf.found) < len(shelf.site.lock.packages)
+    made = make_conda_pieces(conda, shelf.site, notify, needs_python=lacking)
+    return tuple(piece.path for piece in (*made, *make_pieces(shelf, notify)))
 
 
 def gather_parts(
@@ -178,14 +213,17 @@ def gather_parts(
     compression = prepared.recipe.image.compression
     objects = describe(prepared, plan, name=request.name or plan.output.stem)
     labels = make_labels(prepared)
+    python = find_python(prepared.lock.conda)
+    interpreter = plan_interpreter(python) if python else prepared.interpreter
     skeleton = plan_skeleton(
-        prepared.interpreter,
+        interpreter,
         base_variables=prepared.facts.variables,
         env=prepared.recipe.env,
         labels=labels,
         on_top=not prepared.lock.isolated_from_base,
+        conda=plan_conda_frame(prepared.lock),
     )
-    minor = prepared.interpreter.minor
+    minor = interpreter.minor
     digest = hashlib.sha256()
     for item in objects:
         digest.update(item.data)
@@ -258,6 +296,39 @@ def describe(prepared: Prepared, plan: BuildPlan, *, name: str) -> tuple[SifObje
     )
 
 
+def with_scripts(
+    prepared: Prepared, conda: CondaShelf, parts: Parts, scratch: Path, notify: Notify
+) -> Parts:
+    """The parts with what conda's post-link and activation scripts do in an image made of them."""
+    scripts = find_scripts(conda.packages, conda.found)
+    for name in scripts.pre_link:
+        message = f"{name} has a pre-link script, which is not run: conda advises against them."
+        notify(Event(stage="post-link", kind="note", message=message))
+    settings = tuple(Setting(name=name, value=v) for name, v in scripts.variables.items())
+    if not scripts.need_a_trial:
+        return _with_settings(prepared, parts, settings) if settings else parts
+    parts = _with_settings(prepared, parts, settings)
+    trial = scratch / "trial.sif"
+    assemble(trial, parts, scratch=scratch, replace=True)
+    folder = scratch / "post-link" if scripts.post_link else None
+    done = set_up(scripts, Layer(trial, folder, prepared.runtime), notify)
+    trial.unlink()
+    return _with_settings(prepared, _with_written(parts, done.written), (*settings, *done.settings))
+
+
+def _with_settings(prepared: Prepared, parts: Parts, settings: tuple[Setting, ...]) -> Parts:
+    """The parts with an environment script that says what activation sets."""
+    frame = plan_conda_frame(prepared.lock, settings)
+    text = render_env_script(prepared.facts.variables, prepared.recipe.env, frame)
+    script = own_entries([Member(path=ENV_SCRIPT, content=text.encode())])
+    return msgspec.structs.replace(parts, own=(*parts.own, *script))
+
+
+def _with_written(parts: Parts, written: Written) -> Parts:
+    own: tuple[Entry, ...] = (*parts.own, *written.entries)
+    return msgspec.structs.replace(parts, own=own, removed=(*parts.removed, *written.removed))
+
+
 def warmed(prepared: Prepared, parts: Parts, scratch: Path, notify: Notify) -> Parts:
     """The parts with what the recipe's `[warm]` wrote in an image made of them."""
     notify(Event(stage="warm", kind="start", message="Warming up"))
@@ -266,5 +337,4 @@ def warmed(prepared: Prepared, parts: Parts, scratch: Path, notify: Notify) -> P
     written = warm_image(trial, prepared.recipe.warm, runtime=prepared.runtime, scratch=scratch)
     trial.unlink()
     notify(Event(stage="warm", kind="end", done=len(written.entries), unit="files"))
-    own: tuple[Entry, ...] = (*parts.own, *written.entries)
-    return msgspec.structs.replace(parts, own=own, removed=(*parts.removed, *written.removed))
+    return _with_written(parts, written)

@@ -8,6 +8,7 @@ from typing import Literal
 
 import msgspec
 
+from limpet.core.conda import CondaPackage
 from limpet.core.facts import BaseFacts
 from limpet.core.lock import Lock, LockedPackage
 from limpet.core.recipe import Layout
@@ -78,10 +79,14 @@ def plan_build(
     layout: Layout,
     compression: str,
     kept: Collection[str],
+    kept_conda: Collection[str] = (),
 ) -> BuildPlan:
     """The steps from a lock to an image; `kept` are the names of packages with a cached piece."""
     chosen = choose_layout(layout, facts, compression)
-    steps = tuple(_step(package, package.name in kept) for package in lock.packages)
+    steps = (
+        *(_conda_step(package, package.name in kept_conda) for package in lock.conda),
+        *(_step(package, package.name in kept) for package in lock.packages),
+    )
     wheels_bytes = sum(step.size_bytes or UNKNOWN_WHEEL_BYTES for step in steps)
     return BuildPlan(
         output=output,
@@ -114,4 +119,14 @@ def _step(package: LockedPackage, is_kept: bool) -> Step:
         way=way,
         filename=package.artifact.filename,
         size_bytes=package.artifact.size_bytes or 0,
+    )
+
+
+def _conda_step(package: CondaPackage, is_kept: bool) -> Step:
+    return Step(
+        name=package.name,
+        version=package.version,
+        way="kept" if is_kept else "fetched",
+        filename=package.filename,
+        size_bytes=package.size_bytes or 0,
     )

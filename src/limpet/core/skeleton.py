@@ -11,12 +11,17 @@ from typing import Literal
 
 import msgspec
 
+from limpet.core.activation import Setting, render_settings
+from limpet.core.conda_install import find_python
+from limpet.core.conda_record import render_history
 from limpet.core.facts import Interpreter
 from limpet.core.image import PREFIX
+from limpet.core.lock import Lock
 
 START = f"{PREFIX}/.limpet/start"
 ENV_SCRIPT = "/.singularity.d/env/95-limpet.sh"
 RUNSCRIPT = "/.singularity.d/runscript"
+HISTORY = f"{PREFIX}/conda-meta/history"
 LABELS = "/.singularity.d/labels.json"
 
 # Variables of the host that make a Python run other code than the image's own.
@@ -35,23 +40,53 @@ class Member(msgspec.Struct, frozen=True, kw_only=True):
     executable: bool = False
 
 
+class CondaFrame(msgspec.Struct, frozen=True, kw_only=True):
+    """What a conda environment has around its packages.
+
+    `settings` is what activation sets, `history` the file by which conda knows an environment.
+    """
+
+    brings_python: bool
+    history: bytes
+    settings: tuple[Setting, ...] = ()
+
+
+def plan_conda_frame(lock: Lock, settings: tuple[Setting, ...] = ()) -> CondaFrame | None:
+    """The frame of a lock with conda packages."""
+    if not lock.conda:
+        return None
+    return CondaFrame(
+        brings_python=find_python(lock.conda) is not None,
+        history=render_history(lock.conda),
+        settings=settings,
+    )
+
+
 def plan_skeleton(
-    interpreter: Interpreter,
+    interpreter: Interpreter | None,
     *,
     base_variables: Mapping[str, str],
     env: Mapping[str, str],
     labels: Mapping[str, str],
     on_top: bool,
+    conda: CondaFrame | None = None,
 ) -> tuple[Member, ...]:
     """The frame that stands around the packages: venv, start file, environment, labels.
 
-    `on_top` lets the environment see the packages of the base's own Python.
+    `on_top` lets the environment see the packages of the base's own Python. A Python that conda
+    brings needs no venv; without any Python there is none.
     """
+    venv = interpreter is not None and not (conda and conda.brings_python)
+    script = render_env_script(base_variables, env, conda)
+    first = f"{PREFIX}/bin/python" if interpreter else "/bin/sh"
     return (
-        *plan_venv(interpreter, on_top=on_top),
+        *(plan_venv(interpreter, on_top=on_top) if interpreter and venv else ()),
+        *([Member(path=HISTORY, content=conda.history)] if conda else ()),
         Member(path=START, content=b'#!/bin/sh\nexec "$@"\n', executable=True),
-        Member(path=ENV_SCRIPT, content=render_env_script(base_variables, env).encode()),
-        Member(path=RUNSCRIPT, content=_RUNSCRIPT.encode(), executable=True),
+        Member(path=ENV_SCRIPT, content=script.encode()),
+        Member(
+            path=RUNSCRIPT, content=_RUNSCRIPT.replace("FIRST", first).encode(), executable=True
+        ),
         Member(path=LABELS, content=json.dumps(dict(labels), indent=1, sort_keys=True).encode()),
     )
 
@@ -85,20 +120,25 @@ def plan_venv(interpreter: Interpreter, *, on_top: bool) -> tuple[Member, ...]:
     )
 
 
-def render_env_script(base_variables: Mapping[str, str], env: Mapping[str, str]) -> str:
+def render_env_script(
+    base_variables: Mapping[str, str], env: Mapping[str, str], conda: CondaFrame | None = None
+) -> str:
     """The script that Apptainer sources at each start, also for a bare `apptainer exec`.
 
     What leaks in from the host is put back to what the base itself says (a vendor image may set
     PYTHONPATH), or emptied, which Python takes as unset: after an `unset` here, Apptainer puts the
-    host's value back (1.4.5, observed).
+    host's value back (1.4.5, observed). The recipe's own variables come last and win.
     """
     lines = ["# Written by limpet: the environment, and nothing of the host's Python."]
     for name in PYTHON_LEAKS:
         own = base_variables.get(name, "")
         lines.append(f"export {name}={shlex.quote(own) if own else ''}")
     lines.append(f'export PATH="{PREFIX}/bin:$PATH"')
-    lines.append(f"export VIRTUAL_ENV={PREFIX}")
+    lines.append(f"export VIRTUAL_ENV={'' if conda and conda.brings_python else PREFIX}")
     lines.append("export PYTHONNOUSERSITE=1")
+    if conda:
+        lines += [f"export CONDA_PREFIX={PREFIX}", f"export CONDA_DEFAULT_ENV={PREFIX}"]
+        lines += ["export CONDA_SHLVL=1", *render_settings(conda.settings)]
     lines += [
         f"export {name}={shlex.quote(value)}"
         for name, value in env.items()
@@ -107,10 +147,10 @@ def render_env_script(base_variables: Mapping[str, str], env: Mapping[str, str])
     return "\n".join(lines) + "\n"
 
 
-_RUNSCRIPT = f"""#!/bin/sh
+_RUNSCRIPT = """#!/bin/sh
 # `apptainer run image.sif CMD...` runs CMD in the environment; without CMD, its Python.
 if [ $# -eq 0 ]; then
-    exec {PREFIX}/bin/python
+    exec FIRST
 fi
 exec "$@"
 """

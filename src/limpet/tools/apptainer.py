@@ -29,11 +29,12 @@ class Runtime(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Bind(msgspec.Struct, frozen=True, kw_only=True):
-    """A host path seen at a container path."""
+    """A host path seen at a container path; with `inside`, that path of a squashfs file."""
 
     source: Path
     target: str
     writable: bool = False
+    inside: str = ""
 
 
 def find_runtime() -> Path:
@@ -113,6 +114,7 @@ def exec_argv(
     ]
     for bind in binds:
         mode = "" if bind.writable else ",ro"
+        mode += f',"image-src={bind.inside}"' if bind.inside else ""
         argv += ["--mount", f'type=bind,"source={_csv(bind.source)}","target={bind.target}"{mode}']
     return [*argv, *options, "--pwd", "/", str(image), *command]
 

@@ -1,0 +1,172 @@
+"""What conda packages want to run: post-link scripts once, activation once to see what it sets."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from limpet.actions.warm import LAST_LINES, Layer, Written
+from limpet.core.activation import (
+    Activation,
+    Capture,
+    Setting,
+    marked_variables,
+    parse_environment,
+    plan_activation,
+)
+from limpet.core.conda import CondaPackage
+from limpet.core.errors import BuildError
+from limpet.core.events import Event, Notify
+from limpet.core.image import PREFIX
+from limpet.core.piece import Piece
+
+if TYPE_CHECKING:
+    from limpet.formats.squashfs import Squashfs
+
+_ACTIVATE = f"{PREFIX}/etc/conda/activate.d"
+_VARIABLES = f"{PREFIX}/etc/conda/env_vars.d"
+_MESSAGES = f"{PREFIX}/.messages.txt"
+# conda runs and sources scripts in bash, and many of them need it.
+_SHELL = "shell=$(command -v bash || echo /bin/sh)"
+_MARK = b"\0\nlimpet\n"
+_CAPTURE = f"""\
+cat /proc/self/environ
+printf '\\nlimpet\\n'
+for script in {_ACTIVATE}/*.sh; do
+    if [ -e "$script" ]; then . "$script" >&2; fi
+done
+cat /proc/self/environ
+printf '\\nlimpet\\n'
+"""
+_LAUNCH = f'{_SHELL}; for pair in "$@"; do export "$pair"; done; exec "$shell" -c '
+# Two hosts and users that have nothing in common.
+_HOSTS = (
+    {"HOME": "/limpet/a", "USER": "a", "LOGNAME": "a", "TMPDIR": "/tmp", "HOSTNAME": "a"},
+    {"HOME": "/home/b", "USER": "b", "LOGNAME": "b", "TMPDIR": "/var/tmp", "HOSTNAME": "b"},
+)
+
+
+class Scripts(msgspec.Struct, frozen=True, kw_only=True):
+    """What is to be run of a set of packages, and the variables that they name in files."""
+
+    post_link: tuple[CondaPackage, ...] = ()
+    pre_link: tuple[str, ...] = ()
+    activates: bool = False
+    variables: dict[str, str] = msgspec.field(default_factory=dict)
+
+    @property
+    def need_a_trial(self) -> bool:
+        return bool(self.post_link) or self.activates
+
+
+class SetUp(msgspec.Struct, frozen=True, kw_only=True):
+    """What scripts wrote, and what activation sets."""
+
+    written: Written = Written()
+    settings: tuple[Setting, ...] = ()
+
+
+def find_scripts(packages: Sequence[CondaPackage], pieces: Mapping[str, Piece]) -> Scripts:
+    """Look into the pieces for scripts; nothing is run."""
+    from limpet.formats.squashfs import Squashfs
+
+    post_link, pre_link, activates = [], [], False
+    variables: dict[str, dict[str, str]] = {}
+    for package in packages:
+        with pieces[package.name].path.open("rb") as file:
+            image = Squashfs(file)
+            if image.find(f"{PREFIX}/bin/.{package.name}-post-link.sh"):
+                post_link.append(package)
+            if image.find(f"{PREFIX}/bin/.{package.name}-pre-link.sh"):
+                pre_link.append(package.name)
+            activates = activates or any(n.endswith(".sh") for n in _names(image, _ACTIVATE))
+            for name in _names(image, _VARIABLES):
+                if name.endswith(".json"):
+                    variables[name] = _read_variables(image, package, f"{_VARIABLES}/{name}")
+    return Scripts(
+        post_link=tuple(post_link),
+        pre_link=tuple(pre_link),
+        activates=activates,
+        variables={k: v for _, some in sorted(variables.items()) for k, v in some.items()},
+    )
+
+
+def _names(image: Squashfs, folder: str) -> list[str]:
+    node = image.find(folder)
+    return [name.decode("utf-8", "replace") for name in node.children] if node else []
+
+
+def _read_variables(image: Squashfs, package: CondaPackage, path: str) -> dict[str, str]:
+    try:
+        return {str(k): str(v) for k, v in json.loads(image.read(path)).items()}
+    except (ValueError, AttributeError) as error:
+        raise BuildError(
+            f"{package.filename} is no valid conda package.", why=f"{path}: {error}."
+        ) from error
+
+
+def set_up(scripts: Scripts, layer: Layer, notify: Notify) -> SetUp:
+    """Run post-link scripts in the finished environment; then see what activation sets."""
+    for package in scripts.post_link:
+        _run_post_link(package, layer, notify)
+    activation = capture(layer)
+    for name in activation.host_dependent:
+        message = (
+            f"Activation sets {name} to something else on each host or in each start: left out. "
+            "Set it in [env], or where it is used, if it is needed."
+        )
+        notify(Event(stage="activation", kind="note", message=message))
+    return SetUp(written=layer.written(), settings=activation.settings)
+
+
+def _run_post_link(package: CondaPackage, layer: Layer, notify: Notify) -> None:
+    script = f"{PREFIX}/bin/.{package.name}-post-link.sh"
+    variables = {
+        "PREFIX": PREFIX,
+        "ROOT_PREFIX": PREFIX,
+        "PKG_NAME": package.name,
+        "PKG_VERSION": package.version,
+        "PKG_BUILDNUM": str(package.build_number),
+        "PKG_BUILD_STRING": package.build,
+    }
+    notify(Event(stage="post-link", message=package.name))
+    words = ["/bin/sh", "-c", f'{_SHELL}; cd {PREFIX}/bin && exec "$shell" {shlex.quote(script)}']
+    done = layer.run(words, variables)
+    said = layer.take(_MESSAGES)  # conda shows what scripts write there, and removes it
+    if done.code:
+        lines = f"{done.text}\n{done.stderr}\n{said}".split("\n")
+        raise BuildError(
+            f"The post-link script of {package.name} failed with exit code {done.code}.",
+            why="\n".join([line for line in lines if line.strip()][-LAST_LINES:]),
+            now="Choose another version of the package, or add what its script needs to the base.",
+        )
+    if said.strip():
+        notify(Event(stage="post-link", kind="note", message=f"{package.name}: {said.strip()}"))
+
+
+def capture(layer: Layer) -> Activation:
+    """Source the activation scripts three times; see `plan_activation`."""
+    one = _capture_once(layer, _HOSTS[0])
+    other = _capture_once(layer, _HOSTS[1])
+    marks = marked_variables(one)
+    marked = _capture_once(layer, _HOSTS[0] | marks) if marks else one
+    return plan_activation(one, other, marked)
+
+
+def _capture_once(layer: Layer, variables: Mapping[str, str]) -> Capture:
+    pairs = [f"{name}={value}" for name, value in variables.items()]
+    done = layer.run(["/bin/sh", "-c", _LAUNCH + shlex.quote(_CAPTURE), "sh", *pairs], {})
+    parts = done.stdout.split(_MARK)
+    if done.code or len(parts) != 3:
+        lines = [line for line in done.stderr.splitlines() if line.strip()]
+        raise BuildError(
+            f"The environment could not be activated (exit code {done.code}).",
+            why="\n".join(lines[-LAST_LINES:]),
+            now="One of the packages' scripts in etc/conda/activate.d fails in this base.",
+        )
+    before, after, _ = map(parse_environment, parts)
+    return Capture(before=dict(before), after=dict(after))
