@@ -9,8 +9,9 @@ from typing import Any
 
 from limpet.core.conda import CondaPackage
 from limpet.core.recipe import Recipe
+from limpet.tools.files import hash_file
 from limpet.tools.recipes import LoadedRecipe
-from tests.conda.channel import SUBDIR
+from tests.conda.channel import SUBDIR, Package
 
 
 def read_channel(folder: Path, url: str) -> dict[str, CondaPackage]:
@@ -54,6 +55,21 @@ def choose(channel: dict[str, CondaPackage], names: Iterable[str]) -> tuple[Cond
 
 def loaded(folder: Path, recipe: Recipe) -> LoadedRecipe:
     """A recipe as if it had been read from a file."""
-    return LoadedRecipe(
-        recipe=recipe, folder=folder, inputs=(), sources=(), recipe_sha256="0" * 64
+    return LoadedRecipe(recipe=recipe, folder=folder, inputs=(), sources=(), recipe_sha256="0" * 64)
+
+
+def package_of(path: Path, package: Package) -> CondaPackage:
+    """How a lock names a package that was just written."""
+    return CondaPackage(
+        name=package.name,
+        version=package.version,
+        build=package.build,
+        subdir=path.parent.name,
+        channel="https://example.org/channel",
+        filename=path.name,
+        url=path.as_uri(),
+        sha256=hash_file(path),
+        size_bytes=path.stat().st_size,
+        depends=package.depends,
+        noarch=package.noarch,
     )

@@ -22,14 +22,13 @@ from limpet.actions.assemble import (
     staged_entries,
 )
 from limpet.actions.conda import CondaShelf, make_conda_pieces
-from limpet.actions.conda_scripts import find_scripts, set_up
+from limpet.actions.conda_scripts import with_scripts, with_written
 from limpet.actions.image_lock import lock_image
 from limpet.actions.lock_files import write_lock
 from limpet.actions.pieces import Shelf, make_pieces, open_shelf
 from limpet.actions.prepare import Prepared, credentials_of, prepare
-from limpet.actions.warm import Layer, Written, warm_image
+from limpet.actions.warm import warm_image
 from limpet.core import image as image_core
-from limpet.core.activation import Setting
 from limpet.core.conda_install import find_python, plan_interpreter
 from limpet.core.errors import BaseError, ExistsError, RecipeError, SpaceError, UsageError
 from limpet.core.events import Event, Notify, ignore
@@ -38,17 +37,9 @@ from limpet.core.plan import BuildPlan, BuildReport, LockReport, plan_build
 from limpet.core.pylock import render_lock
 from limpet.core.request import BuildRequest
 from limpet.core.sbom import render_sbom
-from limpet.core.skeleton import (
-    ENV_SCRIPT,
-    WHERE_MISSING,
-    Member,
-    plan_conda_frame,
-    plan_skeleton,
-    render_env_script,
-)
+from limpet.core.skeleton import WHERE_MISSING, plan_conda_frame, plan_skeleton
 from limpet.core.staging import plan_destinations, stale_byte_code
 from limpet.formats.sif import architecture_of
-from limpet.formats.squashfs import Entry
 from limpet.tools import files
 from limpet.tools.recipes import hash_tree, render_recipe
 
@@ -296,39 +287,6 @@ def describe(prepared: Prepared, plan: BuildPlan, *, name: str) -> tuple[SifObje
     )
 
 
-def with_scripts(
-    prepared: Prepared, conda: CondaShelf, parts: Parts, scratch: Path, notify: Notify
-) -> Parts:
-    """The parts with what conda's post-link and activation scripts do in an image made of them."""
-    scripts = find_scripts(conda.packages, conda.found)
-    for name in scripts.pre_link:
-        message = f"{name} has a pre-link script, which is not run: conda advises against them."
-        notify(Event(stage="post-link", kind="note", message=message))
-    settings = tuple(Setting(name=name, value=v) for name, v in scripts.variables.items())
-    if not scripts.need_a_trial:
-        return _with_settings(prepared, parts, settings) if settings else parts
-    parts = _with_settings(prepared, parts, settings)
-    trial = scratch / "trial.sif"
-    assemble(trial, parts, scratch=scratch, replace=True)
-    folder = scratch / "post-link" if scripts.post_link else None
-    done = set_up(scripts, Layer(trial, folder, prepared.runtime), notify)
-    trial.unlink()
-    return _with_settings(prepared, _with_written(parts, done.written), (*settings, *done.settings))
-
-
-def _with_settings(prepared: Prepared, parts: Parts, settings: tuple[Setting, ...]) -> Parts:
-    """The parts with an environment script that says what activation sets."""
-    frame = plan_conda_frame(prepared.lock, settings)
-    text = render_env_script(prepared.facts.variables, prepared.recipe.env, frame)
-    script = own_entries([Member(path=ENV_SCRIPT, content=text.encode())])
-    return msgspec.structs.replace(parts, own=(*parts.own, *script))
-
-
-def _with_written(parts: Parts, written: Written) -> Parts:
-    own: tuple[Entry, ...] = (*parts.own, *written.entries)
-    return msgspec.structs.replace(parts, own=own, removed=(*parts.removed, *written.removed))
-
-
 def warmed(prepared: Prepared, parts: Parts, scratch: Path, notify: Notify) -> Parts:
     """The parts with what the recipe's `[warm]` wrote in an image made of them."""
     notify(Event(stage="warm", kind="start", message="Warming up"))
@@ -337,4 +295,4 @@ def warmed(prepared: Prepared, parts: Parts, scratch: Path, notify: Notify) -> P
     written = warm_image(trial, prepared.recipe.warm, runtime=prepared.runtime, scratch=scratch)
     trial.unlink()
     notify(Event(stage="warm", kind="end", done=len(written.entries), unit="files"))
-    return _with_written(parts, written)
+    return with_written(parts, written)

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shlex
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
 
+from limpet.actions.assemble import Parts, assemble, own_entries
+from limpet.actions.conda import CondaShelf
+from limpet.actions.prepare import Prepared
 from limpet.actions.warm import LAST_LINES, Layer, Written
 from limpet.core.activation import (
     Activation,
@@ -23,6 +28,8 @@ from limpet.core.errors import BuildError
 from limpet.core.events import Event, Notify
 from limpet.core.image import PREFIX
 from limpet.core.piece import Piece
+from limpet.core.skeleton import ENV_SCRIPT, Member, plan_conda_frame, render_env_script
+from limpet.tools import files
 
 if TYPE_CHECKING:
     from limpet.formats.squashfs import Squashfs
@@ -57,17 +64,6 @@ class Scripts(msgspec.Struct, frozen=True, kw_only=True):
     pre_link: tuple[str, ...] = ()
     activates: bool = False
     variables: dict[str, str] = msgspec.field(default_factory=dict)
-
-    @property
-    def need_a_trial(self) -> bool:
-        return bool(self.post_link) or self.activates
-
-
-class SetUp(msgspec.Struct, frozen=True, kw_only=True):
-    """What scripts wrote, and what activation sets."""
-
-    written: Written = Written()
-    settings: tuple[Setting, ...] = ()
 
 
 def find_scripts(packages: Sequence[CondaPackage], pieces: Mapping[str, Piece]) -> Scripts:
@@ -109,18 +105,74 @@ def _read_variables(image: Squashfs, package: CondaPackage, path: str) -> dict[s
         ) from error
 
 
-def set_up(scripts: Scripts, layer: Layer, notify: Notify) -> SetUp:
-    """Run post-link scripts in the finished environment; then see what activation sets."""
-    for package in scripts.post_link:
-        _run_post_link(package, layer, notify)
-    activation = capture(layer)
+def with_scripts(
+    prepared: Prepared, conda: CondaShelf, parts: Parts, scratch: Path, notify: Notify
+) -> Parts:
+    """The parts with what post-link and activation scripts do in an image made of them."""
+    scripts = find_scripts(conda.packages, conda.found)
+    for name in scripts.pre_link:
+        message = f"{name} has a pre-link script, which is not run: conda advises against them."
+        notify(Event(stage="post-link", kind="note", message=message))
+    settings = tuple(Setting(name=name, value=v) for name, v in scripts.variables.items())
+    if settings:
+        parts = _with_settings(prepared, parts, settings)
+    if not (scripts.post_link or scripts.activates):
+        return parts
+    # Post-link scripts may bring activation scripts, so what those set is only known afterwards.
+    kept = None if scripts.post_link else _activation_file(prepared, parts)
+    activation = _read_activation(kept) if kept else None
+    if activation is None:
+        trial = scratch / "trial.sif"
+        assemble(trial, parts, scratch=scratch, replace=True)
+        folder = scratch / "post-link" if scripts.post_link else None
+        layer = Layer(trial, folder, prepared.runtime)
+        for package in scripts.post_link:
+            _run_post_link(package, layer, notify)
+        activation = capture(layer)
+        parts = with_written(parts, layer.written())
+        trial.unlink()
+        if kept:
+            with files.written_beside(kept) as out:
+                out.write(msgspec.json.encode(activation))
     for name in activation.host_dependent:
         message = (
             f"Activation sets {name} to something else on each host or in each start: left out. "
             "Set it in [env], or where it is used, if it is needed."
         )
         notify(Event(stage="activation", kind="note", message=message))
-    return SetUp(written=layer.written(), settings=activation.settings)
+    return _with_settings(prepared, parts, (*settings, *activation.settings))
+
+
+def _activation_file(prepared: Prepared, parts: Parts) -> Path:
+    """Where the cache keeps what activation sets in an image of these parts."""
+    script = _env_script(prepared, ())
+    names = [prepared.facts.digest, *(piece.name for piece in parts.pieces), script]
+    key = hashlib.sha256(json.dumps(names).encode()).hexdigest()
+    return files.make_folder(prepared.cache / "activations") / f"{key}.json"
+
+
+def _read_activation(path: Path) -> Activation | None:
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Activation)
+    except (FileNotFoundError, msgspec.MsgspecError):
+        return None
+
+
+def _env_script(prepared: Prepared, settings: tuple[Setting, ...]) -> str:
+    frame = plan_conda_frame(prepared.lock, settings)
+    return render_env_script(prepared.facts.variables, prepared.recipe.env, frame)
+
+
+def _with_settings(prepared: Prepared, parts: Parts, settings: tuple[Setting, ...]) -> Parts:
+    """The parts with an environment script that says what activation sets."""
+    script = Member(path=ENV_SCRIPT, content=_env_script(prepared, settings).encode())
+    return msgspec.structs.replace(parts, own=(*parts.own, *own_entries([script])))
+
+
+def with_written(parts: Parts, written: Written) -> Parts:
+    """The parts with what a run in a trial image left behind."""
+    own = (*parts.own, *written.entries)
+    return msgspec.structs.replace(parts, own=own, removed=(*parts.removed, *written.removed))
 
 
 def _run_post_link(package: CondaPackage, layer: Layer, notify: Notify) -> None:

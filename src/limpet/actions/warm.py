@@ -46,7 +46,9 @@ class Layer:
             self._runtime,
             self._image,
             words,
-            options=("--overlay", str(self._folder)) if self._folder else (),
+            # By its bare name: --overlay splits what it is given at commas and colons.
+            options=("--overlay", self._folder.name) if self._folder else (),
+            cwd=self._folder.parent if self._folder else None,
             variables=variables,
         )
 

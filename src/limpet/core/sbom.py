@@ -18,7 +18,7 @@ from limpet.core.lock import Lock, LockedPackage
 def render_sbom(lock: Lock, *, name: str, limpet_version: str) -> str:
     """The bill for one lock: same lock, same text (no clock, and a serial number by content)."""
     components = [_base(lock)]
-    components += [_conda(package) for package in lock.conda]
+    components += [_conda(package) for package in sorted(lock.conda, key=lambda p: p.name)]
     components += [_package(package) for package in lock.packages]
     components += [_python("pypi", *pair, note="base") for pair in sorted(lock.provided.items())]
     components += [_system(pin, lock) for pin in (*lock.base.packages, *lock.apt)]

@@ -133,8 +133,9 @@ def run_inside(
     options: Sequence[str] = (),
     input_bytes: bytes | None = None,
     timeout_s: float | None = None,
+    cwd: Path | None = None,
 ) -> process.Finished:
-    """Run `command` in `image` to its end; see `exec_argv`."""
+    """Run `command` in `image` to its end; see `exec_argv`. Options' paths may start at `cwd`."""
     argv = exec_argv(runtime, image, command, binds=binds, options=options)
     env = build_environment(runtime, variables or {})
-    return process.run(argv, env=env, input_bytes=input_bytes, timeout_s=timeout_s)
+    return process.run(argv, env=env, cwd=cwd, input_bytes=input_bytes, timeout_s=timeout_s)
