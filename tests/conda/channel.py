@@ -267,8 +267,9 @@ def _python(debian: Path, scratch: Path) -> Iterator[Package]:
                     targets[base] = member.linkname.rpartition("/")[2]
             elif member.isfile() and _is_wanted(name):
                 files[name.removeprefix("usr/")] = _data(tar, member)
-    program = _with_rpath(files["bin/python3.13"], scratch)
-    files |= {"bin/python3.13": program}
+    program = files["bin/python3.13"]
+    assert isinstance(program, bytes)
+    files |= {"bin/python3.13": _with_rpath(program, scratch)}
     files |= {"bin/python3": Link("python3.13"), "bin/python": Link("python3.13")}
     files |= {f"{SITE_PACKAGES}/README.txt": "Packages are put here.\n"}
     _turn_back(files)

@@ -7,7 +7,8 @@ import pytest
 
 from limpet.core.errors import RecipeError
 from limpet.core.recipe import Image, Packages, Recipe
-from limpet.tools.recipes import hash_tree, read_recipe
+from limpet.tools.files import hash_tree
+from limpet.tools.recipes import read_recipe
 
 
 def _write(folder: Path, **files: str) -> Path:

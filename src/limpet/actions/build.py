@@ -41,7 +41,8 @@ from limpet.core.skeleton import WHERE_MISSING, plan_conda_frame, plan_skeleton
 from limpet.core.staging import plan_destinations, stale_byte_code
 from limpet.formats.sif import architecture_of
 from limpet.tools import files
-from limpet.tools.recipes import hash_tree, render_recipe
+from limpet.tools.files import hash_tree
+from limpet.tools.recipes import render_recipe
 
 
 def build(request: BuildRequest, notify: Notify = ignore) -> BuildReport:

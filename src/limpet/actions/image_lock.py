@@ -1,4 +1,4 @@
-"""`limpet lock --freeze IMAGE`: the other way to a lock, from what is installed."""
+"""`limpet lock --freeze IMAGE|PREFIX`: the other way to a lock, from what is installed."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 from limpet.actions.bases import fetch_base, probe_base, resolve_base
+from limpet.actions.conda_freeze import lock_prefix
 from limpet.actions.freeze import freeze_distributions
 from limpet.actions.lock_files import write_lock
 from limpet.actions.prepare import Workplace, open_workplace
@@ -19,13 +20,21 @@ from limpet.core.plan import LockReport
 from limpet.core.pylock import parse_lock
 from limpet.core.request import BuildRequest
 from limpet.tools import images
+from limpet.tools.conda_files import is_prefix
 from limpet.tools.config import read_config
 
 
 def lock_image(request: BuildRequest, notify: Notify) -> LockReport:
-    """Lock what is in an image: limpet's own say it themselves, others are asked and looked up."""
+    """Lock what is in an image or a conda environment.
+
+    limpet's own images say it themselves, others are asked and looked up.
+    """
     started_s = time.monotonic()
     image = Path(request.freeze).absolute()
+    output = Path(request.output or f"pylock.{_word(image.stem)}.toml").absolute()
+    if is_prefix(image):
+        work = open_workplace(request, read_config(request.config_file), notify)
+        return _report(request, lock_prefix(work, image, output.parent), output, started_s)
     seen = images.read_image(str(image))
     text = images.read_named(image, LOCK_OBJECT) if seen.facts else None
     if text is not None:
@@ -33,7 +42,10 @@ def lock_image(request: BuildRequest, notify: Notify) -> LockReport:
     else:
         work = open_workplace(request, read_config(request.config_file), notify)
         lock = _lock_foreign(work, image)
-    output = Path(request.output or f"pylock.{_word(image.stem)}.toml").absolute()
+    return _report(request, lock, output, started_s)
+
+
+def _report(request: BuildRequest, lock: Lock, output: Path, started_s: float) -> LockReport:
     if not request.dry_run:
         write_lock(lock, output)
     return LockReport(

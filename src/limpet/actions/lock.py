@@ -12,6 +12,7 @@ from urllib.parse import unquote, urlsplit
 import msgspec
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 
+from limpet.core.conda import CondaPackage
 from limpet.core.errors import LockError, RecipeError
 from limpet.core.events import Event, Notify, ignore
 from limpet.core.facts import BaseFacts, Interpreter
@@ -22,8 +23,8 @@ from limpet.core.secrets import find_passwords
 from limpet.core.selection import parse_pylock, parse_resolved, select_packages
 from limpet.core.solver_errors import base_conflict, explain_failure
 from limpet.core.tags import Target, make_target
-from limpet.tools.files import hash_file
-from limpet.tools.recipes import Input, LoadedRecipe, hash_tree
+from limpet.tools.files import hash_file, hash_tree
+from limpet.tools.recipes import CONDA_LOCKS, Input, LoadedRecipe
 from limpet.tools.uv import Resolution, export_uv_lock, file_url, resolve, write_stubs
 
 HashOf = Callable[[str], str]
@@ -44,16 +45,20 @@ def make_lock(
     hash_of: HashOf | None = None,
     lock_folder: Path | None = None,
     apt: tuple[str, ...] = (),
+    conda: tuple[CondaPackage, ...] = (),
+    fixed: tuple[LockedPackage, ...] = (),
     notify: Notify = ignore,
 ) -> Lock:
-    """Resolve a recipe for a base. `hash_of` downloads a URL that no index gave a sha256 for."""
+    """Resolve a recipe for a base. `hash_of` downloads a URL that no index gave a sha256 for.
+
+    With `conda` packages the interpreter is theirs, and its distributions count in place of the
+    base's. `fixed` are packages that a lock beside the recipe's own inputs has.
+    """
     started = time.monotonic()
     target = make_target(interpreter, facts.libc, facts.arch)
     notify(Event(stage="lock", kind="start", message=f"Resolving for {target.described}"))
     image = loaded.recipe.image
-    stubs = (
-        () if image.isolated_from_base else plan_stubs(interpreter.distributions, target.markers)
-    )
+    stubs = _plan_stubs(interpreter, target, isolated=image.isolated_from_base, conda=bool(conda))
     _check_python(loaded, target)
     asked = _Asked(
         exclude_newer=exclude_newer or loaded.recipe.packages.exclude_newer,
@@ -62,14 +67,15 @@ def make_lock(
         offline=offline,
         preferences=_preferences(previous, stubs),
     )
-    packages, provided = _divide(_choose(loaded, target, stubs, asked, cache), stubs)
+    packages, provided = _divide(_choose(loaded, target, stubs, asked, cache, fixed), stubs)
     folder = lock_folder or loaded.folder
     lock = Lock(
         base=base,
         python=interpreter.version,
         interpreter=interpreter.path,
         packages=tuple(finish_package(package, folder, hash_of) for package in packages),
-        provided=provided,
+        conda=conda,
+        provided={} if conda else provided,
         apt=apt,
         post_sha256=hashlib.sha256(image.post.encode()).hexdigest() if image.post else "",
         isolated_from_base=image.isolated_from_base,
@@ -77,6 +83,15 @@ def make_lock(
     )
     notify(_ended(len(packages), time.monotonic() - started))
     return lock
+
+
+def _plan_stubs(
+    interpreter: Interpreter, target: Target, *, isolated: bool, conda: bool
+) -> tuple[Stub, ...]:
+    """What is there already: of the base's Python, or all that conda brings beside its own."""
+    if conda:
+        return plan_stubs(interpreter.distributions, target.markers, passed_over=())
+    return () if isolated else plan_stubs(interpreter.distributions, target.markers)
 
 
 def _ended(count: int, elapsed_s: float) -> Event:
@@ -118,12 +133,18 @@ def _check_python(loaded: LoadedRecipe, target: Target) -> None:
 
 
 def _choose(
-    loaded: LoadedRecipe, target: Target, stubs: Sequence[Stub], asked: _Asked, cache: Path
+    loaded: LoadedRecipe,
+    target: Target,
+    stubs: Sequence[Stub],
+    asked: _Asked,
+    cache: Path,
+    given: Sequence[LockedPackage] = (),
 ) -> tuple[LockedPackage, ...]:
     """The packages of locks that were given, and those resolved beside them."""
-    fixed = _from_locks(loaded, target, cache)
+    fixed = _from_locks(loaded, target, cache) | {str(one.name): one for one in given}
     packages = loaded.recipe.packages
-    open_inputs = [one for one in loaded.inputs if one.kind not in ("uv_lock", "pylock")]
+    locks = ("uv_lock", "pylock", *CONDA_LOCKS)
+    open_inputs = [one for one in loaded.inputs if one.kind not in locks]
     if not open_inputs and not packages.pip:
         _check_against_base(fixed.values(), stubs)
         return tuple(fixed.values())

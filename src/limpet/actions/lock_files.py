@@ -21,11 +21,11 @@ def choose_lock_path(paths: Sequence[Path]) -> Path:
     may have several, have their own: `gpu.in` → `pylock.gpu.toml`.
     """
     first = paths[0].absolute() if paths else Path.cwd() / "limpet.toml"
-    stem = re.sub(r"\.(toml|in|txt|py|lock)$", "", first.name)
+    stem = re.sub(r"\.(toml|in|txt|py|lock|ya?ml)$", "", first.name)
     if first.name.startswith("pylock."):
         own = stem.removeprefix("pylock").strip(".")
         name = f"{own}-limpet" if own else "limpet"
-    elif stem in ("limpet", "requirements", "pyproject", "uv"):
+    elif stem in ("limpet", "requirements", "pyproject", "uv", "environment", "pixi"):
         return first.parent / "pylock.toml"
     else:
         name = stem.removeprefix("limpet.")

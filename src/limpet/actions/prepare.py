@@ -9,9 +9,11 @@ from pathlib import Path
 import msgspec
 
 from limpet.actions.bases import derive_base, fetch_base, probe_base, resolve_base
+from limpet.actions.conda_lock import CondaAnswer, lock_conda, uses_conda
 from limpet.actions.lock import make_lock
 from limpet.actions.lock_files import check_lock, choose_lock_path, fits, read_lock
 from limpet.core import recipe as recipes
+from limpet.core.conda import conda_interpreter
 from limpet.core.config import Config
 from limpet.core.errors import LockError
 from limpet.core.events import Event, Notify
@@ -112,6 +114,7 @@ def read_flags(request: BuildRequest, config: Config, paths: list[Path]) -> Reci
     image = recipes.Image(
         base=_from_folder(base, folder),
         python=request.python,
+        cuda=request.cuda or config.system(request.system).cuda,
         apt=request.apt,
         args=request.build_args,
         layout=request.layout or "auto",
@@ -121,6 +124,8 @@ def read_flags(request: BuildRequest, config: Config, paths: list[Path]) -> Reci
     )
     packages = recipes.Packages(
         pip=request.pip,
+        conda=request.conda,
+        channels=tuple(_from_folder_channel(name, folder) for name in request.channels),
         extras=request.extras,
         groups=request.groups,
         index_url=request.index_url,
@@ -141,6 +146,14 @@ def _from_folder(base: str, folder: Path) -> str:
         return base.replace(path, str(typed), 1)
     relative = os.path.relpath(typed.absolute(), folder)
     return base.replace(path, relative if "/" in relative else f"./{relative}", 1)
+
+
+def _from_folder_channel(name: str, folder: Path) -> str:
+    """A channel's folder that was typed is meant from here."""
+    if not name.startswith("."):
+        return name
+    relative = os.path.relpath(Path(name).absolute(), folder)
+    return relative if relative.startswith(".") else f"./{relative}"
 
 
 def _absolute_link(link: str) -> str:
@@ -202,7 +215,7 @@ def _lock_on(
 ) -> Prepared:
     """The lock for a settled base, and the base itself, fetched, derived and asked."""
     standing = stand_base(work, base, loaded, known)
-    interpreter = choose_interpreter(standing.facts, loaded.recipe.image.python)
+    interpreter = _interpreter(standing, loaded, known)
     changed = work.request.upgrade or bool(work.request.upgrade_packages)
     if known and work.request.frozen:
         check_lock(known, loaded, base=base, interpreter=interpreter)
@@ -214,6 +227,9 @@ def _lock_on(
     else:
         folder = lock_file.parent if lock_file else loaded.folder
         lock = _lock_anew(work, base, standing, loaded, known, interpreter, folder)
+    if lock.conda:
+        interpreter = conda_interpreter(lock.conda)
+    assert interpreter is not None
     return Prepared(
         loaded=loaded,
         lock=lock,
@@ -224,6 +240,15 @@ def _lock_on(
         runtime=work.runtime,
         cache=work.cache,
     )
+
+
+def _interpreter(
+    standing: Standing, loaded: LoadedRecipe, known: Lock | None
+) -> Interpreter | None:
+    """The Python that packages are for: one of the base, or the one that conda brought."""
+    if uses_conda(loaded):
+        return conda_interpreter(known.conda) if known else None
+    return choose_interpreter(standing.facts, loaded.recipe.image.python)
 
 
 class Standing(msgspec.Struct, frozen=True, kw_only=True):
@@ -271,9 +296,14 @@ def _lock_anew(
     standing: Standing,
     loaded: LoadedRecipe,
     known: Lock | None,
-    interpreter: Interpreter,
+    interpreter: Interpreter | None,
     folder: Path,
 ) -> Lock:
+    conda = CondaAnswer(packages=())
+    if uses_conda(loaded):
+        conda = _lock_conda(work, standing, loaded, known, folder)
+        interpreter = conda_interpreter(conda.packages)
+    assert interpreter is not None
     return make_lock(
         loaded,
         base,
@@ -285,9 +315,29 @@ def _lock_anew(
         upgrade_packages=work.request.upgrade_packages,
         exclude_newer=work.request.exclude_newer,
         offline=work.request.offline,
-        hash_of=partial(_hash_of, work.cache, loaded),
+        hash_of=partial(hash_download, work.cache, loaded),
         lock_folder=folder,
         apt=standing.pinned,
+        conda=conda.packages,
+        fixed=conda.fixed,
+        notify=work.notify,
+    )
+
+
+def _lock_conda(
+    work: Workplace, standing: Standing, loaded: LoadedRecipe, known: Lock | None, folder: Path
+) -> CondaAnswer:
+    return lock_conda(
+        loaded,
+        standing.facts,
+        cache=work.cache,
+        folder=folder,
+        previous=known,
+        upgrade=work.request.upgrade,
+        upgrade_packages=work.request.upgrade_packages,
+        exclude_newer=work.request.exclude_newer,
+        offline=work.request.offline,
+        hash_of=partial(hash_download, work.cache, loaded),
         notify=work.notify,
     )
 
@@ -299,7 +349,7 @@ def credentials_of(loaded: LoadedRecipe, url: str) -> tuple[str, str] | None:
     )
 
 
-def _hash_of(cache: Path, loaded: LoadedRecipe, url: str) -> str:
+def hash_download(cache: Path, loaded: LoadedRecipe, url: str) -> str:
     """The sha256 of a file that no index vouches for: by fetching it."""
     import tempfile
 

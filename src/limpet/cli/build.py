@@ -30,6 +30,9 @@ def _one(*names: str, metavar: str, help: str) -> Decorator:  # noqa: A002
 # What both commands know: where the packages come from, and how they are chosen.
 _LOCK_OPTIONS = (
     _many("--pip", metavar="SPEC", help="A requirement, as pip writes it."),
+    _many("--conda", metavar="SPEC", help="A conda package, as conda writes it."),
+    _many("--channel", "channels", metavar="NAME|URL", help="Where conda packages come from."),
+    _one("--cuda", metavar="X.Y", help="The CUDA that the target's driver allows."),
     _one("--base", metavar="REF", help="The base image: docker://…, a SIF, debian:SUITE, …"),
     _one("--python", metavar="X.Y", help="Which of the base's Pythons."),
     _many("--apt", metavar="NAME", help="A package of the base's distribution."),
@@ -79,12 +82,12 @@ def build(session: Session, /, **flags: Any) -> None:
 @click.argument("recipes", nargs=-1, metavar="[RECIPE]...")
 @_one("-o", "--output", metavar="FILE", help="The lock to write.")
 @_lock_options
-@_one("--freeze", metavar="IMAGE", help="Lock what is in this image.")
+@_one("--freeze", metavar="IMAGE|PREFIX", help="Lock what is in this image or conda environment.")
 @pass_session
 def lock(session: Session, /, **flags: Any) -> None:
     """Choose exact versions and artifacts for RECIPEs, and write them down."""
-    if flags["freeze"] and (flags["recipes"] or flags["pip"]):
-        raise UsageError("--freeze locks what is in an image: it takes no recipe and no --pip.")
+    if flags["freeze"] and (flags["recipes"] or flags["pip"] or flags["conda"]):
+        raise UsageError("--freeze locks what is there: it takes no recipe, --pip or --conda.")
     _do(session, "lock", flags)
 
 
@@ -112,7 +115,7 @@ def make_request(session: Session, flags: dict[str, Any]) -> BuildRequest:
     """The flags as one value."""
     from limpet.core.request import BuildRequest
 
-    sources = ("recipes", "pip", "freeze", "lock", "base", "apt")
+    sources = ("recipes", "pip", "conda", "freeze", "lock", "base", "apt")
     if not any(flags.get(source) for source in sources):
         raise UsageError(
             "There is nothing to build from.",

@@ -22,6 +22,7 @@ COMMANDS = {
     "run": "limpet.cli.launch",
     "shell": "limpet.cli.launch",
     "inspect": "limpet.cli.inspect",
+    "export": "limpet.cli.export",
 }
 
 

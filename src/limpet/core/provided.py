@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import msgspec
 from packaging.markers import Marker
@@ -33,9 +33,12 @@ class Stub(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def plan_stubs(
-    distributions: Sequence[Distribution], markers: Mapping[str, str]
+    distributions: Sequence[Distribution],
+    markers: Mapping[str, str],
+    *,
+    passed_over: Collection[str] = INSTALLERS,
 ) -> tuple[Stub, ...]:
-    """A stub for everything that the base has, installers apart.
+    """A stub for everything that the base has, but for what is passed over.
 
     A requirement that the base itself does not satisfy is left out: vendor images are not always
     consistent, they work as they are, and nothing that they have is to be replaced.
@@ -44,7 +47,7 @@ def plan_stubs(
     requires: dict[str, tuple[str, ...]] = {}
     for distribution in distributions:
         name = canonicalize_name(distribution.name)
-        if name in INSTALLERS or name in present or not _is_version(distribution.version):
+        if name in passed_over or name in present or not _is_version(distribution.version):
             continue  # the first on sys.path is the one that is imported
         present[name] = str(Version(distribution.version))
         requires[name] = distribution.requires

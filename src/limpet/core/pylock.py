@@ -25,6 +25,7 @@ from packaging.pylock import (
     PylockValidationError,
 )
 
+from limpet.core.conda import CondaPackage, hide_login
 from limpet.core.errors import LockError
 from limpet.core.lock import Artifact, Lock, LockedBase, LockedPackage
 from limpet.core.secrets import scrub
@@ -55,6 +56,8 @@ def render_lock(lock: Lock) -> str:
         lines += ["", "[[packages]]", *_package_lines(package)]
     lines += ["", "[tool.limpet]", *_own_lines(lock), "", "[tool.limpet.base]"]
     lines += _pairs(msgspec.to_builtins(lock.base))
+    for one in sorted(lock.conda, key=lambda one: (one.name, one.subdir)):
+        lines += ["", "[[tool.limpet.conda]]", *_pairs(_conda_table(one))]
     if lock.provided:
         lines += ["", "[tool.limpet.provided]"]
         lines += [f"{_key(name)} = {_value(lock.provided[name])}" for name in sorted(lock.provided)]
@@ -73,6 +76,16 @@ def _own_lines(lock: Lock) -> list[str]:
             "post-sha256": lock.post_sha256,
         }
     )
+
+
+def _conda_table(package: CondaPackage) -> dict[str, Any]:
+    table = msgspec.to_builtins(package)
+    table |= {"url": hide_login(package.url), "channel": hide_login(package.channel)}
+    return {
+        name.replace("_", "-"): value
+        for name, value in table.items()
+        if name != "build_number" or value
+    }
 
 
 def _package_lines(package: LockedPackage) -> list[str]:
@@ -174,6 +187,7 @@ def _read(own: dict[str, Any], pylock: Pylock) -> Lock:
             "python": own["python"],
             "interpreter": own.get("interpreter", ""),
             "packages": tuple(_locked(package) for package in pylock.packages),
+            "conda": tuple(_conda(table) for table in own.get("conda", ())),
             "provided": own.get("provided", {}),
             "apt": tuple(own.get("apt", ())),
             "post_sha256": own.get("post-sha256", ""),
@@ -181,6 +195,12 @@ def _read(own: dict[str, Any], pylock: Pylock) -> Lock:
             "recipe_sha256": own.get("recipe-sha256", ""),
         },
         Lock,
+    )
+
+
+def _conda(table: dict[str, Any]) -> CondaPackage:
+    return msgspec.convert(
+        {name.replace("-", "_"): value for name, value in table.items()}, CondaPackage
     )
 
 

@@ -14,10 +14,14 @@ MpiPolicy = Literal["auto", "image", "host", "none"]
 
 
 class Image(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`[image]`: what stands below the packages, and how the file is laid out."""
+    """`[image]`: what stands below the packages, and how the file is laid out.
+
+    `cuda` is the newest CUDA that the driver of the target allows, for conda packages to rely on.
+    """
 
     base: str = ""
     python: str = ""
+    cuda: str = ""
     apt: tuple[str, ...] = ()
     post: str = ""
     args: dict[str, str] = msgspec.field(default_factory=dict)
@@ -30,6 +34,7 @@ class Image(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 class Packages(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`[packages]`: requirement lines, and description files to read beside them.
 
+    `conda` are match specs, and `channels` where they are looked for, the first one first.
     `files` are paths relative to the recipe; `extras` and `groups` select from pyproject.toml,
     uv.lock and pylock files; `constraints` are requirement lines that only limit versions. Index
     options mean what uv's flags of the same names mean.

@@ -24,7 +24,10 @@ class BuildRequest(msgspec.Struct, frozen=True, kw_only=True):
     name: str = ""
     base: str = ""
     python: str = ""
+    cuda: str = ""
     pip: tuple[str, ...] = ()
+    conda: tuple[str, ...] = ()
+    channels: tuple[str, ...] = ()
     apt: tuple[str, ...] = ()
     extras: tuple[str, ...] = ()
     groups: tuple[str, ...] = ()

@@ -12,6 +12,8 @@ _SECRET_PARAMETER = re.compile(
     r"(?i)([?&](?:[a-z0-9_.-]*(?:token|secret|password|passwd|signature|credential|api[-_]?key)"
     r"[a-z0-9_.-]*|sig|key|auth)=)[^&\s#\"'`<>]+"
 )
+# A conda channel's token: https://HOST/t/TOKEN/CHANNEL
+_TOKEN_PATH = re.compile(r"(?P<place>://[^\s\"'`<>]*?/t/)[A-Za-z0-9_-]{6,}(?=/)")
 _HEADER = re.compile(r"(?i)\b(authorization:\s*)(?:bearer|basic|token)?\s*[A-Za-z0-9+/=._~-]+")
 HIDDEN = "***"
 
@@ -43,6 +45,7 @@ def scrub_text(text: str, secrets: Iterable[str] = ()) -> str:
             text = text.replace(secret, HIDDEN)
     text = _USERINFO.sub(_hide_user, text)
     text = _SECRET_PARAMETER.sub(rf"\g<1>{HIDDEN}", text)
+    text = _TOKEN_PATH.sub(rf"\g<place>{HIDDEN}", text)
     return _HEADER.sub(rf"\g<1>{HIDDEN}", text)
 
 

@@ -8,6 +8,7 @@ import hashlib
 import os
 import secrets
 import shutil
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -15,6 +16,14 @@ from typing import BinaryIO
 from limpet.core.errors import ExistsError, SpaceError
 
 PARTIAL_MARK = ".limpet-partial-"
+# What tools leave in a source tree; limpet's own files there decide nothing about its contents.
+_PASSED_OVER = frozenset(
+    (
+        *(".git", ".hg", ".svn", "__pycache__", ".venv", "build", "dist", ".tox", ".nox"),
+        *(".mypy_cache", ".pytest_cache", ".ruff_cache", ".hypothesis"),
+        *("limpet.toml", "pylock.toml"),
+    )
+)
 
 
 def cache_folder(chosen: str = "") -> Path:
@@ -122,6 +131,34 @@ def hash_file(path: Path) -> str:
     """The hexadecimal sha256 of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def hash_tree(folder: Path) -> str:
+    """The sha256 of a source tree: names, contents, execute bits and links, in sorted order."""
+    digest = hashlib.sha256()
+    for name, path in sorted(_walk(folder, "")):
+        status = path.lstat()
+        if stat.S_ISLNK(status.st_mode):
+            what = f"l{path.readlink()}"
+        elif stat.S_ISREG(status.st_mode):
+            what = f"{'x' if status.st_mode & 0o100 else 'f'}{hash_file(path)}"
+        else:
+            continue
+        for part in (name, what):
+            digest.update(os.fsencode(part) + b"\0")
+    return digest.hexdigest()
+
+
+def _walk(folder: Path, prefix: str) -> Iterator[tuple[str, Path]]:
+    for entry in os.scandir(folder):
+        name = entry.name
+        generated = name.startswith("pylock.") and name.endswith(".toml")
+        if name in _PASSED_OVER or generated or name.endswith((".egg-info", ".pyc", ".sif")):
+            continue
+        if entry.is_dir(follow_symlinks=False):
+            yield from _walk(Path(entry.path), f"{prefix}{name}/")
+        else:
+            yield f"{prefix}{name}", Path(entry.path)
 
 
 def check_space(folder: Path, *, size_bytes: int, files: int = 0) -> None:

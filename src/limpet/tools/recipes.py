@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import os
-import stat
+import re
 import tomllib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -14,7 +14,8 @@ from typing import Any, Literal
 import msgspec
 from packaging.utils import canonicalize_name
 
-from limpet.core import identity
+from limpet.core import conda_text, identity
+from limpet.core.conda import SUBDIRS
 from limpet.core.errors import RecipeError
 from limpet.core.recipe import Packages, Recipe
 from limpet.core.recipe_text import check_recipe, merge_recipes, parse_recipe, parse_toml
@@ -25,20 +26,16 @@ from limpet.core.requirements import (
     local_path,
     parse_requirements,
 )
-from limpet.core.secrets import find_secret_urls
+from limpet.core.secrets import find_secret_urls, scrub_text
 from limpet.core.selection import parse_pylock
-from limpet.tools.files import hash_file
+from limpet.tools.files import hash_file, hash_tree
+from limpet.tools.yaml_text import parse_yaml
 
-InputKind = Literal["requirements", "pyproject", "uv_lock", "pylock", "script"]
-
-# What tools leave in a source tree; limpet's own files there decide nothing about its contents.
-_PASSED_OVER = frozenset(
-    (
-        *(".git", ".hg", ".svn", "__pycache__", ".venv", "build", "dist", ".tox", ".nox"),
-        *(".mypy_cache", ".pytest_cache", ".ruff_cache", ".hypothesis"),
-        *("limpet.toml", "pylock.toml"),
-    )
-)
+CondaLockKind = Literal["conda_explicit", "conda_lock", "pixi_lock"]
+CONDA_LOCKS: tuple[CondaLockKind, ...] = ("conda_explicit", "conda_lock", "pixi_lock")
+InputKind = Literal["requirements", "pyproject", "uv_lock", "pylock", "script", CondaLockKind]
+# Descriptions that are recipes of their own, and may still be named in [packages] files.
+_RECIPES = ("environment", "conda_requirements", "pixi")
 
 
 class Source(msgspec.Struct, frozen=True, kw_only=True):
@@ -100,6 +97,7 @@ def read_recipe(
     lines = [Line(number=0, kind="requirement", text=text) for text in packages.pip]
     reader.read_lines(lines, "packages.pip")
     urls = (packages.index_url, *packages.extra_index_urls, *packages.find_links)
+    urls += packages.channels
     for text in (*packages.pip, *urls):
         reader.note_secrets(text)
     return LoadedRecipe(
@@ -125,7 +123,7 @@ def _merge(paths: Sequence[Path], folder: Path, flags: Recipe) -> Recipe:
         else:
             named = Recipe(packages=Packages(files=(os.path.relpath(place, folder),)))
             recipe = merge_recipes(recipe, named)
-    recipe = merge_recipes(recipe, flags, override=True)
+    recipe = merge_recipes(_unfolded(recipe, folder), flags, override=True)
     check_recipe(recipe, "The recipe")
     packages = msgspec.structs.replace(
         recipe.packages,
@@ -133,6 +131,33 @@ def _merge(paths: Sequence[Path], folder: Path, flags: Recipe) -> Recipe:
         groups=_normalised(recipe.packages.groups),
     )
     return msgspec.structs.replace(recipe, packages=packages)
+
+
+def _unfolded(recipe: Recipe, folder: Path) -> Recipe:
+    """The recipe with those of its files that are recipes of their own taken in."""
+    named = recipe.packages.files
+    foreign = [folder / name for name in named if _kind(folder / name) in _RECIPES]
+    kept = tuple(name for name in named if folder / name not in foreign)
+    packages = msgspec.structs.replace(recipe.packages, files=kept)
+    recipe = msgspec.structs.replace(recipe, packages=packages)
+    for path in foreign:
+        recipe = merge_recipes(recipe, _rebased(_read_foreign(path), path.parent, folder))
+    return recipe
+
+
+def _read_foreign(path: Path) -> Recipe:
+    """A conda description as a recipe; its paths start at its own folder."""
+    text, source, kind = _read_text(path), str(path), _kind(path)
+    subdir = SUBDIRS.get(os.uname().machine, "linux-64")
+    if kind == "pixi":
+        try:
+            return conda_text.pixi_recipe(parse_toml(text, source), subdir)
+        except (AttributeError, TypeError, LookupError) as error:
+            raise RecipeError(f"{path} is not shaped as its name says.", why=f"{error}.") from error
+    text = conda_text.select_lines(text, subdir, source)
+    if kind == "conda_requirements":
+        return conda_text.requirements_recipe(text, source)
+    return conda_text.environment_recipe(parse_yaml(text, source), source)
 
 
 def render_recipe(recipe: Recipe) -> str:
@@ -187,19 +212,36 @@ def _rebased(recipe: Recipe, here: Path, folder: Path) -> Recipe:
     return msgspec.structs.replace(
         recipe,
         packages=msgspec.structs.replace(
-            packages, files=tuple(os.path.relpath(here / name, folder) for name in packages.files)
+            packages,
+            files=tuple(os.path.relpath(here / name, folder) for name in packages.files),
+            pip=tuple(_moved(text, here, folder) for text in packages.pip),
+            channels=tuple(
+                os.path.relpath(here / name, folder) if name.startswith(".") else name
+                for name in packages.channels
+            ),
         ),
         files={os.path.relpath(here / name, folder): place for name, place in recipe.files.items()},
     )
 
 
-def _kind(path: Path) -> InputKind | Literal["limpet"]:
+def _moved(requirement: str, here: Path, folder: Path) -> str:
+    """A requirement with the relative path in it, if any, counted from another folder."""
+    local = local_path(requirement.removeprefix("-e "))
+    if not local or local.startswith("/") or "file:" in requirement:
+        return requirement
+    relative = os.path.relpath(here / local, folder)
+    return requirement.replace(local, relative if relative.startswith(".") else f"./{relative}")
+
+
+def _kind(path: Path) -> InputKind | Literal["limpet", "environment", "conda_requirements", "pixi"]:
     name = path.name
-    if name.endswith((".yml", ".yaml")) or name == "pixi.lock":
-        raise RecipeError(
-            f"{path} looks like a conda description; limpet reads none yet.",
-            now="Give requirements.txt, pyproject.toml, uv.lock, pylock.toml or limpet.toml.",
-        )
+    if name.endswith((".yml", ".yaml")):
+        locked = re.search(r"(?m)^(metadata|package):", _peek(path))
+        return "conda_lock" if locked else "environment"
+    if name == "pixi.lock":
+        return "pixi_lock"
+    if name == "pixi.toml":
+        return "pixi"
     if name == "pyproject.toml":
         return "pyproject"
     if name == "uv.lock":
@@ -208,7 +250,20 @@ def _kind(path: Path) -> InputKind | Literal["limpet"]:
         return "pylock"
     if name.endswith(".toml"):
         return "limpet"
-    return "script" if name.endswith(".py") else "requirements"
+    if name.endswith(".py"):
+        return "script"
+    text = _peek(path)
+    if conda_text.is_explicit(text):
+        return "conda_explicit"
+    return "conda_requirements" if conda_text.is_conda_requirements(text) else "requirements"
+
+
+def _peek(path: Path) -> str:
+    """What a file says, for telling its kind; whoever reads it then says what is wrong with it."""
+    try:
+        return path.read_text("utf-8", errors="replace") if path.is_file() else ""
+    except OSError:
+        return ""
 
 
 def _read_text(path: Path) -> str:
@@ -246,7 +301,12 @@ class _Reader:
 
     def _read_input(self, path: Path) -> Input:
         kind = _kind(path)
-        if kind == "limpet":
+        if (
+            kind == "limpet"
+            or kind == "environment"
+            or kind == "conda_requirements"
+            or kind == "pixi"
+        ):
             raise RecipeError(
                 f"packages.files names {path}, which is a recipe of its own.",
                 now="Give both on the command line.",
@@ -255,6 +315,9 @@ class _Reader:
             self._read_requirements(path)
             return Input(kind=kind, path=path)
         text = self._read(path)
+        if kind in CONDA_LOCKS:
+            self.contents.append([kind, scrub_text(text)])
+            return Input(kind=kind, path=path)
         if kind == "script":
             return self._read_script(path, text)
         if kind == "pylock":
@@ -371,31 +434,3 @@ class _Reader:
                 ) from error
             self.sources[place] = Source(path=place, sha256=found)
         return self.sources[place].sha256
-
-
-def hash_tree(folder: Path) -> str:
-    """The sha256 of a source tree: names, contents, execute bits and links, in sorted order."""
-    digest = hashlib.sha256()
-    for name, path in sorted(_walk(folder, "")):
-        status = path.lstat()
-        if stat.S_ISLNK(status.st_mode):
-            what = f"l{path.readlink()}"
-        elif stat.S_ISREG(status.st_mode):
-            what = f"{'x' if status.st_mode & 0o100 else 'f'}{hash_file(path)}"
-        else:
-            continue
-        for part in (name, what):
-            digest.update(os.fsencode(part) + b"\0")
-    return digest.hexdigest()
-
-
-def _walk(folder: Path, prefix: str) -> Iterator[tuple[str, Path]]:
-    for entry in os.scandir(folder):
-        name = entry.name
-        generated = name.startswith("pylock.") and name.endswith(".toml")
-        if name in _PASSED_OVER or generated or name.endswith((".egg-info", ".pyc", ".sif")):
-            continue
-        if entry.is_dir(follow_symlinks=False):
-            yield from _walk(Path(entry.path), f"{prefix}{name}/")
-        else:
-            yield f"{prefix}{name}", Path(entry.path)

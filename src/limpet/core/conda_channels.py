@@ -1,0 +1,92 @@
+"""Which channel a name means: what a recipe writes, read with what `.condarc` says."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from urllib.parse import quote
+
+import msgspec
+
+from limpet.core.conda import DEFAULT_CHANNEL, hide_login
+
+_ALIAS = "https://conda.anaconda.org"
+_DEFAULTS = ("https://repo.anaconda.com/pkgs/main", "https://repo.anaconda.com/pkgs/r")
+
+
+class Condarc(msgspec.Struct, frozen=True, kw_only=True):
+    """What the host's `.condarc` files say about channels and the way to them.
+
+    `custom_channels` maps a channel's name (or its first part) to the place it lies at, `multi` a
+    name to several channels, `mirrors` a URL to those that stand in for it. `ca_file` is a bundle
+    of certificate authorities; without `verify` none is asked.
+    """
+
+    channels: tuple[str, ...] = ()
+    alias: str = _ALIAS
+    default_channels: tuple[str, ...] = _DEFAULTS
+    custom_channels: dict[str, str] = msgspec.field(default_factory=dict)
+    multi: dict[str, tuple[str, ...]] = msgspec.field(default_factory=dict)
+    strict: bool = True
+    verify: bool = True
+    ca_file: str = ""
+    proxies: dict[str, str] = msgspec.field(default_factory=dict)
+    mirrors: dict[str, tuple[str, ...]] = msgspec.field(default_factory=dict)
+
+
+class Channel(msgspec.Struct, frozen=True, kw_only=True):
+    """A channel: as it was written, and where it lies. The URL may hold a login: never to show."""
+
+    name: str
+    url: str
+
+    @property
+    def shown(self) -> str:
+        """As it may be written down: the name, or the URL without its login."""
+        return hide_login(self.name)
+
+
+def resolve_channels(names: Iterable[str], condarc: Condarc, folder: Path) -> tuple[Channel, ...]:
+    """The channels of a recipe in its order; without any, `.condarc`'s, else conda-forge."""
+    asked = tuple(names) or condarc.channels or (DEFAULT_CHANNEL,)
+    found = [one for name in asked for one in _resolve(name, condarc, folder)]
+    return tuple({one.url: one for one in reversed(found)}.values())[::-1]
+
+
+def _resolve(name: str, condarc: Condarc, folder: Path) -> list[Channel]:
+    several = condarc.default_channels if name == "defaults" else condarc.multi.get(name, ())
+    if several:
+        return [Channel(name=one, url=_url(one, condarc, folder)) for one in several]
+    return [Channel(name=name, url=_url(name, condarc, folder))]
+
+
+def _url(name: str, condarc: Condarc, folder: Path) -> str:
+    if "://" in name:
+        return name.rstrip("/")
+    if name.startswith((".", "/", "~")):
+        return file_channel(os.path.normpath(folder / Path(name).expanduser()))
+    first, _, _ = name.partition("/")
+    for known in (name, first):
+        if known in condarc.custom_channels:
+            place = condarc.custom_channels[known].rstrip("/")
+            # conda: the custom channel's own name comes after its place
+            return f"{_placed(place)}/{name}"
+    return f"{_placed(condarc.alias.rstrip('/'))}/{name}"
+
+
+def _placed(place: str) -> str:
+    return place if "://" in place else file_channel(place)
+
+
+def file_channel(path: str) -> str:
+    """The URL of a channel's folder."""
+    return f"file://{quote(path)}"
+
+
+def channel_of(url: str, condarc: Condarc) -> Channel:
+    """The channel that lies at a URL, by its short name where it has one."""
+    alias = f"{condarc.alias.rstrip('/')}/"
+    bare = hide_login(url).rstrip("/")
+    name = bare.removeprefix(alias)
+    return Channel(name=name if "://" not in name else bare, url=url.rstrip("/"))
