@@ -1,33 +1,21 @@
-"""The channel with real content, made once a run, and small ones of a test's own."""
+"""The channel with real content over HTTP, and packages of a test's own."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from limpet.core.conda import CondaPackage
-from tests.conda.channel import Package, Served, make_channel, serve, write_package
+from tests.conda.channel import Package, Served, serve, write_package
+from tests.conda.conftest import channel as channel_folder  # noqa: F401 - a fixture
 from tests.conda_image.locks import package_of
 from tests.pieces.conftest import make_wheel  # noqa: F401 - a fixture
 
 
-@pytest.fixture(scope="session")
-def channel_folder(cache_dir: Path, run_folder: Path, shared_once: Callable[..., Any]) -> Path:
-    """The channel of the tests on the disk."""
-    from tests import images
-
-    def make() -> str:
-        folder = run_folder / "conda-images-channel"
-        return str(make_channel(folder, images.debian_tar(cache_dir)))
-
-    return Path(shared_once("conda-images-channel", make))
-
-
 @pytest.fixture
-def channel(channel_folder: Path) -> Iterator[Served]:
+def channel(channel_folder: Path) -> Iterator[Served]:  # noqa: F811
     """The same over HTTP."""
     with serve(channel_folder) as served:
         yield served

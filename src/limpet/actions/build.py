@@ -22,6 +22,7 @@ from limpet.actions.assemble import (
     staged_entries,
 )
 from limpet.actions.conda import CondaShelf, make_conda_pieces
+from limpet.actions.conda_fetch import find_channels
 from limpet.actions.conda_scripts import with_scripts, with_written
 from limpet.actions.image_lock import lock_image
 from limpet.actions.lock_files import write_lock
@@ -29,7 +30,6 @@ from limpet.actions.pieces import Shelf, make_pieces, open_shelf
 from limpet.actions.prepare import Prepared, credentials_of, prepare
 from limpet.actions.warm import warm_image
 from limpet.core import image as image_core
-from limpet.core.conda_install import find_python, plan_interpreter
 from limpet.core.errors import BaseError, ExistsError, RecipeError, SpaceError, UsageError
 from limpet.core.events import Event, Notify, ignore
 from limpet.core.image import ImageFacts
@@ -80,7 +80,7 @@ def make_image(prepared: Prepared, request: BuildRequest, notify: Notify = ignor
     files.check_space(output.parent, size_bytes=plan.image_bytes)
     files.check_space(prepared.cache, size_bytes=2 * plan.fetched_bytes)
     keep_lock(prepared, notify)
-    pieces = make_all_pieces(conda, shelf, notify)
+    pieces = make_all_pieces(prepared, conda, shelf, notify)
     with tempfile.TemporaryDirectory(dir=scratch_folder(request, prepared.cache)) as name:
         scratch = Path(name)
         parts = gather_parts(prepared, plan, request, pieces, places)
@@ -187,10 +187,16 @@ def shelf_of(prepared: Prepared, request: BuildRequest, conda: CondaShelf) -> Sh
     )
 
 
-def make_all_pieces(conda: CondaShelf, shelf: Shelf, notify: Notify) -> tuple[Path, ...]:
+def make_all_pieces(
+    prepared: Prepared, conda: CondaShelf, shelf: Shelf, notify: Notify
+) -> tuple[Path, ...]:
     """conda's packages first, so that what pip brings wins, as in an environment on a disk."""
+    if not conda.packages:
+        return tuple(piece.path for piece in make_pieces(shelf, notify))
     lacking = len(shelf.found) < len(shelf.site.lock.packages)
-    made = make_conda_pieces(conda, shelf.site, notify, needs_python=lacking)
+    made = make_conda_pieces(
+        conda, shelf.site, find_channels(prepared.loaded), notify, needs_python=lacking
+    )
     return tuple(piece.path for piece in (*made, *make_pieces(shelf, notify)))
 
 
@@ -205,17 +211,15 @@ def gather_parts(
     compression = prepared.recipe.image.compression
     objects = describe(prepared, plan, name=request.name or plan.output.stem)
     labels = make_labels(prepared)
-    python = find_python(prepared.lock.conda)
-    interpreter = plan_interpreter(python) if python else prepared.interpreter
     skeleton = plan_skeleton(
-        interpreter,
+        prepared.interpreter,
         base_variables=prepared.facts.variables,
         env=prepared.recipe.env,
         labels=labels,
         on_top=not prepared.lock.isolated_from_base,
         conda=plan_conda_frame(prepared.lock),
     )
-    minor = interpreter.minor
+    minor = prepared.interpreter.minor
     digest = hashlib.sha256()
     for item in objects:
         digest.update(item.data)

@@ -16,17 +16,16 @@ from functools import partial
 from pathlib import Path
 from threading import Semaphore
 from typing import TYPE_CHECKING
-from urllib.parse import unquote, urlsplit
 
+from limpet.actions.conda_fetch import Channels, check_conda_offline, obtain_archive
 from limpet.actions.pieces import DOWNLOADS, THREADS, start_compiler
 from limpet.actions.progress import Progress
-from limpet.actions.wheels import OnBytes, Site, has_file, work_folder
-from limpet.core.conda import CondaPackage
+from limpet.actions.wheels import Site, work_folder
+from limpet.core.conda import CondaPackage, python_of
 from limpet.core.conda_install import (
     byte_code_key,
     check_conda_fits,
     conda_key,
-    find_python,
     has_modules,
     module_folder,
     plan_conda_layout,
@@ -35,7 +34,6 @@ from limpet.core.conda_install import (
     python_key,
     sort_packages,
 )
-from limpet.core.errors import FetchError
 from limpet.core.events import Event, Notify, ignore
 from limpet.core.image import PREFIX
 from limpet.core.lock import Lock
@@ -47,7 +45,6 @@ from limpet.tools.pieces import find_piece, write_piece
 if TYPE_CHECKING:
     from limpet.formats.squashfs import Entry
     from limpet.tools.bytecode import Compiler, Source
-    from limpet.tools.download import Fetcher
 
 
 class CondaShelf:
@@ -63,9 +60,9 @@ class CondaShelf:
         self.packages = sort_packages(lock.conda)
         for package in self.packages:
             check_conda_fits(package, arch=arch)
-        python = find_python(self.packages)
+        python = python_of(self.packages)
         self.layout = plan_conda_layout(python)
-        self.interpreter = plan_interpreter(python) if python else None
+        self.interpreter = plan_interpreter(self.packages)
         self.keys = {
             p.name: conda_key(p, layout=self.layout, compressor=compressor) for p in self.packages
         }
@@ -110,7 +107,12 @@ class CondaShelf:
 
 
 def make_conda_pieces(
-    shelf: CondaShelf, site: Site, notify: Notify = ignore, *, needs_python: bool = False
+    shelf: CondaShelf,
+    site: Site,
+    channels: Channels,
+    notify: Notify = ignore,
+    *,
+    needs_python: bool = False,
 ) -> tuple[Piece, ...]:
     """The pieces of all packages, then those with byte code.
 
@@ -120,8 +122,8 @@ def make_conda_pieces(
     missing = [package for package in shelf.packages if package.name not in shelf.found]
     if missing:
         if site.offline:
-            _check_offline(site, missing)
-        shelf.found |= _lay_out(shelf, site, missing, notify)
+            check_conda_offline(site, missing)
+        shelf.found |= _lay_out(shelf, site, channels, missing, notify)
     uncompiled = [name for name in shelf.byte_code_keys if name not in shelf.compiled]
     if shelf.interpreter and (uncompiled or needs_python):
         _compose_python(shelf)
@@ -149,62 +151,24 @@ def _compose_python(shelf: CondaShelf) -> None:
 # ---- archives into pieces ------------------------------------------------------------------------
 
 
-def _check_offline(site: Site, packages: Sequence[CondaPackage]) -> None:
-    absent = [
-        package.filename
-        for package in packages
-        if not _archive(site, package).exists() and _local_path(site, package) is None
-    ]
-    if absent:
-        raise FetchError(
-            f"Offline, and not in the cache: {', '.join(absent)}.",
-            now="Build once with the network, or copy the cache folder of a machine that has it.",
-        )
-
-
-def _archive(site: Site, package: CondaPackage) -> Path:
-    return site.cache / "conda" / package.sha256 / Path(package.filename).name
-
-
-def _local_path(site: Site, package: CondaPackage) -> Path | None:
-    if package.path:
-        return site.lock_folder / package.path
-    if package.url.startswith("file:"):
-        return Path(unquote(urlsplit(package.url).path))
-    return None
-
-
-def _obtain(site: Site, package: CondaPackage, fetcher: Fetcher, on_bytes: OnBytes) -> Path:
-    """The package's archive in the cache, with the hash that the lock says."""
-    from limpet.tools.download import copy_file
-
-    target = _archive(site, package)
-    if has_file(target, package.size_bytes):
-        return target
-    sha256, size_bytes = package.sha256, package.size_bytes
-    if local := _local_path(site, package):
-        copy_file(local, target, sha256=sha256, size_bytes=size_bytes)
-        on_bytes(target.stat().st_size)
-    else:
-        fetcher.fetch(package.url, target, sha256=sha256, size_bytes=size_bytes, on_bytes=on_bytes)
-    return target
-
-
 def _lay_out(
-    shelf: CondaShelf, site: Site, missing: Sequence[CondaPackage], notify: Notify
+    shelf: CondaShelf,
+    site: Site,
+    channels: Channels,
+    missing: Sequence[CondaPackage],
+    notify: Notify,
 ) -> dict[str, Piece]:
     from limpet.tools.conda_package import open_package
-    from limpet.tools.download import Fetcher
 
     total_bytes = sum(package.size_bytes or 0 for package in missing)
     progress = Progress(notify, "conda", len(missing), total_bytes)
-    fetcher = Fetcher(site.credentials)
+    fetcher = channels.fetcher(site.credentials)
     downloads, writers = Semaphore(DOWNLOADS), Semaphore(site.workers + 1)
 
     def make(package: CondaPackage) -> Piece:
         with downloads:
             progress.check()
-            archive = _obtain(site, package, fetcher, progress.count_bytes)
+            archive = obtain_archive(site, channels, package, fetcher, progress.count_bytes)
         with writers, open_package(archive, package, shelf.layout) as entries:
             progress.check()
             piece = write_piece(

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from limpet.core.conda import CondaPackage
+from limpet.core.conda import SUBDIRS, CondaPackage, conda_interpreter
 from limpet.core.errors import BuildError, LockError
 from limpet.core.facts import Interpreter
 from limpet.core.image import PREFIX
@@ -142,24 +142,17 @@ def is_replaced(path: str, paths: Mapping[str, PathEntry]) -> bool:
     return bool(match) and f"{match['folder']}{match['name']}.py" in paths  # type: ignore[index]
 
 
-def find_python(packages: Iterable[CondaPackage]) -> CondaPackage | None:
-    """The package that brings the environment's Python, if one does."""
-    return next((package for package in packages if package.name == "python"), None)
-
-
-def plan_interpreter(python: CondaPackage) -> Interpreter:
-    """The Python that a package will be, known before it is there.
+def plan_interpreter(packages: Iterable[CondaPackage]) -> Interpreter | None:
+    """The Python that packages will be, known before it is there; None where they bring none.
 
     Byte code is the same for all releases of a minor version, but not for its previews.
     """
-    minor = ".".join(python.version.split(".")[:2])
-    preview = re.search(r"[a-z]", python.version)
-    return Interpreter(
-        path=f"{PREFIX}/bin/python",
-        version=python.version,
-        prefix=PREFIX,
-        magic=f"conda {python.version if preview else minor}",
-    )
+    interpreter = conda_interpreter(packages)
+    if interpreter is None:
+        return None
+    preview = re.search(r"[a-z]", interpreter.version)
+    kind = interpreter.version if preview else interpreter.minor
+    return msgspec.structs.replace(interpreter, magic=f"conda {kind}")
 
 
 def plan_conda_layout(python: CondaPackage | None) -> Layout:
@@ -229,7 +222,7 @@ def python_closure(packages: Sequence[CondaPackage]) -> tuple[CondaPackage, ...]
 
 def check_conda_fits(package: CondaPackage, *, arch: str) -> None:
     """LockError where a package is for another platform than the base's."""
-    own = {"x86_64": "linux-64", "aarch64": "linux-aarch64"}[arch]
+    own = SUBDIRS[arch]
     if package.subdir not in (own, "noarch"):
         raise LockError(
             f"{package.filename} is not for this base.",

@@ -12,7 +12,6 @@ from typing import Literal
 import msgspec
 
 from limpet.core.activation import Setting, render_settings
-from limpet.core.conda_install import find_python
 from limpet.core.conda_record import render_history
 from limpet.core.facts import Interpreter
 from limpet.core.image import PREFIX
@@ -46,7 +45,6 @@ class CondaFrame(msgspec.Struct, frozen=True, kw_only=True):
     `settings` is what activation sets, `history` the file by which conda knows an environment.
     """
 
-    brings_python: bool
     history: bytes
     settings: tuple[Setting, ...] = ()
 
@@ -56,14 +54,13 @@ def plan_conda_frame(lock: Lock, settings: tuple[Setting, ...] = ()) -> CondaFra
     if not lock.conda:
         return None
     return CondaFrame(
-        brings_python=find_python(lock.conda) is not None,
         history=render_history(lock.conda),
         settings=settings,
     )
 
 
 def plan_skeleton(
-    interpreter: Interpreter | None,
+    interpreter: Interpreter,
     *,
     base_variables: Mapping[str, str],
     env: Mapping[str, str],
@@ -74,19 +71,15 @@ def plan_skeleton(
     """The frame that stands around the packages: venv, start file, environment, labels.
 
     `on_top` lets the environment see the packages of the base's own Python. A Python that conda
-    brings needs no venv; without any Python there is none.
+    brings needs no venv.
     """
-    venv = interpreter is not None and not (conda and conda.brings_python)
     script = render_env_script(base_variables, env, conda)
-    first = f"{PREFIX}/bin/python" if interpreter else "/bin/sh"
+    history = conda and Member(path=HISTORY, content=conda.history)
     return (
-        *(plan_venv(interpreter, on_top=on_top) if interpreter and venv else ()),
-        *([Member(path=HISTORY, content=conda.history)] if conda else ()),
+        *([history] if history else plan_venv(interpreter, on_top=on_top)),
         Member(path=START, content=b'#!/bin/sh\nexec "$@"\n', executable=True),
         Member(path=ENV_SCRIPT, content=script.encode()),
-        Member(
-            path=RUNSCRIPT, content=_RUNSCRIPT.replace("FIRST", first).encode(), executable=True
-        ),
+        Member(path=RUNSCRIPT, content=_RUNSCRIPT.encode(), executable=True),
         Member(path=LABELS, content=json.dumps(dict(labels), indent=1, sort_keys=True).encode()),
     )
 
@@ -134,7 +127,7 @@ def render_env_script(
         own = base_variables.get(name, "")
         lines.append(f"export {name}={shlex.quote(own) if own else ''}")
     lines.append(f'export PATH="{PREFIX}/bin:$PATH"')
-    lines.append(f"export VIRTUAL_ENV={'' if conda and conda.brings_python else PREFIX}")
+    lines.append(f"export VIRTUAL_ENV={'' if conda else PREFIX}")
     lines.append("export PYTHONNOUSERSITE=1")
     if conda:
         lines += [f"export CONDA_PREFIX={PREFIX}", f"export CONDA_DEFAULT_ENV={PREFIX}"]
@@ -147,10 +140,10 @@ def render_env_script(
     return "\n".join(lines) + "\n"
 
 
-_RUNSCRIPT = """#!/bin/sh
+_RUNSCRIPT = f"""#!/bin/sh
 # `apptainer run image.sif CMD...` runs CMD in the environment; without CMD, its Python.
 if [ $# -eq 0 ]; then
-    exec FIRST
+    exec {PREFIX}/bin/python
 fi
 exec "$@"
 """
