@@ -14,6 +14,7 @@ import http.server
 import io
 import json
 import os
+import shutil
 import subprocess
 import tarfile
 import threading
@@ -234,6 +235,7 @@ def make_channel(folder: Path, debian: Path) -> Path:
     scratch.mkdir(parents=True, exist_ok=True)
     for package in (*_python(debian, scratch), *_features(scratch), *_pure()):
         write_package(folder, package)
+    shutil.rmtree(scratch)
     return index_channel(folder)
 
 

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from packaging.pylock import Pylock
 
+from limpet.core.conda import CondaPackage
 from limpet.core.errors import LockError
 from limpet.core.lock import Artifact, Lock, LockedBase, LockedPackage, find_differences
 from limpet.core.pylock import is_own_lock, parse_lock, render_lock
@@ -53,6 +54,28 @@ def packages(draw: st.DrawFn) -> LockedPackage:
 
 
 @st.composite
+def conda_packages(draw: st.DrawFn) -> CondaPackage:
+    name, version = draw(names), draw(versions)
+    filename = f"{name}-{version}-0.conda"
+    place = _place(draw, filename)
+    return CondaPackage(
+        name=name,
+        version=version,
+        build=draw(words),
+        build_number=draw(st.integers(0, 300)),
+        subdir=draw(st.sampled_from(["noarch", "linux-64"])),
+        channel=draw(names),
+        filename=filename,
+        sha256=draw(hexes),
+        size_bytes=draw(st.none() | st.integers(0, 2**40)),
+        depends=tuple(draw(st.lists(words, max_size=2))),
+        noarch=draw(st.sampled_from(["", "python"])),
+        url=place.get("url", ""),
+        path=place.get("path", ""),
+    )
+
+
+@st.composite
 def locks(draw: st.DrawFn) -> Lock:
     some = draw(st.lists(packages(), max_size=4, unique_by=lambda package: package.name))
     return Lock(
@@ -65,6 +88,12 @@ def locks(draw: st.DrawFn) -> Lock:
         python="3.13.5",
         interpreter=draw(words),
         packages=tuple(sorted(some, key=lambda package: package.name)),
+        conda=tuple(
+            sorted(
+                draw(st.lists(conda_packages(), max_size=3, unique_by=lambda one: one.name)),
+                key=lambda one: one.name,
+            )
+        ),
         provided=draw(st.dictionaries(names, versions, max_size=3)),
         apt=tuple(draw(st.lists(words, max_size=2))),
         post_sha256=draw(st.sampled_from(["", "ab"])),
@@ -74,7 +103,7 @@ def locks(draw: st.DrawFn) -> Lock:
 
 
 @given(locks())
-@settings(max_examples=40)
+@settings(max_examples=40, deadline=None)
 def test_every_lock_comes_back(lock: Lock) -> None:
     text = render_lock(lock)
     assert parse_lock(text, "pylock.toml") == lock

@@ -145,7 +145,7 @@ def test_a_script(tmp_path: Path) -> None:
         ("pyproject.toml", b"[project]\nname='x'\n[tool.uv]\nsources = 3\n", "not shaped"),
         ("uv.lock", b"package = 'x'\n", "not shaped"),
         ("pylock.toml", b"packages = 'x'\n", "no valid pylock"),
-        ("environment.yml", b"", "conda"),
+        ("environment.yml", b"", "is empty"),
         ("uv.lock", b"version = 1\n", "pyproject.toml cannot be read"),
     ],
 )

@@ -9,6 +9,7 @@ from pathlib import Path, PurePath
 from urllib.parse import unquote, urlsplit
 
 import msgspec
+from packaging.utils import canonicalize_name
 
 from limpet.core.conda import (
     PREFIX,
@@ -25,6 +26,7 @@ from limpet.core.errors import BaseError, FetchError, LockError
 from limpet.core.events import Event, Notify, ignore
 from limpet.core.facts import BaseFacts
 from limpet.core.lock import Artifact, Lock, LockedPackage
+from limpet.core.pylock import parse_lock
 from limpet.core.secrets import scrub
 from limpet.tools.conda_files import PypiEntry, read_foreign_lock
 from limpet.tools.conda_solve import (
@@ -37,7 +39,7 @@ from limpet.tools.conda_solve import (
 )
 from limpet.tools.condarc import read_condarc
 from limpet.tools.files import hash_file
-from limpet.tools.recipes import CONDA_LOCKS, Input, LoadedRecipe
+from limpet.tools.recipes import Input, LoadedRecipe
 
 HashOf = Callable[[str], str]
 INTERPRETER = f"{PREFIX}/bin/python"
@@ -52,9 +54,7 @@ class CondaAnswer(msgspec.Struct, frozen=True, kw_only=True):
 
 def uses_conda(loaded: LoadedRecipe) -> bool:
     """Whether the environment of a recipe is conda's, with a Python of its own."""
-    return bool(loaded.recipe.packages.conda) or any(
-        one.kind in CONDA_LOCKS for one in loaded.inputs
-    )
+    return bool(loaded.recipe.packages.conda) or any(one.conda for one in loaded.inputs)
 
 
 def lock_conda(
@@ -157,14 +157,17 @@ def _given(
     packages: dict[str, CondaPackage] = {}
     fixed: dict[str, LockedPackage] = {}
     for one in loaded.inputs:
-        if one.kind not in CONDA_LOCKS:
+        if not one.conda:
             continue
-        if one.kind == "conda_explicit":
+        if one.kind == "pylock":
+            found = _own(one)
+        elif one.kind == "conda_explicit":
             lines = parse_explicit(one.path.read_text("utf-8"), str(one.path))
+            found = _look_up(lines, one, condarc, cache, offline=offline)
         else:
             lines, pypi = _foreign(one, subdir)
             fixed |= {entry.name: _pypi(entry, one.path.parent) for entry in pypi}
-        found = _look_up(lines, one, condarc, cache, offline=offline)
+            found = _look_up(lines, one, condarc, cache, offline=offline)
         for package in found:
             _check_platform(package, subdir, one)
             other = packages.setdefault(package.name, package)
@@ -174,6 +177,17 @@ def _given(
                     f"and {package.filename}."
                 )
     return tuple(packages.values()), tuple(fixed.values())
+
+
+def _own(one: Input) -> list[CondaPackage]:
+    """The packages of a lock of limpet's own."""
+    lock = parse_lock(one.path.read_text("utf-8"), str(one.path))
+    return [
+        msgspec.structs.replace(package, path=os.path.normpath(one.path.parent / package.path))
+        if package.path
+        else package
+        for package in lock.conda
+    ]
 
 
 def _foreign(one: Input, subdir: str) -> tuple[tuple[ExplicitLine, ...], tuple[PypiEntry, ...]]:
@@ -267,7 +281,7 @@ def _pypi(entry: PypiEntry, folder: Path) -> LockedPackage:
         path = os.path.normpath(folder / bare)
     filename = PurePath(unquote(urlsplit(url).path) if url else path).name
     return LockedPackage(
-        name=entry.name,
+        name=canonicalize_name(entry.name),
         version=entry.version,
         artifact=Artifact(
             kind="wheel" if filename.endswith(".whl") else "sdist",

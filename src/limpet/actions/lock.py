@@ -66,6 +66,7 @@ def make_lock(
         upgrade_packages=upgrade_packages,
         offline=offline,
         preferences=_preferences(previous, stubs),
+        by_conda=bool(conda),
     )
     packages, provided = _divide(_choose(loaded, target, stubs, asked, cache, fixed), stubs)
     folder = lock_folder or loaded.folder
@@ -108,6 +109,7 @@ class _Asked(msgspec.Struct, frozen=True, kw_only=True):
     upgrade_packages: tuple[str, ...] = ()
     offline: bool = False
     preferences: str = ""
+    by_conda: bool = False
 
 
 def _preferences(previous: Lock | None, stubs: Sequence[Stub]) -> str:
@@ -146,7 +148,7 @@ def _choose(
     locks = ("uv_lock", "pylock", *CONDA_LOCKS)
     open_inputs = [one for one in loaded.inputs if one.kind not in locks]
     if not open_inputs and not packages.pip:
-        _check_against_base(fixed.values(), stubs)
+        _check_against_base(fixed.values(), stubs, by_conda=asked.by_conda)
         return tuple(fixed.values())
     resolution = _plan_resolution(loaded, target, open_inputs, fixed, asked)
     written = write_stubs(stubs, cache=cache)
@@ -158,7 +160,11 @@ def _choose(
     if resolved.failure:
         provided = {stub.name: stub.version for stub in stubs}
         raise explain_failure(
-            resolved.failure, target, provided=provided, secrets=find_passwords(loaded.secret_urls)
+            resolved.failure,
+            target,
+            provided=provided,
+            secrets=find_passwords(loaded.secret_urls),
+            by_conda=asked.by_conda,
         )
     pylock = parse_resolved(resolved.pylock)
     selected = select_packages(pylock, target, allowed=_allowed(loaded, stubs))
@@ -294,7 +300,9 @@ def _pin(package: LockedPackage) -> str:
     return f"{package.name} @ {place}{fragment}"
 
 
-def _check_against_base(packages: Iterable[LockedPackage], stubs: Sequence[Stub]) -> None:
+def _check_against_base(
+    packages: Iterable[LockedPackage], stubs: Sequence[Stub], *, by_conda: bool
+) -> None:
     has = {stub.name: stub.version for stub in stubs}
     for package in packages:
         theirs = has.get(package.name)
@@ -305,6 +313,7 @@ def _check_against_base(packages: Iterable[LockedPackage], stubs: Sequence[Stub]
                 {package.name: theirs},
                 f"The given lock has {package.name} "
                 f"{package.version or package.artifact.filename}.",
+                by_conda=by_conda,
             )
 
 

@@ -18,7 +18,7 @@ from limpet.core.config import Config
 from limpet.core.errors import LockError
 from limpet.core.events import Event, Notify
 from limpet.core.facts import BaseFacts, Interpreter
-from limpet.core.interpreters import choose_interpreter
+from limpet.core.interpreters import choose_interpreter, fits_wanted
 from limpet.core.lock import Lock, LockedBase
 from limpet.core.pylock import is_own_lock, parse_lock
 from limpet.core.recipe import Recipe
@@ -247,7 +247,9 @@ def _interpreter(
 ) -> Interpreter | None:
     """The Python that packages are for: one of the base, or the one that conda brought."""
     if uses_conda(loaded):
-        return conda_interpreter(known.conda) if known else None
+        wanted = loaded.recipe.image.python
+        fits_it = known and known.conda and fits_wanted(known.python, wanted)
+        return conda_interpreter(known.conda) if known and fits_it else None
     return choose_interpreter(standing.facts, loaded.recipe.image.python)
 
 

@@ -8,7 +8,8 @@ from typing import Any
 
 import click
 
-from limpet.core.conda_export import FORMS
+# Not taken from limpet.core.conda_export: `limpet --help` must not load that.
+FORMS = ("conda-explicit", "environment", "conda-lock", "pixi", "requirements")
 
 
 @click.command()

@@ -6,8 +6,6 @@ import re
 from collections.abc import Iterable
 
 import msgspec
-from packaging.utils import canonicalize_name
-from packaging.version import InvalidVersion, Version
 
 from limpet.core.facts import Arch, Distribution, Interpreter, Libc
 from limpet.core.secrets import scrub
@@ -16,6 +14,23 @@ PREFIX = "/opt/env"
 SUBDIRS: dict[str, str] = {"x86_64": "linux-64", "aarch64": "linux-aarch64"}
 DEFAULT_CHANNEL = "conda-forge"
 
+# Conda names of well-known packages whose distribution has another name.
+_DISTRIBUTIONS = {
+    "brotli-python": "brotli",
+    "dask-core": "dask",
+    "matplotlib-base": "matplotlib",
+    "msgpack-python": "msgpack",
+    "py-opencv": "opencv-python",
+    "py-xgboost": "xgboost",
+    "pytables": "tables",
+    "python-blosc": "blosc",
+    "python-fastjsonschema": "fastjsonschema",
+    "python-graphviz": "graphviz",
+    "python-tzdata": "tzdata",
+    "pytorch": "torch",
+    "ray-core": "ray",
+    "tensorflow-base": "tensorflow",
+}
 # anaconda.org's and its kin's form: https://HOST/t/TOKEN/CHANNEL
 _TOKEN = re.compile(r"(://[^/\s]+(?:/[^/\s]+)*?)/t/([^/\s]+)")
 
@@ -107,6 +122,9 @@ def _distribution(package: CondaPackage) -> Distribution | None:
     Channels that have package URLs say it; else a package that needs Python counts as the
     distribution of its own name.
     """
+    from packaging.utils import canonicalize_name  # a start of a program loads this module, too
+    from packaging.version import InvalidVersion, Version
+
     for purl in package.purls:
         named = re.match(r"pkg:pypi/([^@?#]+)(?:@([^?#]+))?", purl)
         if named:
@@ -118,7 +136,7 @@ def _distribution(package: CondaPackage) -> Distribution | None:
         Version(package.version)
     except InvalidVersion:
         return None
-    name = str(canonicalize_name(package.name))
+    name = _DISTRIBUTIONS.get(package.name, str(canonicalize_name(package.name)))
     return (
         None
         if name in ("python", "python-abi")

@@ -24,6 +24,11 @@ def choose_interpreter(facts: BaseFacts, wanted: str) -> Interpreter:
     raise _none_fits(facts, wanted)
 
 
+def fits_wanted(version: str, wanted: str) -> bool:
+    """Whether a Python is what a recipe asks for; anything is where it asks for nothing."""
+    return _parse_wanted(wanted).contains(Version(version), prereleases=True)
+
+
 def _parse_wanted(wanted: str) -> SpecifierSet:
     text = wanted.strip()
     if text[:1].isdigit():

@@ -33,8 +33,12 @@ def explain_failure(
     *,
     provided: Mapping[str, str] | None = None,
     secrets: Sequence[str] = (),
+    by_conda: bool = False,
 ) -> LimpetError:
-    """The error for what uv printed; `provided` is what the base has, `name` → version."""
+    """The error for what uv printed; `provided` is what the base has, `name` → version.
+
+    With `by_conda` it is what the conda packages bring.
+    """
     why = shorten(scrub_text(text, secrets))
     if _DENIED.search(text):
         return FetchError(
@@ -49,7 +53,7 @@ def explain_failure(
             now="Lock once with the network.",
         )
     if "No solution found" in text:
-        return _unsolved(text, why, target, provided or {})
+        return _unsolved(text, why, target, provided or {}, by_conda=by_conda)
     if _NETWORK.search(text):
         return FetchError(
             "The package index, or a package, cannot be reached.",
@@ -67,7 +71,9 @@ def explain_failure(
     return LockError("The packages could not be resolved.", why=why)
 
 
-def _unsolved(text: str, why: str, target: Target, provided: Mapping[str, str]) -> LockError:
+def _unsolved(
+    text: str, why: str, target: Target, provided: Mapping[str, str], *, by_conda: bool
+) -> LockError:
     unknown = re.search(r"([\w.-]+) was not found in the package registry", text)
     if unknown:
         return LockError(
@@ -76,7 +82,7 @@ def _unsolved(text: str, why: str, target: Target, provided: Mapping[str, str]) 
             now="Check its name, or name the index that has it.",
         )
     if names := find_mentioned(text, provided):
-        return base_conflict({name: provided[name] for name in names}, why)
+        return base_conflict({name: provided[name] for name in names}, why, by_conda=by_conda)
     return LockError(
         f"No set of packages fits the recipe for {target.described}.",
         why=why,
@@ -84,9 +90,15 @@ def _unsolved(text: str, why: str, target: Target, provided: Mapping[str, str]) 
     )
 
 
-def base_conflict(provided: Mapping[str, str], why: str) -> LockError:
-    """The recipe wants something else than what the base already has."""
+def base_conflict(provided: Mapping[str, str], why: str, *, by_conda: bool = False) -> LockError:
+    """The recipe wants something else than what the base already has, or conda brings."""
     has = ", ".join(f"{name} {version}" for name, version in provided.items())
+    if by_conda:
+        return LockError(
+            f"The pip packages do not fit what conda brings: {has}.",
+            why=why,
+            now="Loosen one of the two, or take both from conda.",
+        )
     return LockError(
         f"The recipe does not fit what the base already has: {has}.",
         why=why,

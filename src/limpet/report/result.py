@@ -66,8 +66,10 @@ def _lock_rows(report: LockReport) -> list[tuple[str, str]]:
         ("lock", str(report.lock_file or "(not written)")),
         ("base", f"{lock.base.reference} ({lock.base.digest})"),
         ("python", lock.python),
-        ("packages", str(len(lock.packages))),
+        ("conda", str(len(lock.conda)) if lock.conda else ""),
     ]
+    rows += [("", f"{package.name} {package.version} {package.build}") for package in lock.conda]
+    rows.append(("packages", str(len(lock.packages))))
     rows += [("", f"{package.name} {package.version}") for package in lock.packages]
     rows.append(("of base", ", ".join(f"{n} {v}" for n, v in sorted(lock.provided.items()))))
     return rows

@@ -48,7 +48,7 @@ class CondaRequest(msgspec.Struct, frozen=True, kw_only=True):
 
 def solve_conda(request: CondaRequest, condarc: Condarc, cache: Path) -> tuple[CondaPackage, ...]:
     """The packages that fit; a LockError with the solver's explanation where none do."""
-    specs = [parse_spec(text, request.channels) for text in request.specs]
+    specs = _with_names([parse_spec(text, request.channels) for text in request.specs])
     with _trusting(condarc):
         return run_engine(_solve(request, specs, condarc, cache))
 
@@ -66,6 +66,17 @@ def parse_spec(text: str, channels: Sequence[Channel] = ()) -> MatchSpec:
         raise RecipeError(
             f"{text!r} is no conda package with a version.", why=str(error).partition("\n")[0]
         ) from error
+
+
+def _with_names(specs: list[MatchSpec]) -> list[MatchSpec]:
+    """The specs, and the bare name of each that names no channel.
+
+    The engine loads of a channel only what fits a spec, so that with versions alone a later channel
+    would step in where the first one has the package, but not in that version.
+    """
+    names = {spec.name.normalized for spec in specs if spec.channel is None}
+    free = {spec.name.normalized for spec in specs if spec.channel is not None}
+    return [*specs, *(parse_spec(name) for name in sorted(names - free) if name)]
 
 
 async def _solve(

@@ -48,6 +48,7 @@ class Source(msgspec.Struct, frozen=True, kw_only=True):
 class Input(msgspec.Struct, frozen=True, kw_only=True):
     """A description that names packages, to be handed to the resolver.
 
+    `conda` says that it fixes conda packages: a lock of a conda tool, or of limpet's own.
     `project` is the name of the project that is installed with its dependencies: a pyproject.toml
     with a build system. `extras` and `groups` are what can be chosen from it.
     """
@@ -57,6 +58,7 @@ class Input(msgspec.Struct, frozen=True, kw_only=True):
     project: str = ""
     requires_python: str = ""
     has_dependencies: bool = True
+    conda: bool = False
     extras: tuple[str, ...] = ()
     groups: tuple[str, ...] = ()
 
@@ -317,7 +319,7 @@ class _Reader:
         text = self._read(path)
         if kind in CONDA_LOCKS:
             self.contents.append([kind, scrub_text(text)])
-            return Input(kind=kind, path=path)
+            return Input(kind=kind, path=path, conda=True)
         if kind == "script":
             return self._read_script(path, text)
         if kind == "pylock":
@@ -333,6 +335,7 @@ class _Reader:
         return Input(
             kind=kind,
             path=path,
+            conda=bool(raw.get("tool", {}).get("limpet", {}).get("conda")),
             extras=_normalised(raw.get("extras", ())),
             groups=_normalised(raw.get("dependency-groups", ())),
         )
