@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from limpet.core.conda import CondaPackage
 from limpet.core.recipe import Recipe
 from limpet.tools.files import hash_file
@@ -73,3 +75,18 @@ def package_of(path: Path, package: Package) -> CondaPackage:
         depends=package.depends,
         noarch=package.noarch,
     )
+
+
+def conda_package(name: str, **changed: Any) -> CondaPackage:
+    """A package that is only named."""
+    package = CondaPackage(
+        name=name,
+        version="1.0",
+        build="h0_0",
+        subdir="linux-64",
+        channel="https://example.org/channel",
+        filename=f"{name}-1.0-h0_0.conda",
+        url=f"https://example.org/channel/linux-64/{name}-1.0-h0_0.conda",
+        sha256="0" * 64,
+    )
+    return msgspec.structs.replace(package, **changed)

@@ -21,7 +21,7 @@ from limpet.core.request import BuildRequest
 from limpet.tools import process
 from limpet.tools.apptainer import Runtime
 from limpet.tools.files import hash_file
-from tests.conda.channel import PLACEHOLDER, SUBDIR, Served
+from tests.conda.channel import PLACEHOLDER, SITE_PACKAGES, SUBDIR, Package, Served
 from tests.conda_image.locks import PYTHON, choose, loaded, read_channel
 from tests.conftest import Base
 
@@ -209,6 +209,24 @@ def test_wheels_on_conda_python_are_compiled_by_it(
     text = "import onto, os; print(onto.__cached__, os.path.exists(onto.__cached__))"
     cached = "/opt/env/lib/python3.13/site-packages/onto/__pycache__/__init__.cpython-313.pyc"
     assert builder.run(image, "python", "-c", text) == f"{cached} True\n"
+
+
+def test_a_module_that_post_link_changes_is_the_one_that_runs(
+    builder: Builder,
+    packages: dict[str, CondaPackage],
+    written: Callable[[Package], tuple[Path, CondaPackage]],
+) -> None:
+    path = f"{SITE_PACKAGES}/changed.py"
+    script = f'#!/bin/sh\necho "VALUE = \'after\'" >"$PREFIX/{path}"\n'
+    _, changed = written(
+        Package(
+            name="changed",
+            depends=("python",),
+            files={path: "VALUE = 'before'\n", "bin/.changed-post-link.sh": script},
+        )
+    )
+    image = builder.build([*choose(packages, PYTHON), changed])
+    assert builder.run(image, "python", "-c", "import changed; print(changed.VALUE)") == "after\n"
 
 
 # ---- what goes wrong -----------------------------------------------------------------------------

@@ -300,4 +300,4 @@ def warmed(prepared: Prepared, parts: Parts, scratch: Path, notify: Notify) -> P
     written = warm_image(trial, prepared.recipe.warm, runtime=prepared.runtime, scratch=scratch)
     trial.unlink()
     notify(Event(stage="warm", kind="end", done=len(written.entries), unit="files"))
-    return with_written(parts, written)
+    return with_written(parts, written, prepared.interpreter.minor)

@@ -6,7 +6,7 @@ import hashlib
 import json
 import shlex
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -29,6 +29,7 @@ from limpet.core.events import Event, Notify
 from limpet.core.image import PREFIX
 from limpet.core.piece import Piece
 from limpet.core.skeleton import ENV_SCRIPT, Member, plan_conda_frame, render_env_script
+from limpet.core.staging import stale_byte_code
 from limpet.tools import files
 
 if TYPE_CHECKING:
@@ -129,7 +130,7 @@ def with_scripts(
         for package in scripts.post_link:
             _run_post_link(package, layer, notify)
         activation = capture(layer)
-        parts = with_written(parts, layer.written())
+        parts = with_written(parts, layer.written(), prepared.interpreter.minor)
         trial.unlink()
         if kept:
             with files.written_beside(kept) as out:
@@ -169,10 +170,19 @@ def _with_settings(prepared: Prepared, parts: Parts, settings: tuple[Setting, ..
     return msgspec.structs.replace(parts, own=(*parts.own, *own_entries([script])))
 
 
-def with_written(parts: Parts, written: Written) -> Parts:
-    """The parts with what a run in a trial image left behind."""
+def with_written(parts: Parts, written: Written, minor: str) -> Parts:
+    """The parts with what a run in a trial image left behind.
+
+    Byte code of a module that was written is left out: no one checks whether it still fits.
+    """
     own = (*parts.own, *written.entries)
-    return msgspec.structs.replace(parts, own=own, removed=(*parts.removed, *written.removed))
+    stale = (
+        stale_byte_code(PurePosixPath(entry.path), minor).lstrip("/")
+        for entry in written.entries
+        if entry.path.endswith(".py")
+    )
+    removed = (*parts.removed, *written.removed, *stale)
+    return msgspec.structs.replace(parts, own=own, removed=removed)
 
 
 def _run_post_link(package: CondaPackage, layer: Layer, notify: Notify) -> None:
