@@ -190,6 +190,18 @@ def test_the_second_build_fetches_and_starts_nothing(
     assert hash_file(first) == hash_file(second)
 
 
+def test_a_mirror_costs_no_second_compiling(
+    builder: Builder, packages: dict[str, CondaPackage], channel_folder: Path
+) -> None:
+    chosen = choose(packages, (*PYTHON, "greeter"))
+    builder.build(chosen)
+    builder.said.clear()
+    builder.build(
+        choose(read_channel(channel_folder, channel_folder.as_uri()), [p.name for p in chosen])
+    )
+    assert "byte code" not in {event.stage for event in builder.said}
+
+
 def test_wheels_on_conda_python_are_compiled_by_it(
     builder: Builder, packages: dict[str, CondaPackage], make_wheel: Callable[..., Path]
 ) -> None:

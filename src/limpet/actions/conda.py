@@ -67,7 +67,7 @@ class CondaShelf:
             p.name: conda_key(p, layout=self.layout, compressor=compressor) for p in self.packages
         }
         self.byte_code_keys = {
-            p.name: byte_code_key(self.keys[p.name], self.interpreter, layout=self.layout)
+            p.name: byte_code_key(p, self.interpreter, layout=self.layout, compressor=compressor)
             for p in self.packages
             if self.interpreter and has_modules(p)
         }
@@ -75,7 +75,7 @@ class CondaShelf:
         self.compiled = self._find(self.byte_code_keys)
         # What is built from source may need any of the packages, and not only Python.
         builds = any(not is_wheel(package.artifact) for package in lock.packages)
-        self._used = self.packages if builds else python_closure(self.packages)
+        self.used = self.packages if builds else python_closure(self.packages)
 
     def _find(self, keys: dict[str, str]) -> dict[str, Piece]:
         pieces = {name: find_piece(self.cache, key) for name, key in keys.items()}
@@ -89,14 +89,10 @@ class CondaShelf:
         }
 
     @property
-    def used_keys(self) -> list[str]:
-        """The pieces that the Python which compiles and builds is composed of."""
-        return [self.keys[package.name] for package in self._used]
-
-    @property
     def python_image(self) -> Path:
-        """Where that Python is kept."""
-        return self.cache / "pythons" / f"{python_key(self.used_keys)}.sqfs"
+        """Where the Python that compiles and builds is kept."""
+        key = python_key(self.used, layout=self.layout, compressor=self.compressor)
+        return self.cache / "pythons" / f"{key}.sqfs"
 
     @property
     def binds(self) -> tuple[Bind, ...]:
@@ -141,9 +137,9 @@ def _compose_python(shelf: CondaShelf) -> None:
     if target.exists():
         return
     files.sweep_partials(files.make_folder(target.parent))
-    by_key = {piece.key: piece for piece in shelf.found.values()}
+    pieces = [shelf.found[package.name] for package in shelf.used]
     with ExitStack() as stack:
-        opened = [stack.enter_context(by_key[key].path.open("rb")) for key in shelf.used_keys]
+        opened = [stack.enter_context(piece.path.open("rb")) for piece in pieces]
         out = stack.enter_context(files.written_beside(target))
         compose(out, [Source(Squashfs(file)) for file in opened])
 

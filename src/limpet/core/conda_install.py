@@ -254,15 +254,19 @@ def conda_key(package: CondaPackage, *, layout: Layout, compressor: str) -> str:
     return _digest("conda", FORMAT, msgspec.to_builtins(told), layout.prefix, place, compressor)
 
 
-def byte_code_key(piece_key: str, interpreter: Interpreter, *, layout: Layout) -> str:
-    """Names everything that the byte code of a package's piece depends on."""
+def byte_code_key(
+    package: CondaPackage, interpreter: Interpreter, *, layout: Layout, compressor: str
+) -> str:
+    """Names everything that a package's byte code depends on; not where it was fetched from."""
     python = [interpreter.implementation, interpreter.minor, interpreter.magic]
-    return _digest("byte code", FORMAT, piece_key, python, module_folder(layout))
+    place = [layout.prefix, layout.site_packages]
+    return _digest("byte code", FORMAT, package.sha256, python, place, compressor)
 
 
-def python_key(piece_keys: Sequence[str]) -> str:
-    """Names the environment that compiles: the pieces that it is composed of."""
-    return _digest("python", FORMAT, list(piece_keys))
+def python_key(packages: Iterable[CondaPackage], *, layout: Layout, compressor: str) -> str:
+    """Names the environment that compiles: the packages that it is composed of."""
+    hashes = [package.sha256 for package in packages]
+    return _digest("python", FORMAT, hashes, layout.prefix, compressor)
 
 
 def _digest(*parts: object) -> str:

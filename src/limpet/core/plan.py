@@ -20,6 +20,8 @@ LARGEST_REWRITTEN_BYTES = 2 * 1024**3
 # Measured on wheels of scientific packages: unpacked they take three times their own size, with
 # byte code four; as zstd-compressed pieces about the size of the wheel and a fifth more.
 PIECE_BYTES_PER_WHEEL_BYTE = 1.2
+# conda's archives are compressed harder: a Python with its byte code takes 1.8 times the archive.
+PIECE_BYTES_PER_CONDA_BYTE = 1.8
 UNKNOWN_WHEEL_BYTES = 5_000_000
 
 Way = Literal["kept", "fetched", "built"]
@@ -83,10 +85,9 @@ def plan_build(
 ) -> BuildPlan:
     """The steps from a lock to an image; `kept` are the names of packages with a cached piece."""
     chosen = choose_layout(layout, facts, compression)
-    steps = (
-        *(_conda_step(package, package.name in kept_conda) for package in lock.conda),
-        *(_step(package, package.name in kept) for package in lock.packages),
-    )
+    conda = tuple(_conda_step(package, package.name in kept_conda) for package in lock.conda)
+    steps = tuple(_step(package, package.name in kept) for package in lock.packages)
+    conda_bytes = sum(step.size_bytes or UNKNOWN_WHEEL_BYTES for step in conda)
     wheels_bytes = sum(step.size_bytes or UNKNOWN_WHEEL_BYTES for step in steps)
     return BuildPlan(
         output=output,
@@ -95,9 +96,11 @@ def plan_build(
         python=lock.python,
         layout=chosen,
         rewrites_base=chosen == "merged" and facts.compressor != compression,
-        packages=steps,
+        packages=(*conda, *steps),
         provided=lock.provided,
-        image_bytes=facts.size_bytes + int(wheels_bytes * PIECE_BYTES_PER_WHEEL_BYTE),
+        image_bytes=facts.size_bytes
+        + int(wheels_bytes * PIECE_BYTES_PER_WHEEL_BYTE)
+        + int(conda_bytes * PIECE_BYTES_PER_CONDA_BYTE),
     )
 
 
