@@ -82,12 +82,15 @@ def test_several_environments_are_one(tmp_path: Path) -> None:
     one = tmp_path / "a.yml"
     one.write_text("channels: [x, y]\ndependencies: [python, six]\nvariables: {A: 1}\n")
     two = tmp_path / "sub" / "b.yaml"
-    two.write_text("channels: [y, ./z]\ndependencies: [six, {pip: [./p]}]\nvariables: {B: 2}\n")
+    two.write_text(
+        "channels: [y, ./z]\ndependencies: [six, {pip: [./p, -f w]}]\nvariables: {B: 2}\n"
+    )
     (tmp_path / "sub" / "p").mkdir()
     recipe = read_recipe([one, two]).recipe
-    assert recipe.packages.channels == ("x", "y", "sub/z")
+    assert recipe.packages.channels == ("x", "y", "./sub/z")
     assert recipe.packages.conda == ("python", "six")
     assert recipe.packages.pip == ("./sub/p",)
+    assert recipe.packages.find_links == ("sub/w",)
     assert recipe.env == {"A": "1", "B": "2"}
     two.write_text("dependencies: [six]\nvariables: {A: 3}\n")
     with pytest.raises(RecipeError, match=r"env\.A is '1' and '3'"):

@@ -11,19 +11,23 @@ import pytest
 
 from limpet.actions.conda_lock import CondaAnswer, uses_conda
 from limpet.actions.export import export_lock, write_export
+from limpet.actions.image_lock import lock_image
 from limpet.actions.lock import make_lock
-from limpet.actions.lock_files import choose_lock_path, write_lock
+from limpet.actions.lock_files import choose_lock_path, read_lock, write_lock
 from limpet.core.conda import CondaPackage, conda_interpreter
 from limpet.core.conda_export import FORMS, render_export
 from limpet.core.errors import ExistsError, LimpetError, LockError, RecipeError, UsageError
+from limpet.core.events import ignore
 from limpet.core.facts import BaseFacts
 from limpet.core.lock import Artifact, Lock, LockedBase, LockedPackage
 from limpet.core.pylock import render_lock
 from limpet.core.recipe import Recipe
+from limpet.core.request import BuildRequest
 from limpet.tools.conda_files import read_foreign_lock
 from limpet.tools.recipes import read_recipe
 from tests.conda.channel import SUBDIR
 from tests.conda.conftest import Solve
+from tests.launch.test_images import write as write_image
 
 URL = "https://example.org/packages/six-1.17.0-py2.py3-none-any.whl"
 SIX = LockedPackage(
@@ -170,6 +174,16 @@ def test_what_can_be_exported(lock: Lock, here: Path) -> None:
     assert output.read_text("utf-8") == text
     write_export("other", output, force=True)
     assert output.read_text("utf-8") == "other"
+
+
+def test_an_image_says_its_lock(lock: Lock, here: Path) -> None:
+    image = write_image(here / "a.sif", lock=render_lock(lock).encode())
+    assert "numeric=2.1.0=0" in export_lock(str(image), "environment")
+    report = lock_image(BuildRequest(freeze=str(image), output=str(here / "f.toml")), ignore)
+    assert report.lock == lock == read_lock(here / "f.toml")
+    bare = write_image(here / "b.sif", facts=None)
+    with pytest.raises(LockError, match="no lock in it"):
+        export_lock(str(bare), "environment")
 
 
 def test_a_lock_without_conda_is_for_pip_alone(lock: Lock, here: Path) -> None:

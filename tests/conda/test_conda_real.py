@@ -108,6 +108,20 @@ def test_conda_first_then_pip_and_nothing_twice(
     assert "numeric=2.1.0=py313h1_0" in done.stdout and "one==1.0" in done.stdout
 
 
+def test_flags_alone(limpet: Limpet, debian_base: Base, channel: Path, tmp_path: Path) -> None:
+    (tmp_path / "here").symlink_to(channel)
+    words = ("--conda", "greeter=1", "--conda", "accelerated", "--channel", "./here")
+    base = ("--base", debian_base.reference, "--cuda", "12.4")
+    done = limpet("lock", *words, *base, "-o", tmp_path / "a.toml", "--json")
+    assert done.returncode == 0, done.stderr
+    lock = read(tmp_path / "a.toml")
+    has = {one.name: one for one in lock.conda}
+    assert (has["greeter"].version, has["accelerated"].build) == ("1.0", "cuda12_0")
+    assert has["greeter"].path == "here/noarch/greeter-1.0-pyhd8ed1ab_0.conda"
+    told = json.loads(done.stdout.splitlines()[-1])
+    assert len(told["result"]["lock"]["conda"]) == len(lock.conda)
+
+
 def test_pip_must_fit_what_conda_brings(
     limpet: Limpet, debian_base: Base, channel: Path, pip_index: Index, tmp_path: Path
 ) -> None:

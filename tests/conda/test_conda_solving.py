@@ -12,7 +12,7 @@ import pytest
 
 from limpet.actions.conda_lock import CondaAnswer, uses_conda
 from limpet.core.conda import CondaPackage, conda_interpreter
-from limpet.core.errors import BaseError, FetchError, LockError, RecipeError
+from limpet.core.errors import BaseError, FetchError, LimpetError, LockError, RecipeError
 from limpet.core.facts import BaseFacts, Libc
 from limpet.core.lock import Lock, LockedBase
 from limpet.core.pylock import parse_lock, render_lock
@@ -102,6 +102,11 @@ def test_the_first_channel_that_has_a_package_is_the_one(
     with pytest.raises(LockError):
         solve(f"{both}'greeter>=1']")
     assert versions(solve(f"{both}'{small}::greeter']"))["greeter"] == "2.0"
+    alone = f"channels: ['{mine}']\ndependencies: ["  # the other one is named in a spec only
+    for spec in (f"{small}::greeter", f"{small}/noarch::greeter"):
+        assert versions(solve(f"{alone}'{spec}']"))["greeter"] == "2.0"
+    direct = (small / "noarch" / "greeter-1.0-0.conda").as_uri()
+    assert versions(solve(f"{both}'{direct}']"))["greeter"] == "1.0"
     write_channel(tmp_path / "mine", Package(name="shared", version="0.9"))
     with pytest.raises(LockError):
         solve(f"{both}clash-new]", cache=tmp_path / "fresh")
@@ -385,6 +390,34 @@ def test_a_channel_that_cannot_be_reached(solve: Solve) -> None:
     with pytest.raises(FetchError, match="cannot be reached") as caught:
         solve(env("http://127.0.0.1:9/ch", "greeter"))
     assert "127.0.0.1:9" in caught.value.why
+
+
+@pytest.mark.parametrize(
+    ("channel", "error", "said"),
+    [("'ht!tp://x'", RecipeError, "cannot be read"), ("'ftp://x/y'", RecipeError, "scheme")],
+)
+def test_a_channel_that_is_none(
+    solve: Solve, channel: str, error: type[LimpetError], said: str
+) -> None:
+    with pytest.raises(error) as caught:
+        solve(f"channels: [{channel}]\ndependencies: [greeter]\n")
+    assert said in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["<html>log in</html>", "[]", '{"packages": {"x": {}}}'])
+def test_a_channel_whose_list_is_damaged(solve: Solve, tmp_path: Path, text: str) -> None:
+    (tmp_path / "bad" / "noarch").mkdir(parents=True)
+    (tmp_path / "bad" / "noarch" / "repodata.json").write_text(text)
+    with pytest.raises(FetchError, match="list of packages is damaged"):
+        solve(env(tmp_path / "bad", "x"))
+
+
+def test_a_virtual_package_may_be_asked_for(solve: Solve, small: Path) -> None:
+    with pytest.raises(LockError, match="No set of conda packages") as caught:
+        solve(env(small, "__cuda", "greeter"))
+    assert "--cuda" in caught.value.now
+    cuda = Recipe(image=Image(cuda="12.4"))
+    assert "__cuda" not in versions(solve(env(small, "__cuda", "greeter"), flags=cuda))
 
 
 def test_a_spec_that_cannot_be_read(solve: Solve, small: Path) -> None:

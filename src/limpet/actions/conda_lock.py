@@ -84,7 +84,12 @@ def lock_conda(
     image = loaded.recipe.image
     request = CondaRequest(
         specs=_specs(loaded, given),
-        channels=resolve_channels(loaded.recipe.packages.channels, condarc, loaded.folder),
+        channels=resolve_channels(
+            loaded.recipe.packages.channels,
+            condarc,
+            loaded.folder,
+            specs=loaded.recipe.packages.conda,
+        ),
         subdir=subdir,
         virtual=plan_virtual(facts.libc, facts.arch, image.cuda),
         pinned=given,

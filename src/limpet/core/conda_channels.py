@@ -12,6 +12,7 @@ import msgspec
 from limpet.core.conda import DEFAULT_CHANNEL, hide_login
 
 _ALIAS = "https://conda.anaconda.org"
+_SUBDIRS = ("noarch", "linux-64", "linux-aarch64", "osx-64", "osx-arm64", "win-64")
 _DEFAULTS = ("https://repo.anaconda.com/pkgs/main", "https://repo.anaconda.com/pkgs/r")
 
 
@@ -47,11 +48,26 @@ class Channel(msgspec.Struct, frozen=True, kw_only=True):
         return hide_login(self.name)
 
 
-def resolve_channels(names: Iterable[str], condarc: Condarc, folder: Path) -> tuple[Channel, ...]:
-    """The channels of a recipe in its order; without any, `.condarc`'s, else conda-forge."""
+def resolve_channels(
+    names: Iterable[str], condarc: Condarc, folder: Path, *, specs: Iterable[str] = ()
+) -> tuple[Channel, ...]:
+    """The channels of a recipe in its order; without any, `.condarc`'s, else conda-forge.
+
+    Those that only a match spec names (`channel::package`) come last.
+    """
     asked = tuple(names) or condarc.channels or (DEFAULT_CHANNEL,)
+    asked += tuple(channel for spec in specs if (channel := split_spec(spec)[0]))
     found = [one for name in asked for one in _resolve(name, condarc, folder)]
     return tuple({one.url: one for one in reversed(found)}.values())[::-1]
+
+
+def split_spec(spec: str) -> tuple[str, str, str]:
+    """`channel/subdir::package` as its three parts, the first two perhaps empty."""
+    place, found, rest = spec.rpartition("::")
+    if not found:
+        return "", "", spec
+    channel, _, last = place.rpartition("/")
+    return (channel, last, rest) if channel and last in _SUBDIRS else (place, "", rest)
 
 
 def _resolve(name: str, condarc: Condarc, folder: Path) -> list[Channel]:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 
 from limpet.core.conda import hide_login
-from limpet.core.errors import FetchError, LimpetError, LockError
+from limpet.core.errors import FetchError, LimpetError, LockError, RecipeError
 from limpet.core.secrets import scrub_text
 
 _LONGEST = 16
@@ -22,6 +22,14 @@ def explain_channel(text: str, secrets: Sequence[str] = ()) -> LimpetError:
             f"There is no channel {found[1].rstrip('/')}.",
             why=why.partition("\n")[2] or "It has no noarch/repodata.json.",
             now="Check the channel's name, and `channel_alias` in .condarc.",
+        )
+    if "invalid channel name" in text or "is not a supported scheme" in text:
+        return RecipeError("A conda channel's name cannot be read.", why=why)
+    if "failed to parse" in text:
+        return FetchError(
+            "A conda channel's list of packages is damaged.",
+            why=why,
+            now="Look whether its address shows a login page, or index the channel again.",
         )
     if re.search(r"\b401\b|\b403\b|\b407\b", text):
         return FetchError(
@@ -72,7 +80,12 @@ def explain_unsolved(
             why=why,
             now=f"Did you mean {names[0]}?" if names else "Check its name, and the channels.",
         )
-    lacking = dict.fromkeys(re.findall(r"(__\w+)[^,\n]*, for which no candidates", text))
+    lacking = dict.fromkeys(
+        first or second
+        for first, second in re.findall(
+            r"(__\w+)[^,\n]*, for which no candidates|No candidates were found for (__\w+)", text
+        )
+    )
     if "__cuda" in lacking and "__cuda" not in virtual:
         now = "Say which CUDA the cluster's driver allows: --cuda 12.4, or cuda in [image]."
     elif lacking:

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import datetime as dt
 import difflib
+import os
 import re
 import tomllib
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from limpet.core.errors import RecipeError
 from limpet.core.recipe import Recipe
-from limpet.core.requirements import check_requirement
+from limpet.core.requirements import check_requirement, local_path
 
 _ARGUMENT = re.compile(r"\$(\$?)\{([A-Za-z_][A-Za-z0-9_]*)\}")
 _VARIABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
@@ -192,3 +194,41 @@ def _one_of(first: Any, second: Any, where: str, override: bool) -> Any:
             now="Say it in one of them, or with a flag.",
         )
     return second
+
+
+def rebase_recipe(recipe: Recipe, here: Path, folder: Path) -> Recipe:
+    """Paths relative to `here` made relative to the recipe's folder."""
+    if here == folder:
+        return recipe
+    packages = recipe.packages
+    return msgspec.structs.replace(
+        recipe,
+        packages=msgspec.structs.replace(
+            packages,
+            files=tuple(os.path.relpath(here / name, folder) for name in packages.files),
+            pip=tuple(_moved(text, here, folder) for text in packages.pip),
+            channels=tuple(
+                _near(here / name, folder) if name.startswith(".") else name
+                for name in packages.channels
+            ),
+            find_links=tuple(
+                link if "://" in link else os.path.relpath(here / link, folder)
+                for link in packages.find_links
+            ),
+        ),
+        files={os.path.relpath(here / name, folder): place for name, place in recipe.files.items()},
+    )
+
+
+def _moved(requirement: str, here: Path, folder: Path) -> str:
+    """A requirement with the relative path in it, if any, counted from another folder."""
+    local = local_path(requirement.removeprefix("-e "))
+    if not local or local.startswith("/") or "file:" in requirement:
+        return requirement
+    return requirement.replace(local, _near(here / local, folder))
+
+
+def _near(place: Path, folder: Path) -> str:
+    """A relative path that cannot be taken for a name."""
+    relative = os.path.relpath(place, folder)
+    return relative if relative.startswith(".") else f"./{relative}"

@@ -16,7 +16,7 @@ from urllib.parse import unquote, urlsplit
 import msgspec
 
 from limpet.core.conda import CondaPackage, find_token, hide_login
-from limpet.core.conda_channels import Channel, Condarc
+from limpet.core.conda_channels import Channel, Condarc, split_spec
 from limpet.core.conda_errors import explain_channel, explain_unsolved
 from limpet.core.errors import LimpetError, RecipeError
 from limpet.core.secrets import find_passwords
@@ -58,10 +58,11 @@ def parse_spec(text: str, channels: Sequence[Channel] = ()) -> MatchSpec:
     from rattler import MatchSpec
     from rattler.exceptions import InvalidMatchSpecError
 
-    prefix, found, rest = text.partition("::")
-    known = next((one.url for one in channels if found and one.name == prefix), "")
+    channel, subdir, rest = split_spec(text)
+    known = next((one.url for one in channels if channel and one.name == channel), "")
+    place = f"{known}/{subdir}" if subdir else known
     try:
-        return MatchSpec(f"{known}::{rest}" if known else text)
+        return MatchSpec(f"{place}::{rest}" if known else text)
     except InvalidMatchSpecError as error:
         raise RecipeError(
             f"{text!r} is no conda package with a version.", why=str(error).partition("\n")[0]
@@ -74,16 +75,19 @@ def _with_names(specs: list[MatchSpec]) -> list[MatchSpec]:
     The engine loads of a channel only what fits a spec, so that with versions alone a later channel
     would step in where the first one has the package, but not in that version.
     """
-    names = {spec.name.normalized for spec in specs if spec.channel is None}
-    free = {spec.name.normalized for spec in specs if spec.channel is not None}
-    return [*specs, *(parse_spec(name) for name in sorted(names - free) if name)]
+    placed = {_name(spec) for spec in specs if spec.channel or '[url="' in str(spec)}
+    return [*specs, *(parse_spec(name) for name in sorted({*map(_name, specs)} - placed))]
+
+
+def _name(spec: MatchSpec) -> str:
+    return spec.name.normalized
 
 
 async def _solve(
     request: CondaRequest, specs: list[MatchSpec], condarc: Condarc, cache: Path
 ) -> tuple[CondaPackage, ...]:
     from rattler import ChannelPriority, solve
-    from rattler.exceptions import GatewayError, SolverError
+    from rattler.exceptions import GatewayError, InvalidChannelError, SolverError
 
     gateway = _open_gateway(condarc, cache, offline=request.offline)
     urls = [one.url for one in request.channels]
@@ -105,7 +109,7 @@ async def _solve(
         )
     except SolverError as error:
         raise await _unsolved(str(error), request, gateway, secrets) from None
-    except GatewayError as error:
+    except (GatewayError, InvalidChannelError) as error:
         raise explain_channel(str(error), secrets) from None
     fixed = {(one.name, one.filename): one for one in request.pinned}
     solved = (make_package(record, request.channels) for record in records)
@@ -140,7 +144,7 @@ async def _unsolved(
     near: dict[str, list[str]] = {}
     known = await _names(gateway, urls, (request.subdir, "noarch")) if missing else set()
     for name in missing:
-        if name.lower() in known:
+        if name.lower() in known or name.startswith("__"):
             continue
         near[name] = difflib.get_close_matches(name.lower(), sorted(known), n=1)
         for subdir in OTHER_SUBDIRS:

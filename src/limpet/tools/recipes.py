@@ -18,7 +18,13 @@ from limpet.core import conda_text, identity
 from limpet.core.conda import SUBDIRS
 from limpet.core.errors import RecipeError
 from limpet.core.recipe import Packages, Recipe
-from limpet.core.recipe_text import check_recipe, merge_recipes, parse_recipe, parse_toml
+from limpet.core.recipe_text import (
+    check_recipe,
+    merge_recipes,
+    parse_recipe,
+    parse_toml,
+    rebase_recipe,
+)
 from limpet.core.requirements import (
     Line,
     expand,
@@ -121,7 +127,7 @@ def _merge(paths: Sequence[Path], folder: Path, flags: Recipe) -> Recipe:
         place = path.absolute()
         if _kind(place) == "limpet":
             told = parse_recipe(_read_text(place), str(path), arguments=flags.image.args)
-            recipe = merge_recipes(recipe, _rebased(told, place.parent, folder))
+            recipe = merge_recipes(recipe, rebase_recipe(told, place.parent, folder))
         else:
             named = Recipe(packages=Packages(files=(os.path.relpath(place, folder),)))
             recipe = merge_recipes(recipe, named)
@@ -143,7 +149,7 @@ def _unfolded(recipe: Recipe, folder: Path) -> Recipe:
     packages = msgspec.structs.replace(recipe.packages, files=kept)
     recipe = msgspec.structs.replace(recipe, packages=packages)
     for path in foreign:
-        recipe = merge_recipes(recipe, _rebased(_read_foreign(path), path.parent, folder))
+        recipe = merge_recipes(recipe, rebase_recipe(_read_foreign(path), path.parent, folder))
     return recipe
 
 
@@ -204,35 +210,6 @@ def _folder(paths: Sequence[Path]) -> Path:
     absolute = [path.absolute() for path in paths]
     first = next((path for path in absolute if _kind(path) == "limpet"), None)
     return (first or absolute[0]).parent if absolute else Path.cwd()
-
-
-def _rebased(recipe: Recipe, here: Path, folder: Path) -> Recipe:
-    """Paths relative to `here` made relative to the recipe's folder."""
-    if here == folder:
-        return recipe
-    packages = recipe.packages
-    return msgspec.structs.replace(
-        recipe,
-        packages=msgspec.structs.replace(
-            packages,
-            files=tuple(os.path.relpath(here / name, folder) for name in packages.files),
-            pip=tuple(_moved(text, here, folder) for text in packages.pip),
-            channels=tuple(
-                os.path.relpath(here / name, folder) if name.startswith(".") else name
-                for name in packages.channels
-            ),
-        ),
-        files={os.path.relpath(here / name, folder): place for name, place in recipe.files.items()},
-    )
-
-
-def _moved(requirement: str, here: Path, folder: Path) -> str:
-    """A requirement with the relative path in it, if any, counted from another folder."""
-    local = local_path(requirement.removeprefix("-e "))
-    if not local or local.startswith("/") or "file:" in requirement:
-        return requirement
-    relative = os.path.relpath(here / local, folder)
-    return requirement.replace(local, relative if relative.startswith(".") else f"./{relative}")
 
 
 def _kind(path: Path) -> InputKind | Literal["limpet", "environment", "conda_requirements", "pixi"]:
@@ -303,12 +280,7 @@ class _Reader:
 
     def _read_input(self, path: Path) -> Input:
         kind = _kind(path)
-        if (
-            kind == "limpet"
-            or kind == "environment"
-            or kind == "conda_requirements"
-            or kind == "pixi"
-        ):
+        if kind in ("limpet", "environment", "conda_requirements", "pixi"):
             raise RecipeError(
                 f"packages.files names {path}, which is a recipe of its own.",
                 now="Give both on the command line.",
@@ -333,7 +305,7 @@ class _Reader:
             beside = self._read_pyproject(path.with_name("pyproject.toml"))
             return msgspec.structs.replace(beside, kind=kind, path=path)
         return Input(
-            kind=kind,
+            kind="pylock",
             path=path,
             conda=bool(raw.get("tool", {}).get("limpet", {}).get("conda")),
             extras=_normalised(raw.get("extras", ())),
