@@ -5,13 +5,12 @@ from __future__ import annotations
 import threading
 import time
 
-from limpet.core.errors import LimpetError
 from limpet.core.events import Event, Notify
 
 PROGRESS_EVERY_S = 0.1
 
 
-class _StoppedError(LimpetError):
+class _StoppedError(Exception):
     """Another package has failed; never seen by anybody."""
 
 
