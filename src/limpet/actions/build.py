@@ -21,6 +21,9 @@ from limpet.actions.assemble import (
     rewrite_base,
     staged_entries,
 )
+from limpet.actions.conda import CondaShelf, make_conda_pieces
+from limpet.actions.conda_fetch import find_channels
+from limpet.actions.conda_scripts import with_scripts, with_written
 from limpet.actions.image_lock import lock_image
 from limpet.actions.lock_files import write_lock
 from limpet.actions.pieces import Shelf, make_pieces, open_shelf
@@ -35,7 +38,7 @@ from limpet.core.plan import BuildPlan, BuildReport, LockReport, plan_build
 from limpet.core.pylock import render_lock
 from limpet.core.request import BuildRequest
 from limpet.core.sbom import render_sbom
-from limpet.core.skeleton import WHERE_MISSING, plan_skeleton
+from limpet.core.skeleton import WHERE_MISSING, plan_conda_frame, plan_skeleton
 from limpet.core.staging import plan_destinations, stale_byte_code
 from limpet.formats.sif import architecture_of
 from limpet.formats.squashfs import Entry
@@ -50,11 +53,23 @@ FILES_PER_PIECE = 8
 def build(request: BuildRequest, notify: Notify = ignore) -> BuildReport:
     """Build the image of a request; with `dry_run` only say what would be done."""
     started_s = time.monotonic()
+    check_output(Path(request.output).absolute(), force=request.force)
+    report = make_image(prepare(request, notify), request, notify)
+    return msgspec.structs.replace(report, elapsed_s=time.monotonic() - started_s)
+
+
+def make_image(prepared: Prepared, request: BuildRequest, notify: Notify = ignore) -> BuildReport:
+    """Build what is locked; with `dry_run` only say what would be done."""
+    started_s = time.monotonic()
     output = Path(request.output).absolute()
-    check_output(output, force=request.force)
-    prepared = prepare(request, notify)
     staged = find_staged(prepared)
-    shelf = shelf_of(prepared, request)
+    conda = CondaShelf(
+        prepared.lock,
+        cache=prepared.cache,
+        arch=prepared.facts.arch,
+        compressor=prepared.recipe.image.compression,
+    )
+    shelf = shelf_of(prepared, request, conda)
     plan = plan_build(
         prepared.lock,
         prepared.facts,
@@ -62,6 +77,7 @@ def build(request: BuildRequest, notify: Notify = ignore) -> BuildReport:
         layout=prepared.recipe.image.layout,
         compression=prepared.recipe.image.compression,
         kept=shelf.found.keys(),
+        kept_conda=conda.kept,
     )
     if request.dry_run:
         return BuildReport(plan=plan, lock_file=prepared.lock_file)
@@ -71,10 +87,12 @@ def build(request: BuildRequest, notify: Notify = ignore) -> BuildReport:
     files.check_space(
         prepared.cache, size_bytes=2 * plan.fetched_bytes, files=FILES_PER_PIECE * plan.new_pieces
     )
-    pieces = tuple(piece.path for piece in make_pieces(shelf, notify))
+    pieces = make_all_pieces(prepared, conda, shelf, notify)
     notify(Event(stage="image", kind="note", message=f"Working in {prepared.scratch}"))
     with files.passing_folder(prepared.scratch) as scratch:
         parts = gather_parts(prepared, plan, request, pieces, staged)
+        if conda.packages:
+            parts = with_scripts(prepared, conda, parts, scratch, notify)
         if prepared.recipe.warm.imports or prepared.recipe.warm.commands:
             parts = warmed(prepared, parts, scratch, notify)
         notify(Event(stage="image", kind="start", message=f"Writing {output}"))
@@ -146,8 +164,8 @@ def keep_lock(prepared: Prepared, notify: Notify) -> None:
         notify(Event(stage="lock", kind="note", message=message))
 
 
-def shelf_of(prepared: Prepared, request: BuildRequest) -> Shelf:
-    """The cache's pieces, as this build sees them."""
+def shelf_of(prepared: Prepared, request: BuildRequest, conda: CondaShelf) -> Shelf:
+    """The cache's pieces of wheels, as this build sees them."""
     if prepared.facts.libc is None:
         raise BaseError(
             f"The base {prepared.lock.base.reference} has no C library that limpet knows.",
@@ -157,7 +175,7 @@ def shelf_of(prepared: Prepared, request: BuildRequest) -> Shelf:
         prepared.lock,
         lock_folder=prepared.lock_folder,
         base_sif=prepared.sif,
-        interpreter=prepared.interpreter,
+        interpreter=conda.interpreter or prepared.interpreter,
         arch=prepared.facts.arch,
         libc=prepared.facts.libc,
         cache=prepared.cache,
@@ -167,7 +185,22 @@ def shelf_of(prepared: Prepared, request: BuildRequest) -> Shelf:
         jobs=request.jobs or None,
         credentials=partial(credentials_of, prepared.loaded),
         hash_directory=hash_tree,
+        layout=conda.layout if conda.interpreter else None,
+        binds=conda.binds,
     )
+
+
+def make_all_pieces(
+    prepared: Prepared, conda: CondaShelf, shelf: Shelf, notify: Notify
+) -> tuple[Path, ...]:
+    """conda's packages first, so that what pip brings wins, as in an environment on a disk."""
+    if not conda.packages:
+        return tuple(piece.path for piece in make_pieces(shelf, notify))
+    lacking = len(shelf.found) < len(shelf.site.lock.packages)
+    made = make_conda_pieces(
+        conda, shelf.site, find_channels(prepared.loaded), notify, needs_python=lacking
+    )
+    return tuple(piece.path for piece in (*made, *make_pieces(shelf, notify)))
 
 
 def gather_parts(
@@ -187,6 +220,7 @@ def gather_parts(
         env=prepared.recipe.env,
         labels=labels,
         on_top=not prepared.lock.isolated_from_base,
+        conda=plan_conda_frame(prepared.lock),
     )
     minor = prepared.interpreter.minor
     digest = hashlib.sha256()
@@ -274,5 +308,4 @@ def warmed(prepared: Prepared, parts: Parts, scratch: Path, notify: Notify) -> P
     written = warm_image(trial, prepared.recipe.warm, runtime=prepared.runtime, scratch=scratch)
     trial.unlink()
     notify(Event(stage="warm", kind="end", done=len(written.entries), unit="files"))
-    own: tuple[Entry, ...] = (*parts.own, *written.entries)
-    return msgspec.structs.replace(parts, own=own, removed=(*parts.removed, *written.removed))
+    return with_written(parts, written, prepared.interpreter.minor)

@@ -40,8 +40,15 @@ def inspect_image(text: str) -> Inspection:
 def list_packages(lock: bytes) -> tuple[Package, ...]:
     """Names and versions of a pylock file; its hashes and addresses are `--lock`'s to show."""
     try:
-        entries: list[dict[str, Any]] = tomllib.loads(lock.decode()).get("packages", [])
-        packages = [Package(name=e["name"], version=e.get("version", "")) for e in entries]
+        table: dict[str, Any] = tomllib.loads(lock.decode())
+        conda = table.get("tool", {}).get("limpet", {}).get("conda", [])
+        packages = [
+            *(Package(name=e["name"], version=e["version"], source="conda") for e in conda),
+            *(
+                Package(name=e["name"], version=e.get("version", ""))
+                for e in table.get("packages", [])
+            ),
+        ]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ImageError("The lock in the image cannot be read.", why=str(error)) from error
     return tuple(sorted(packages, key=lambda package: package.name))

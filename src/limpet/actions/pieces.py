@@ -16,6 +16,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from limpet.actions.progress import Progress
 from limpet.actions.wheels import (
     Site,
     WheelFile,
@@ -25,11 +26,18 @@ from limpet.actions.wheels import (
     work_folder,
 )
 from limpet.core import events
-from limpet.core.errors import LimpetError
 from limpet.core.events import Event, Notify
 from limpet.core.facts import Interpreter, Libc
 from limpet.core.lock import Lock, LockedPackage
-from limpet.core.piece import Piece, check_fits, direct_url, is_wheel, piece_key, plan_layout
+from limpet.core.piece import (
+    Layout,
+    Piece,
+    check_fits,
+    direct_url,
+    is_wheel,
+    piece_key,
+    plan_layout,
+)
 from limpet.tools.apptainer import Bind, Runtime, build_environment, exec_argv
 from limpet.tools.pieces import find_piece, write_piece
 
@@ -42,7 +50,6 @@ if TYPE_CHECKING:
 THREADS = 32  # packages under way at once, most of them waiting
 DOWNLOADS = 8
 BUILDS = 2  # from source; these have workers of their own
-PROGRESS_EVERY_S = 0.1
 
 
 def no_credentials(url: str) -> tuple[str, str] | None:
@@ -65,11 +72,14 @@ def open_shelf(
     jobs: int | None = None,
     credentials: Credentials = no_credentials,
     hash_directory: Callable[[Path], str] | None = None,
+    layout: Layout | None = None,
+    binds: Sequence[Bind] = (),
 ) -> Shelf:
     """What of a lock's pieces is in the cache, and what it takes to make the others.
 
     `credentials` gives user and password for a URL. `hash_directory` gives what the lock has as the
-    sha256 of a local folder, so that one that changed since is noticed.
+    sha256 of a local folder, so that one that changed since is noticed. `binds` bring what the
+    interpreter needs beside the base; `layout` is its own idea of a wheel's places.
     """
     for package in lock.packages:
         check_fits(package, arch=arch, libc=libc)
@@ -85,8 +95,9 @@ def open_shelf(
         workers=jobs or len(os.sched_getaffinity(0)),
         credentials=credentials,
         hash_directory=hash_directory,
+        binds=tuple(binds),
     )
-    return Shelf(site, compressor)
+    return Shelf(site, compressor, layout or plan_layout(interpreter))
 
 
 def make_pieces(shelf: Shelf, notify: Notify = events.ignore) -> tuple[Piece, ...]:
@@ -105,10 +116,10 @@ def make_pieces(shelf: Shelf, notify: Notify = events.ignore) -> tuple[Piece, ..
 class Shelf:
     """The cached pieces, as one build looks at them; `found` are those that are there."""
 
-    def __init__(self, site: Site, compressor: str) -> None:
+    def __init__(self, site: Site, compressor: str, layout: Layout) -> None:
         self.site = site
         self.compressor = compressor
-        self.layout = plan_layout(site.interpreter)
+        self.layout = layout
         pieces = {package.name: self._find(package) for package in site.lock.packages}
         self.found = {name: piece for name, piece in pieces.items() if piece}
 
@@ -132,11 +143,13 @@ def _make_missing(
     from limpet.tools.download import Fetcher
 
     started = time.monotonic()
-    progress = _Progress(notify, missing)
+    progress = Progress(
+        notify, "wheels", len(missing), sum(p.artifact.size_bytes or 0 for p in missing)
+    )
     with ExitStack() as stack:
         threads = stack.enter_context(ThreadPoolExecutor(min(THREADS, len(missing))))
         out = stack.enter_context(work_folder(shelf.site.cache))
-        compiler = stack.enter_context(_start_compiler(shelf.site, out))
+        compiler = stack.enter_context(start_compiler(shelf.site, out))
         workshop = _Workshop(shelf, compiler, Fetcher(shelf.site.credentials), progress)
         # Whatever ends this block early must not wait for downloads that nobody needs any more.
         stack.callback(progress.stopped.set)
@@ -151,14 +164,15 @@ def _make_missing(
         return {name: future.result() for name, future in futures.items()}
 
 
-def _start_compiler(site: Site, out: Path) -> Compiler:
-    """The base's Python, waiting for wheels to compile."""
+def start_compiler(site: Site, out: Path) -> Compiler:
+    """The environment's Python, waiting for modules to compile."""
     from limpet.tools import bytecode
 
     binds = [
         Bind(source=bytecode.SCRIPT, target=bytecode.SCRIPT_INSIDE),
         Bind(source=_folder(site.cache / "wheels"), target=bytecode.WHEELS_INSIDE),
         Bind(source=out, target=bytecode.OUT_INSIDE, writable=True),
+        *site.binds,
     ]
     command = [site.interpreter.path, "-I", "-S", bytecode.SCRIPT_INSIDE]
     argv = exec_argv(site.runtime, site.base_sif, command, binds=binds)
@@ -176,7 +190,7 @@ class _Workshop:
     """Takes a package through all the steps to a piece; called from many threads."""
 
     def __init__(
-        self, shelf: Shelf, compiler: Compiler, fetcher: Fetcher, progress: _Progress
+        self, shelf: Shelf, compiler: Compiler, fetcher: Fetcher, progress: Progress
     ) -> None:
         self._shelf = shelf
         self._site = shelf.site
@@ -192,7 +206,7 @@ class _Workshop:
             self._progress.check()
             wheel = obtain_wheel(self._site, package, self._fetcher, self._progress.count_bytes)
         piece = self._write(package, wheel)
-        self._progress.count_package(package)
+        self._progress.count_package(package.name)
         return piece
 
     def _write(self, package: LockedPackage, wheel: WheelFile) -> Piece:
@@ -220,12 +234,12 @@ class _Workshop:
                 )
 
     def _compile(self, wheel: WheelFile, laid: LaidOut) -> list[Job]:
-        from limpet.tools.bytecode import Source
+        from limpet.tools.bytecode import WHEELS_INSIDE, Source
 
         folder = laid.layout.site_folder
         place = wheel.place.removeprefix("wheels/")
         return self._compiler.compile(
-            place,
+            f"{WHEELS_INSIDE}/{place}",
             [
                 Source(f"{folder}/{m.path}", m.offset, m.packed_bytes, m.size_bytes, m.method)
                 for m in laid.modules
@@ -247,49 +261,3 @@ class _Workshop:
                 compiled.append(inside)
                 yield Entry(laid.place(inside), "file", content=data)
         yield laid.record(compiled)
-
-
-class _StoppedError(LimpetError):
-    """Another package has failed; never seen by anybody."""
-
-
-class _Progress:
-    """Counts what many threads do, tells of it now and then, and stops them."""
-
-    def __init__(self, notify: Notify, packages: Sequence[LockedPackage]) -> None:
-        self.stopped = threading.Event()
-        self._notify = notify
-        self._lock = threading.Lock()
-        self._total_bytes = sum(p.artifact.size_bytes or 0 for p in packages)
-        self._bytes = 0
-        self._total = len(packages)
-        self._done = 0
-        self._next = 0.0
-        notify(Event(stage="wheels", kind="start", total=self._total, unit="packages"))
-
-    def check(self) -> None:
-        if self.stopped.is_set():
-            raise _StoppedError("Stopped.")
-
-    def count_bytes(self, count: int) -> None:
-        self.check()
-        with self._lock:
-            self._bytes += count
-            if time.monotonic() >= self._next:
-                self._next = time.monotonic() + PROGRESS_EVERY_S
-                self._notify(
-                    Event(stage="fetch", done=self._bytes, total=self._total_bytes, unit="bytes")
-                )
-
-    def count_package(self, package: LockedPackage) -> None:
-        with self._lock:
-            self._done += 1
-            self._notify(
-                Event(
-                    stage="wheels",
-                    message=package.name,
-                    done=self._done,
-                    total=self._total,
-                    unit="packages",
-                )
-            )

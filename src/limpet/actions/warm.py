@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -14,6 +14,7 @@ from limpet.core.image import PREFIX
 from limpet.core.recipe import Warm
 from limpet.formats.squashfs import Entry
 from limpet.tools import apptainer
+from limpet.tools.process import Finished
 
 LAST_LINES = 3
 
@@ -21,35 +22,64 @@ LAST_LINES = 3
 class Written(msgspec.Struct, frozen=True, kw_only=True):
     """What a warm run left behind: new or changed files, and paths that it removed."""
 
-    entries: tuple[Entry, ...]
-    removed: tuple[str, ...]
+    entries: tuple[Entry, ...] = ()
+    removed: tuple[str, ...] = ()
 
 
-def warm_image(image: Path, warm: Warm, *, runtime: apptainer.Runtime, scratch: Path) -> Written:
-    """Run the imports and commands over a throw-away writable layer; give back what they wrote.
+class Layer:
+    """An image with a throw-away writable layer over it, which lies in `folder`; None: with none.
 
     Needs fuse-overlayfs (or a kernel that lets users mount overlays), as `--overlay` does. What
     goes to /tmp or the home is not kept: those are the job's own at run time.
     """
-    layer = scratch / "warm"
-    layer.mkdir(parents=True, exist_ok=True)
-    for words in _commands(warm):
-        done = apptainer.run_inside(
-            runtime,
-            image,
+
+    def __init__(self, image: Path, folder: Path | None, runtime: apptainer.Runtime) -> None:
+        if folder:
+            folder.mkdir(parents=True, exist_ok=True)
+        self._image = image
+        self._folder = folder
+        self._runtime = runtime
+
+    def run(self, words: Sequence[str], variables: Mapping[str, str]) -> Finished:
+        """Run a command to its end; what it writes is there for the next one."""
+        return apptainer.run_inside(
+            self._runtime,
+            self._image,
             words,
-            options=("--overlay", layer.name),  # a whole path might hold `:` or `,`, which split it
-            variables={"LC_ALL": "C.UTF-8"},
-            cwd=layer.parent,
+            # By its bare name: --overlay splits what it is given at commas and colons.
+            options=("--overlay", self._folder.name) if self._folder else (),
+            cwd=self._folder.parent if self._folder else None,
+            variables=variables,
         )
+
+    def take(self, path: str) -> str:
+        """The text of a file that was written, which is removed."""
+        assert self._folder
+        file = self._folder / "upper" / path.lstrip("/")
+        text = file.read_text("utf-8", "replace") if file.is_file() else ""
+        file.unlink(missing_ok=True)
+        return text
+
+    def written(self) -> Written:
+        """What all commands together left behind."""
+        if self._folder is None:
+            return Written()
+        upper = self._folder / "upper"
+        return Written(entries=tuple(_kept(upper)), removed=tuple(_whiteouts(upper)))
+
+
+def warm_image(image: Path, warm: Warm, *, runtime: apptainer.Runtime, scratch: Path) -> Written:
+    """Run the imports and commands over a throw-away writable layer; give back what they wrote."""
+    layer = Layer(image, scratch / "warm", runtime)
+    for words in _commands(warm):
+        done = layer.run(words, {"LC_ALL": "C.UTF-8"})
         if done.code:
             raise BuildError(
                 f"[warm] {' '.join(words[-1:])} failed with exit code {done.code}.",
                 why=_last_lines(done.stderr),
                 now="Take it out of [warm], or mend what it runs.",
             )
-    upper = layer / "upper"
-    return Written(entries=tuple(_kept(upper)), removed=tuple(_whiteouts(upper)))
+    return layer.written()
 
 
 def _last_lines(said: str) -> str:

@@ -39,6 +39,7 @@ class Site:
     workers: int
     credentials: Credentials
     hash_directory: Callable[[Path], str] | None
+    binds: tuple[Bind, ...] = ()
 
 
 class WheelFile(msgspec.Struct, frozen=True, kw_only=True):
@@ -216,7 +217,10 @@ def _run_build(site: Site, package: LockedPackage, folder: Path, source: str) ->
         site.runtime,
         site.base_sif,
         command.argv,
-        binds=[Bind(source=s, target=t, writable=w) for s, t, w in command.binds],
+        binds=[
+            *(Bind(source=s, target=t, writable=w) for s, t, w in command.binds),
+            *site.binds,
+        ],
         variables=command.variables,
     )
     if done.code:

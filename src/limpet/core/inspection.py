@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import msgspec
 
 from limpet.core.image import ImageFacts
@@ -16,10 +18,11 @@ class Part(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Package(msgspec.Struct, frozen=True, kw_only=True):
-    """An installed package."""
+    """An installed package, and whose: `pip` or `conda`."""
 
     name: str
     version: str
+    source: Literal["pip", "conda"] = "pip"
 
 
 class Inspection(msgspec.Struct, frozen=True, kw_only=True):

@@ -8,6 +8,7 @@ from typing import Literal
 
 import msgspec
 
+from limpet.core.conda import CondaPackage
 from limpet.core.facts import BaseFacts
 from limpet.core.lock import Lock, LockedPackage
 from limpet.core.recipe import Layout
@@ -19,6 +20,8 @@ LARGEST_REWRITTEN_BYTES = 2 * 1024**3
 # Measured on wheels of scientific packages: unpacked they take three times their own size, with
 # byte code four; as zstd-compressed pieces about the size of the wheel and a fifth more.
 PIECE_BYTES_PER_WHEEL_BYTE = 1.2
+# conda's archives are compressed harder: a Python with its byte code takes 1.8 times the archive.
+PIECE_BYTES_PER_CONDA_BYTE = 1.8
 UNKNOWN_WHEEL_BYTES = 5_000_000
 
 Way = Literal["kept", "fetched", "built"]
@@ -83,10 +86,13 @@ def plan_build(
     layout: Layout,
     compression: str,
     kept: Collection[str],
+    kept_conda: Collection[str] = (),
 ) -> BuildPlan:
     """The steps from a lock to an image; `kept` are the names of packages with a cached piece."""
     chosen = choose_layout(layout, facts, compression)
+    conda = tuple(_conda_step(package, package.name in kept_conda) for package in lock.conda)
     steps = tuple(_step(package, package.name in kept) for package in lock.packages)
+    conda_bytes = sum(step.size_bytes or UNKNOWN_WHEEL_BYTES for step in conda)
     wheels_bytes = sum(step.size_bytes or UNKNOWN_WHEEL_BYTES for step in steps)
     return BuildPlan(
         output=output,
@@ -95,9 +101,11 @@ def plan_build(
         python=lock.python,
         layout=chosen,
         rewrites_base=chosen == "merged" and facts.compressor != compression,
-        packages=steps,
+        packages=(*conda, *steps),
         provided=lock.provided,
-        image_bytes=facts.size_bytes + int(wheels_bytes * PIECE_BYTES_PER_WHEEL_BYTE),
+        image_bytes=facts.size_bytes
+        + int(wheels_bytes * PIECE_BYTES_PER_WHEEL_BYTE)
+        + int(conda_bytes * PIECE_BYTES_PER_CONDA_BYTE),
     )
 
 
@@ -119,4 +127,14 @@ def _step(package: LockedPackage, is_kept: bool) -> Step:
         way=way,
         filename=package.artifact.filename,
         size_bytes=package.artifact.size_bytes or 0,
+    )
+
+
+def _conda_step(package: CondaPackage, is_kept: bool) -> Step:
+    return Step(
+        name=package.name,
+        version=package.version,
+        way="kept" if is_kept else "fetched",
+        filename=package.filename,
+        size_bytes=package.size_bytes or 0,
     )

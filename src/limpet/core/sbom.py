@@ -10,12 +10,15 @@ import uuid
 from typing import Any
 from urllib.parse import quote
 
+from limpet.core.conda import CondaPackage
+from limpet.core.conda_install import shown_channel, shown_url
 from limpet.core.lock import Lock, LockedPackage
 
 
 def render_sbom(lock: Lock, *, name: str, limpet_version: str) -> str:
     """The bill for one lock: same lock, same text (no clock, and a serial number by content)."""
     components = [_base(lock)]
+    components += [_conda(package) for package in sorted(lock.conda, key=lambda p: p.name)]
     components += [_package(package) for package in lock.packages]
     components += [_python("pypi", *pair, note="base") for pair in sorted(lock.provided.items())]
     components += [_system(pin, lock) for pin in (*lock.base.packages, *lock.apt)]
@@ -53,6 +56,26 @@ def _package(package: LockedPackage) -> dict[str, Any]:
         component["hashes"] = [{"alg": "SHA-256", "content": artifact.sha256}]
     if artifact.url:
         component["externalReferences"] = [{"type": "distribution", "url": artifact.url}]
+    return component
+
+
+def _conda(package: CondaPackage) -> dict[str, Any]:
+    channel = shown_channel(package).rstrip("/").rpartition("/")[2]
+    told = {"build": package.build, "channel": channel, "subdir": package.subdir}
+    told["type"] = "conda" if package.filename.endswith(".conda") else "tar.bz2"
+    qualifiers = "&".join(f"{k}={quote(v, safe='')}" for k, v in told.items() if v)
+    purl = f"pkg:conda/{quote(package.name)}@{quote(package.version, safe='')}?{qualifiers}"
+    component: dict[str, Any] = {
+        "type": "library",
+        "bom-ref": purl,
+        "name": package.name,
+        "version": package.version,
+        "purl": purl,
+        "hashes": [{"alg": "SHA-256", "content": package.sha256}],
+        "externalReferences": [{"type": "distribution", "url": shown_url(package)}],
+    }
+    if package.license:
+        component["licenses"] = [{"license": {"name": package.license}}]
     return component
 
 

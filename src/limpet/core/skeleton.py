@@ -11,9 +11,12 @@ from typing import Literal
 
 import msgspec
 
+from limpet.core.activation import Setting, render_settings
+from limpet.core.conda_record import render_history
 from limpet.core.facts import Interpreter
 from limpet.core.homes import INSIDE
 from limpet.core.image import PREFIX
+from limpet.core.lock import Lock
 from limpet.core.personal import (
     CERTIFICATES,
     CONFIG,
@@ -28,6 +31,7 @@ from limpet.core.personal import (
 START = f"{PREFIX}/.limpet/start"
 ENV_SCRIPT = "/.singularity.d/env/95-limpet.sh"
 RUNSCRIPT = "/.singularity.d/runscript"
+HISTORY = f"{PREFIX}/conda-meta/history"
 LABELS = "/.singularity.d/labels.json"
 
 # Variables of the host that make a Python run other code than the image's own.
@@ -49,6 +53,26 @@ class Member(msgspec.Struct, frozen=True, kw_only=True):
     executable: bool = False
 
 
+class CondaFrame(msgspec.Struct, frozen=True, kw_only=True):
+    """What a conda environment has around its packages.
+
+    `settings` is what activation sets, `history` the file by which conda knows an environment.
+    """
+
+    history: bytes
+    settings: tuple[Setting, ...] = ()
+
+
+def plan_conda_frame(lock: Lock, settings: tuple[Setting, ...] = ()) -> CondaFrame | None:
+    """The frame of a lock with conda packages."""
+    if not lock.conda:
+        return None
+    return CondaFrame(
+        history=render_history(lock.conda),
+        settings=settings,
+    )
+
+
 def plan_skeleton(
     interpreter: Interpreter,
     *,
@@ -56,15 +80,19 @@ def plan_skeleton(
     env: Mapping[str, str],
     labels: Mapping[str, str],
     on_top: bool,
+    conda: CondaFrame | None = None,
 ) -> tuple[Member, ...]:
     """The frame that stands around the packages: venv, start file, environment, labels.
 
-    `on_top` lets the environment see the packages of the base's own Python.
+    `on_top` lets the environment see the packages of the base's own Python. A Python that conda
+    brings needs no venv.
     """
+    script = render_env_script(base_variables, env, conda)
+    history = conda and Member(path=HISTORY, content=conda.history)
     return (
-        *plan_venv(interpreter, on_top=on_top),
+        *([history] if history else plan_venv(interpreter, on_top=on_top)),
         Member(path=START, content=b'#!/bin/sh\nexec "$@"\n', executable=True),
-        Member(path=ENV_SCRIPT, content=render_env_script(base_variables, env).encode()),
+        Member(path=ENV_SCRIPT, content=script.encode()),
         Member(path=RUNSCRIPT, content=_RUNSCRIPT.encode(), executable=True),
         Member(path=LABELS, content=json.dumps(dict(labels), indent=1, sort_keys=True).encode()),
     )
@@ -104,20 +132,25 @@ def plan_venv(interpreter: Interpreter, *, on_top: bool) -> tuple[Member, ...]:
     )
 
 
-def render_env_script(base_variables: Mapping[str, str], env: Mapping[str, str]) -> str:
+def render_env_script(
+    base_variables: Mapping[str, str], env: Mapping[str, str], conda: CondaFrame | None = None
+) -> str:
     """The script that Apptainer sources at each start, also for a bare `apptainer exec`.
 
     What leaks in from the host is put back to what the base itself says (a vendor image may set
     PYTHONPATH), or emptied, which Python takes as unset: after an `unset` here, Apptainer puts the
-    host's value back (1.4.5, observed).
+    host's value back (1.4.5, observed). The recipe's own variables come last and win.
     """
     lines = ["# Written by limpet: the environment, and nothing of the host's Python."]
     for name in PYTHON_LEAKS:
         own = base_variables.get(name, "")
         lines.append(f"export {name}={shlex.quote(own) if own else ''}")
     lines.append(f'export PATH="{PREFIX}/bin:$PATH"')
-    lines.append(f"export VIRTUAL_ENV={PREFIX}")
+    lines.append(f"export VIRTUAL_ENV={'' if conda else PREFIX}")
     lines.append("export PYTHONNOUSERSITE=1")
+    if conda:
+        lines += [f"export CONDA_PREFIX={PREFIX}", f"export CONDA_DEFAULT_ENV={PREFIX}"]
+        lines += ["export CONDA_SHLVL=1", *render_settings(conda.settings)]
     lines += [
         f"export {name}={shlex.quote(value)}"
         for name, value in env.items()

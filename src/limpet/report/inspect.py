@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from limpet.core.inspection import Inspection
+from limpet.core.inspection import Inspection, Package
 from limpet.report.text import format_size, safe
 
 
@@ -16,8 +16,13 @@ def render_inspection(seen: Inspection) -> str:
     lines = [f"{name:<20}{value}".rstrip() for name, value in rows]
     if seen.packages:
         lines += ["", f"{len(seen.packages)} packages"]
-        lines += [f"  {package.name} {package.version}".rstrip() for package in seen.packages]
+        lines += [_package_line(package) for package in seen.packages]
     return "\n".join(safe(line) for line in lines) + "\n"
+
+
+def _package_line(package: Package) -> str:
+    source = " (conda)" if package.source == "conda" else ""
+    return f"  {package.name} {package.version}".rstrip() + source
 
 
 def _fact_rows(seen: Inspection) -> list[tuple[str, str]]:

@@ -31,11 +31,12 @@ class Runtime(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Bind(msgspec.Struct, frozen=True, kw_only=True):
-    """A host path seen at a container path."""
+    """A host path seen at a container path; with `inside`, that path of a squashfs file."""
 
     source: Path
     target: str
     writable: bool = False
+    inside: str = ""
 
 
 def find_runtime() -> Path:
@@ -151,6 +152,7 @@ def exec_argv(
     ]
     for bind in binds:
         mode = "" if bind.writable else ",ro"
+        mode += f',"image-src={bind.inside}"' if bind.inside else ""
         argv += ["--mount", f'type=bind,"source={_csv(bind.source)}","target={bind.target}"{mode}']
     return [*argv, *options, "--pwd", "/", str(image), *command]
 
@@ -171,7 +173,7 @@ def run_inside(
     timeout_s: float | None = None,
     cwd: Path | None = None,
 ) -> process.Finished:
-    """Run `command` in `image` to its end; see `exec_argv`."""
+    """Run `command` in `image` to its end; see `exec_argv`. Options' paths may start at `cwd`."""
     argv = exec_argv(runtime, image, command, binds=binds, options=options)
     env = build_environment(runtime, variables or {})
     return process.run(argv, env=env, input_bytes=input_bytes, timeout_s=timeout_s, cwd=cwd)

@@ -105,7 +105,7 @@ class Compiler:
             thread.join()
 
     def compile(self, wheel: str, sources: Sequence[Source]) -> list[Job]:
-        """Queue the modules of a wheel, which is named by its path in the folder of wheels."""
+        """Queue the modules of a wheel, or another zip, which is named by its path inside."""
         weight = sum(source.size_bytes for source in sources)
         jobs = []
         with self._lock:
@@ -116,7 +116,7 @@ class Compiler:
                 self._jobs[self._count] = job
                 request = {
                     "job": self._count,
-                    "wheel": f"{WHEELS_INSIDE}/{wheel}",
+                    "wheel": wheel,
                     "out": f"{OUT_INSIDE}/{self._count}",
                     "files": [(s.path, s.offset, s.packed_bytes, s.method) for s in chunk],
                 }

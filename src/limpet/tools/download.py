@@ -6,7 +6,7 @@ import hashlib
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 from urllib.parse import urlsplit
@@ -39,12 +39,22 @@ class Fetcher:
     """Fetches files; one HTTP session a thread. Proxies and netrc are as `requests` has them.
 
     `credentials` is asked for each URL, and its answer is sent to that URL's host only: `requests`
-    drops it where a redirect leads elsewhere.
+    drops it where a redirect leads elsewhere. `verify` (a bundle of certificate authorities, or
+    False for none) and `proxies` by scheme come before what the environment says.
     """
 
-    def __init__(self, credentials: Credentials, *, pause_s: float = FIRST_PAUSE_S) -> None:
+    def __init__(
+        self,
+        credentials: Credentials,
+        *,
+        pause_s: float = FIRST_PAUSE_S,
+        verify: str | bool | None = None,
+        proxies: Mapping[str, str] | None = None,
+    ) -> None:
         self._credentials = credentials
         self._pause_s = pause_s
+        self._verify = verify
+        self._proxies = dict(proxies or {})
         self._local = threading.local()
 
     def fetch(
@@ -93,7 +103,8 @@ class Fetcher:
                 auth=transfer.login,
                 stream=True,
                 timeout=(CONNECT_TIMEOUT_S, READ_TIMEOUT_S),
-                verify=ca_bundle() or True,
+                verify=ca_bundle() or True if self._verify is None else self._verify,
+                proxies=self._proxies,
             ) as response:
                 if response.status_code == 416:  # the file is not the one that was begun
                     transfer.restart()

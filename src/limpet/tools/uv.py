@@ -14,6 +14,7 @@ import hashlib
 import os
 import re
 import sys
+import threading
 import tomllib
 import zipfile
 from collections.abc import Mapping, Sequence
@@ -75,12 +76,17 @@ class Resolved(msgspec.Struct, frozen=True, kw_only=True):
     failure: str = ""
 
 
+# sysconfig, which it asks, is not ready for threads the first time (Python 3.11, observed).
+_finding = threading.Lock()
+
+
 def uv_program() -> Path:
     """The uv that came with limpet."""
     from uv import find_uv_bin
 
     try:
-        return Path(find_uv_bin())
+        with _finding:
+            return Path(find_uv_bin())
     except FileNotFoundError as error:
         raise HostError(
             "uv is missing.", why=str(error), now="Install limpet again, with its dependencies."
