@@ -63,7 +63,7 @@ class Builder:
             facts=self.base.facts,
             interpreter=self.base.interpreter,
             runtime=self.runtime,
-            scratch=cache / "tmp",
+            scratch=self.folder / cache / "tmp",
             cache=self.folder / cache,
         )
         prepared.cache.mkdir(exist_ok=True)

@@ -13,7 +13,7 @@ _SECRET_PARAMETER = re.compile(
     r"[a-z0-9_.-]*|sig|key|auth)=)[^&\s#\"'`<>]+"
 )
 # A conda channel's token: https://HOST/t/TOKEN/CHANNEL
-_TOKEN_PATH = re.compile(r"(?P<place>://[^\s\"'`<>]{1,200}?/t/)[A-Za-z0-9_-]{6,}(?=/)")
+_TOKEN_PATH = re.compile(r"(?P<place>://[^\s\"'`<>]{1,200}?/t/)[A-Za-z0-9_-]{6,}(?=[/\s\"'`<>]|$)")
 _HEADER = re.compile(r"(?i)\b(authorization:\s*)(?:bearer|basic|token)?\s*[A-Za-z0-9+/=._~-]+")
 HIDDEN = "***"
 
