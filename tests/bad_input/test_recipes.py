@@ -34,7 +34,7 @@ def test_recipe_that_may_not_be_read(workshop: Workshop) -> None:
         ("limpet.toml", b"[packages\npip = 1\n", "not valid TOML"),
         ("limpet.toml", b"[packages]\npip = 'tiny'\n", "packages.pip"),
         ("pyproject.toml", b"[tool.other]\n", "names no packages"),
-        ("environment.yml", b"dependencies: []\n", "conda"),
+        ("environment.yml", b"dependencies: [python\n", "line 2"),
         ("pylock.toml", b"lock-version = '9.0'\ncreated-by = 'x'\npackages = []\n", "9.0"),
         ("limpet.toml", b"[image]\nlabels = 5\n", "image.labels"),
     ],
