@@ -28,12 +28,24 @@ ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 def make_root_tar(tar: Path, temporary: Path) -> None:
     """A root file system as a tar, from Debian's packages."""
     excludes = [f"--dpkgopt=path-exclude={pattern}" for pattern in LEFT_OUT]
-    options = ["--quiet", "--variant=apt", "--skip=output/mknod", f"--include={PACKAGES}"]
+    # mmdebstrap's own namespace cannot enter a home that is closed to others.
+    namespace = ["unshare", "--map-root-user", "--map-auto", "--mount", "--pid", "--fork"]
+    options = [
+        "--quiet",
+        "--mode=root",
+        "--variant=apt",
+        "--skip=output/mknod",
+        f"--include={PACKAGES}",
+    ]
     options += ["--aptopt=APT::Install-Recommends false", *excludes]
     subprocess.run(
-        ["mmdebstrap", *options, "trixie", str(tar)],
+        [*namespace, "mmdebstrap", *options, "trixie", str(tar)],
         check=True,
-        env={**os.environ, "TMPDIR": str(temporary)},
+        env={
+            **os.environ,
+            "TMPDIR": str(temporary),
+            "PATH": f"{os.environ['PATH']}:/usr/sbin:/sbin",
+        },
     )
 
 
