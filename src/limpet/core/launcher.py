@@ -128,7 +128,7 @@ def _of_plan(request: Request, image: ImageSeen, host: HostSeen) -> dict[str, st
         "VALUES": _render_values(request),
         "JUDGES": _render_judges(plan.variables, _named(run, request), _siblings(host)),
         "TEMPORARY": " ".join(TEMPORARY) if plan.variables != "strict" else "",
-        "TEMPORARY_SET": "".join(f"${{{n}-}}" for n in TEMPORARY if plan.variables != "strict"),
+        "TEMPORARY_SET": "".join(f":${{{n}-}}/" for n in TEMPORARY if plan.variables != "strict"),
         "HEAD": " ".join(quoted(word) for word in head[1:]),
         "REST": " ".join(quoted(word) for word in whole[len(head) :]),
         "INSIDE": " ".join(quoted(word) for word in inside),

@@ -156,11 +156,14 @@ _limpet_cover() {
             "$_limpet_home"/*) _limpet_target=$_limpet_real${_limpet_target#"$_limpet_home"} ;;
             *) return ;;
         esac
-    elif [ -n "$_limpet_temporary" ]; then
-        for _limpet_to in @TEMPORARY@; do
-            eval "_limpet_link=\${$_limpet_to-}"
-            case $_limpet_link/ in "$_limpet_target"/*) unset "$_limpet_to" ;; esac
-        done
+    else
+        case $_limpet_temporary in *":$_limpet_target"/*)
+            for _limpet_to in @TEMPORARY@; do
+                eval "_limpet_link=\${$_limpet_to-}"
+                case $_limpet_link/ in "$_limpet_target"/*) unset "$_limpet_to" ;; esac
+            done
+            ;;
+        esac
     fi
     _limpet_mount "$_limpet_own/$1" "$_limpet_target"
 }
