@@ -309,5 +309,5 @@ def test_no_home_in_the_session_means_the_accounts(
 def test_exported_functions_do_not_reach_the_program(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    env = {"BASH_FUNC_module%%": "() {  echo host; }"}
+    env = {f"BASH_FUNC_{name}%%": "() {  echo host; }" for name in ("module", "my-own")}
     compare(stage, ["bash"], monkeypatch, Request(), env=env)

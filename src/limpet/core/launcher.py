@@ -57,7 +57,7 @@ def render_launcher(wrap: Wrap, image: ImageSeen, host: HostSeen, root: str) -> 
         **_CONSTANTS,
         **_names(host),
         **_of_folder(wrap, image, host, root),
-        **_of_image(image),
+        **_of_image(image, host),
         **_of_plan(wrap.request.launch, image, host),
     }
     return re.sub(r"@([A-Z_]+)@", lambda found: parts[found[1]], SESSION + COMMAND)
@@ -65,8 +65,7 @@ def render_launcher(wrap: Wrap, image: ImageSeen, host: HostSeen, root: str) -> 
 
 def _names(host: HostSeen) -> dict[str, str]:
     """How the runtime calls its variables, and how its sibling does."""
-    pair = ("APPTAINER", "SINGULARITY")
-    ours, others = pair if host.runtime_kind == "apptainer" else pair[::-1]
+    ours, others = _siblings(host)
     return {
         "RUNTIME": quoted(host.runtime),
         "OURS": f"{ours}ENV_",
@@ -75,6 +74,11 @@ def _names(host: HostSeen) -> dict[str, str]:
         "OTHER_NAME": others,
         "KIT_BAKED": quoted(host.pip.kit.removeprefix(host.state)),
     }
+
+
+def _siblings(host: HostSeen) -> tuple[str, str]:
+    pair = ("APPTAINER", "SINGULARITY")
+    return pair if host.runtime_kind == "apptainer" else (pair[1], pair[0])
 
 
 def _of_folder(wrap: Wrap, image: ImageSeen, host: HostSeen, root: str) -> dict[str, str]:
@@ -92,14 +96,17 @@ def _of_folder(wrap: Wrap, image: ImageSeen, host: HostSeen, root: str) -> dict[
     }
 
 
-def _of_image(image: ImageSeen) -> dict[str, str]:
+def _of_image(image: ImageSeen, host: HostSeen) -> dict[str, str]:
+    ours, others = (f"{name}ENV_" for name in _siblings(host))
     prefix = image.facts.prefix if image.facts else ""
     return {
         "PREFIX": quoted(prefix),
         "BIN_OF_PREFIX": f"{prefix}/bin:" if prefix else "",
         "TREES": _patterns((*OWN_TREES, prefix) if prefix else OWN_TREES, below=True),
-        "CACHES": _render_caches(image),
-        "MOVED": _render_moved(image),
+        "CACHES": _render_caches(image, ours, others),
+        "CACHE_HOME": _render_cache("XDG_CACHE_HOME", FOLDER, "", ours, others),
+        "MOVED": _render_moved(image, ours),
+        "SET_JUPYTER": _render_set("JUPYTER_PATH", f"{PACKAGES}/share/jupyter", ours),
     }
 
 
@@ -119,8 +126,9 @@ def _of_plan(request: Request, image: ImageSeen, host: HostSeen) -> dict[str, st
         "BOUND": _render_bound(image, request),
         "BINDS": _render_binds(image, request),
         "VALUES": _render_values(request),
-        "JUDGES": _render_judges(plan.variables, _named(run, request)),
+        "JUDGES": _render_judges(plan.variables, _named(run, request), _siblings(host)),
         "TEMPORARY": " ".join(TEMPORARY) if plan.variables != "strict" else "",
+        "TEMPORARY_SET": "".join(f":${{{n}-}}/" for n in TEMPORARY if plan.variables != "strict"),
         "HEAD": " ".join(quoted(word) for word in head[1:]),
         "REST": " ".join(quoted(word) for word in whole[len(head) :]),
         "INSIDE": " ".join(quoted(word) for word in inside),
@@ -185,37 +193,49 @@ def _render_programs(programs: dict[str, str]) -> str:
     return "\n".join(lines)
 
 
-def _render_moved(image: ImageSeen) -> str:
+def _render_set(name: str, value: str, ours: str) -> str:
+    """Gathers a value without spaces; the runtime's own form of it decides inside."""
+    return f'_limpet_sets="$_limpet_sets {name}={value} {ours}{name}={value}"'
+
+
+def _render_moved(image: ImageSeen, ours: str) -> str:
     """For each personal folder that the home lacks: the variables that lead to the image's own."""
     fixed = image.facts.env if image.facts else {}
     lines = []
     for personal in PERSONAL:
         puts = [
-            f"_limpet_put {name} {shlex.quote(str(PurePosixPath(INSIDE, place)))}"
+            _render_set(name, str(PurePosixPath(INSIDE, place)), ours)
             for name, place in personal.variables.items()
             if name not in fixed
         ]
         if puts:
-            lines.append(f"        {personal.folder}) {'; '.join(puts)} ;;")
+            lines.append(f"{personal.folder}) {'; '.join(puts)} ;;")
     return "\n".join(lines)
 
 
-def _render_caches(image: ImageSeen) -> str:
+def _render_caches(image: ImageSeen, ours: str, others: str) -> str:
     """Where packages write: `core.caches`, for what neither the user nor the image has set."""
     fixed = image.facts.env if image.facts else {}
     lines = []
     for cache in CACHES:
         if cache.place and (cache.flag or not fixed.get(cache.variable)):
             place = f"{LOCAL}/{cache.place}" if cache.local else cache.place
-            words = [cache.variable, f"{FOLDER}/{place}", *([cache.flag] if cache.flag else [])]
-            lines.append(f"    _limpet_cache {' '.join(words)}")
+            where = f"{FOLDER}/{place}"
+            lines.append(_render_cache(cache.variable, where, cache.flag, ours, others))
     return "\n".join(lines)
 
 
-def _render_cache_folders() -> str:
+def _render_cache(variable: str, place: str, flag: str, ours: str, others: str) -> str:
+    given = f'"${{{variable}:-${{{ours}{variable}:-${{{others}{variable}-}}}}}}"'
+    if flag:
+        return f"_limpet_flags {variable} {given} {flag}={INSIDE}/{place}"
+    return f"[ -n {given} ] || {_render_set(variable, f'{INSIDE}/{place}', ours)}"
+
+
+def _cache_folders() -> list[str]:
     """Folders below the image's own home that packages do not make themselves."""
     made = [f"{LOCAL}/{c.place}" if c.local else c.place for c in CACHES if c.place and c.make]
-    return " ".join(f"{FOLDER}/{place}" for place in (LOCAL, *made))
+    return [f"{FOLDER}/{place}" for place in (LOCAL, *made)]
 
 
 def _wished(image: ImageSeen, request: Request) -> list[tuple[Mount, bool]]:
@@ -235,7 +255,6 @@ def _render_binds(image: ImageSeen, request: Request) -> str:
         lines += [
             f"if [ -e {words[0]} ]; then",
             f"    _limpet_mount {' '.join(words)}",
-            '    set -- "$_limpet_flag" "$_limpet_word" "$@"',
             f"else {'_limpet_fail' if asked else '_limpet_say'} {missing}; fi",
         ]
     return "\n".join(lines)
@@ -269,65 +288,65 @@ def _named(run: Run, request: Request) -> tuple[str, ...]:
     return (*run.pass_variables, *(word.partition("=")[0] for word in request.env))
 
 
-def _render_judges(policy: VariablePolicy, named: Sequence[str]) -> str:
-    """`judge_variable` as a function for each first letter; the first pattern that fits decides.
+def _render_judges(policy: VariablePolicy, named: Sequence[str], siblings: tuple[str, str]) -> str:
+    """`judge_variable` as a `case` with one in it for each first letter; what passes, continues.
 
-    By letters, because a shell takes milliseconds to try all patterns on all variables.
+    By letters and without what changes nothing, because a shell takes milliseconds to read all
+    patterns and to try all of them on all variables.
     """
-    rules: list[tuple[str, bool]] = []
-    if policy != "strict":
-        rules += [(name, True) for name in TEMPORARY]
-    rules += [(pattern, True) for pattern in (*RUNTIME.patterns, *named)]
+    rules = dict.fromkeys(TEMPORARY, True) if policy != "strict" else {}
+    rules |= dict.fromkeys((*RUNTIME.patterns, *named), True)
     if policy != "strict":
         groups = (INDEX, *FOREIGN, *(() if policy == "host" else WANTED))
-        rules += [(pattern, group.passes) for group in groups for pattern in group.patterns]
-    by_letter = {
-        letter: [rule for rule in rules if rule[0].startswith((letter, *"*?["))]
-        for letter in _LETTERS
-    }
-    common = [rule for rule in rules if rule[0].startswith(tuple("*?["))]
-    functions = [_render_judge("other", common, policy)]
-    calls, loops = [], []
-    others = [letter for letter, fitting in by_letter.items() if fitting == common]
-    for letter, fitting in by_letter.items():
-        if fitting != common:
-            functions.append(_render_judge(letter, fitting, policy))
-            calls.append(f'    {letter}*) _limpet_judge_{letter} "$1" ;;')
-            loops.append(_render_bash_loop(f"${{!{letter}@}}", letter))
-    loops.append(_render_bash_loop(" ".join(f"${{!{letter}@}}" for letter in others), "other"))
-    return _JUDGES.format(
-        functions="\n".join(functions), calls="\n".join(calls), loops="\n".join(loops)
-    )
+        for group in groups:
+            for pattern in group.patterns:
+                rules.setdefault(pattern, group.passes)
+    special = _special_judges(*siblings)
+    cases: dict[str, list[str]] = {}
+    for letter in _LETTERS:
+        fitting = [r for r in rules.items() if r[0].startswith((letter, *"*?["))]
+        inner = special.get(letter, "") + _render_judge(fitting, policy == "host")
+        if inner:
+            cases.setdefault(inner, []).append(f"{letter}*")
+    return "\n".join(f"{'|'.join(letters)}) {inner} ;;" for inner, letters in cases.items())
 
 
-_JUDGES = """\
-{functions}
-_limpet_judge() {{ case $1 in
-{calls}
-    *) _limpet_judge_other "$1" ;;
-esac; }}
-_limpet_loops='
-{loops}'"""
+def _special_judges(ours: str, others: str) -> dict[str, str]:
+    """Of two forms of one setting the runtime heeds its own; a Jupyter kernel looks whether its
+    server is still alive."""
+    twin = f'"[ -n \\"\\${{{ours}ENV_${{_limpet_to#*_}}+set}}\\" ]"'
+    kernel = "case $_limpet_connection:$_limpet_to in /*:JPY_*) continue ;; esac\n"
+    heeded = f"{others}ENV_*) _limpet_others=1; eval {twin} || continue ;;"
+    return {others[0]: f"case $_limpet_to in {heeded} esac\n"} | {"J": kernel}
 
 
-def _render_judge(name: str, rules: list[tuple[str, bool]], policy: VariablePolicy) -> str:
+def _render_judge(rules: Sequence[tuple[str, bool]], default: bool) -> str:
+    """The first pattern that fits decides; only those that differ from what comes anyway."""
+    kept: list[tuple[str, bool]] = []
+    for pattern, passes in reversed(rules):
+        if passes != default or any(p != passes and _overlap(pattern, q) for q, p in kept):
+            kept.insert(0, (pattern, passes))
     lines = [
-        f"    {'|'.join(pattern for pattern, _ in same)}) {'return' if passes else ''} ;;"
-        for passes, same in itertools.groupby(rules, key=operator.itemgetter(1))
+        f"{'|'.join(pattern for pattern, _ in same)}) {'continue' if passes else ''} ;;"
+        for passes, same in itertools.groupby(kept, key=operator.itemgetter(1))
     ]
-    if policy == "host":
-        lines.append("    *) return ;;")
-    if name == "S":
-        # Of two forms of one setting the runtime heeds its own.
-        lines.insert(0, '    SINGULARITYENV_*) ! _limpet_twin "${1#*_}" || unset "$1"; return ;;')
-    inner = "\n".join(["case $1 in", *lines, "esac; "]) if lines else ""
-    return f'_limpet_judge_{name}() {{ {inner}unset "$1"; }}'
+    if default:
+        lines.append("*) continue ;;")
+    return "\n".join(["case $_limpet_to in", *lines, "esac"]) if lines else ""
 
 
-def _render_bash_loop(names: str, judge: str) -> str:
-    """bash lists variables by how they start, and says which ones are exported."""
-    call = f"case ${{!_limpet_to@a}} in *x*) _limpet_judge_{judge} $_limpet_to ;; esac"
-    return f"for _limpet_to in {names}; do {call}; done"
+def _overlap(one: str, other: str) -> bool:
+    """Whether some name may fit both."""
+    if any(set(pattern[:-1]) & set("*?[") or pattern[-1] in "?[" for pattern in (one, other)):
+        return True
+    one_start, other_start = one.removesuffix("*"), other.removesuffix("*")
+    if one_start == one and other_start == other:
+        return one == other
+    if one_start == one:
+        return one.startswith(other_start)
+    if other_start == other:
+        return other.startswith(one_start)
+    return one_start.startswith(other_start) or other_start.startswith(one_start)
 
 
 _CONSTANTS = {
@@ -337,8 +356,8 @@ _CONSTANTS = {
     # Each goes before what is there already, so the last one comes first.
     "PERSONAL": " ".join(reversed([personal.folder for personal in PERSONAL])),
     "START_FILES": " ".join(reversed(START_FILES)),
-    "PERSONAL_PATTERN": "|".join(personal.folder for personal in PERSONAL),
-    "CACHE_FOLDERS": _render_cache_folders(),
+    "CACHE_FOLDERS": " ".join(_cache_folders()),
+    "CACHES_MADE": " && ".join(f'[ -d "$_limpet_own/{folder}" ]' for folder in _cache_folders()),
     "PACKAGES": PACKAGES,
     "PACKAGES_VARIABLE": VARIABLE,
     "KIT": KIT,

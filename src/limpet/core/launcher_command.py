@@ -1,14 +1,12 @@
 """The launcher's text: the runtime's command line, put together from its end to its start.
 
-POSIX shells have one list, the positional parameters: every step puts its words before what is
-there already. `@NAME@` is filled in by `core.launcher`.
+POSIX shells have one list, the positional parameters, and it holds the user's words: the mounts are
+gathered in a line that is read at the end, each before what is there already. `@NAME@` is filled
+in by `core.launcher`.
 """
 
 COMMAND = r"""
 # ---- the command line, from its end to its start ----
-
-set -- @INSIDE@ "$@"
-set -- "$_limpet_image" "$@"
 
 _limpet_start=/
 case $_limpet_policy in isolated | private | host) _limpet_start=$_limpet_home ;; esac
@@ -54,13 +52,11 @@ if [ -z "$_limpet_pwd" ]; then
             "The program starts in $_limpet_start."
     fi
 fi
-set -- --pwd "$_limpet_pwd" "$@"
 
 # This folder itself, so that programs inside can call launchers by their path.
 for _limpet_to in "$_limpet_connection" "$_limpet_venv" "$_limpet_root"; do
     if [ -n "$_limpet_to" ]; then
         _limpet_mount "$_limpet_to" "$_limpet_to"
-        set -- "$_limpet_flag" "$_limpet_word" "$@"
     fi
 done
 # Personal packages, and pip for them.
@@ -87,22 +83,20 @@ case $_limpet_start:@PREFIX@:$_limpet_policy in
     *) _limpet_base=@PACKAGES@ _limpet_packages=@PACKAGES_VARIABLE@=@PACKAGES@ ;;
 esac
 if [ -n "$_limpet_base" ]; then
-    if _limpet_first "$_limpet_ca1" "$_limpet_ca2" "$_limpet_ca3" "$_limpet_ca4"; then
+    if [ -n "$_limpet_ca1$_limpet_ca2$_limpet_ca3$_limpet_ca4" ] &&
+        _limpet_first "$_limpet_ca1" "$_limpet_ca2" "$_limpet_ca3" "$_limpet_ca4"; then
         _limpet_certificates=$_limpet_link
         _limpet_mount "$_limpet_certificates" @PIP_CERTIFICATES@ ro
-        set -- "$_limpet_flag" "$_limpet_word" "$@"
-        _limpet_put PIP_CERT @PIP_CERTIFICATES@
+        _limpet_sets="$_limpet_sets PIP_CERT=@PIP_CERTIFICATES@ @OURS@PIP_CERT=@PIP_CERTIFICATES@"
     fi
     if _limpet_first "$_limpet_pip_config" "$_limpet_config_home/pip/pip.conf" \
         "$_limpet_home/.pip/pip.conf" /etc/pip.conf; then
         _limpet_config=$_limpet_link
         _limpet_mount "$_limpet_config" @PIP_CONFIG@ ro
-        set -- "$_limpet_flag" "$_limpet_word" "$@"
-        _limpet_put PIP_CONFIG_FILE @PIP_CONFIG@
+        _limpet_sets="$_limpet_sets PIP_CONFIG_FILE=@PIP_CONFIG@ @OURS@PIP_CONFIG_FILE=@PIP_CONFIG@"
     fi
     if [ -e "$_limpet_kit/pip.zip" ]; then
         _limpet_mount "$_limpet_kit" @KIT@ ro
-        set -- "$_limpet_flag" "$_limpet_word" "$@"
     fi
     if [ "$_limpet_base" = @PACKAGES@ ]; then
         _limpet_to=${_limpet_own%/home}/packages
@@ -110,43 +104,41 @@ if [ -n "$_limpet_base" ]; then
             _limpet_fail "$_limpet_to cannot be made."
         _limpet_from=$_limpet_to
         _limpet_mount "$_limpet_from" @PACKAGES@
-        set -- "$_limpet_flag" "$_limpet_word" "$@"
-        _limpet_put JUPYTER_PATH @PACKAGES@/share/jupyter
+        @SET_JUPYTER@
     fi
-    _limpet_put "${_limpet_packages%%=*}" "${_limpet_packages#*=}"
+    _limpet_sets="$_limpet_sets $_limpet_packages @OURS@$_limpet_packages"
     _limpet_put PREPEND_PATH \
         "${@OURS@PREPEND_PATH:+$@OURS@PREPEND_PATH:}@KIT@/bin:@BIN_OF_PREFIX@$_limpet_base/bin"
 fi
 
 # Where packages write at import.
-_limpet_given=''
-_limpet_cache() {
-    eval "_limpet_given=\${$1:-\${@OURS@$1:-\${@OTHERS@$1-}}}"
-    case ${3:+flag}:$_limpet_given in
-        :?* | flag:*compiledir*) return ;;
-        flag:?*) _limpet_put "$1" "$_limpet_given,$3=$_limpet_caches/$2" ;;
-        flag:) _limpet_put "$1" "$3=$_limpet_caches/$2" ;;
-        *) _limpet_put "$1" "$_limpet_caches/$2" ;;
+_limpet_flags() {
+    case $2 in
+        *compiledir*) ;;
+        *) _limpet_put "$1" "${2:+$2,}$3" ;;
     esac
 }
 if [ "$_limpet_policy" != host ]; then
-    _limpet_caches=@INSIDE_HOME@
     case $_limpet_policy in
         private | none)
             _limpet_mount "$_limpet_own" @INSIDE_HOME@
-            set -- "$_limpet_flag" "$_limpet_word" "$@"
-            if [ "$_limpet_policy" = none ]; then _limpet_cache XDG_CACHE_HOME .cache; fi
             ;;
     esac
+    case $_limpet_policy in none)
+@CACHE_HOME@
+        ;;
+    esac
 @CACHES@
-    for _limpet_folder in @CACHE_FOLDERS@; do
-        [ -d "$_limpet_own/$_limpet_folder" ] || _limpet_make "$_limpet_own/$_limpet_folder" ||
-            _limpet_fail "$_limpet_own/$_limpet_folder cannot be made."
-    done
+    if ! { @CACHES_MADE@; }; then
+        for _limpet_folder in @CACHE_FOLDERS@; do
+            _limpet_make "$_limpet_own/$_limpet_folder" ||
+                _limpet_fail "$_limpet_own/$_limpet_folder cannot be made."
+        done
+    fi
 fi
 
-# Sets where a thing of the home is seen inside: a link at what it points to.
-_limpet_find() {
+# Puts the image's own over a thing of the home: where that is a link, over what it points to.
+_limpet_cover() {
     _limpet_target=$_limpet_home/$1
     if [ -L "$_limpet_target" ]; then
         if [ -d "$_limpet_target" ] && cd -P -- "$_limpet_target" 2>/dev/null; then
@@ -159,63 +151,58 @@ _limpet_find() {
             "$_limpet_real"/*) _limpet_target=$_limpet_home${_limpet_target#"$_limpet_real"} ;;
         esac
     fi
-    _limpet_from=$_limpet_own/$1
+    if [ "$_limpet_again" = yes ]; then
+        case $_limpet_target/ in
+            "$_limpet_home"/*) _limpet_target=$_limpet_real${_limpet_target#"$_limpet_home"} ;;
+            *) return ;;
+        esac
+    else
+        case $_limpet_temporary in *":$_limpet_target"/*)
+            for _limpet_to in @TEMPORARY@; do
+                eval "_limpet_link=\${$_limpet_to-}"
+                case $_limpet_link/ in "$_limpet_target"/*) unset "$_limpet_to" ;; esac
+            done
+            ;;
+        esac
+    fi
+    _limpet_mount "$_limpet_own/$1" "$_limpet_target"
 }
+_limpet_temporary=@TEMPORARY_SET@
 if [ "$_limpet_policy" = isolated ]; then
     for _limpet_again in yes no; do
         if [ "$_limpet_again" = yes ] && [ "$_limpet_real" = "$_limpet_home" ]; then continue; fi
-        for _limpet_folder in @START_FILES@ @PERSONAL@; do
-            case $_limpet_folder in
-                @PERSONAL_PATTERN@)
-                    if ! [ -d "$_limpet_home/$_limpet_folder" ]; then
-                        if [ "$_limpet_again" = no ]; then
-                            case $_limpet_folder in
-@MOVED@
-                            esac
-                        fi
-                        continue
-                    fi
-                    _limpet_find "$_limpet_folder"
-                    [ -d "$_limpet_from" ] || _limpet_make "$_limpet_from" ||
-                        _limpet_fail "$_limpet_from cannot be made."
-                    ;;
-                *)
-                    [ -f "$_limpet_home/$_limpet_folder" ] || continue
-                    _limpet_find "$_limpet_folder"
-                    [ -f "$_limpet_from" ] || : >"$_limpet_from"
-                    ;;
-            esac
-            if [ "$_limpet_again" = yes ]; then
-                case $_limpet_target/ in
-                    "$_limpet_home"/*)
-                        _limpet_target=$_limpet_real${_limpet_target#"$_limpet_home"}
-                        ;;
-                    *) continue ;;
-                esac
-            else
-                for _limpet_to in @TEMPORARY@; do
-                    eval "_limpet_link=\${$_limpet_to-}"
-                    case $_limpet_link/ in "$_limpet_target"/*) unset "$_limpet_to" ;; esac
-                done
+        for _limpet_folder in @START_FILES@; do
+            if [ -f "$_limpet_home/$_limpet_folder" ]; then
+                [ -f "$_limpet_own/$_limpet_folder" ] || : >"$_limpet_own/$_limpet_folder"
+                _limpet_cover "$_limpet_folder"
             fi
-            _limpet_mount "$_limpet_from" "$_limpet_target"
-            set -- "$_limpet_flag" "$_limpet_word" "$@"
+        done
+        for _limpet_folder in @PERSONAL@; do
+            if [ -d "$_limpet_home/$_limpet_folder" ]; then
+                [ -d "$_limpet_own/$_limpet_folder" ] ||
+                    _limpet_make "$_limpet_own/$_limpet_folder" ||
+                    _limpet_fail "$_limpet_own/$_limpet_folder cannot be made."
+                _limpet_cover "$_limpet_folder"
+            elif [ "$_limpet_again" = no ]; then
+                case $_limpet_folder in
+@MOVED@
+                esac
+            fi
         done
     done
     _limpet_mount "$_limpet_own" @INSIDE_HOME@
-    set -- "$_limpet_flag" "$_limpet_word" "$@"
 fi
 case $_limpet_policy in isolated | host)
     if [ "$_limpet_real" != "$_limpet_home" ]; then
         _limpet_mount "$_limpet_real" "$_limpet_real"
-        set -- "$_limpet_flag" "$_limpet_word" "$@"
     fi
     ;;
 esac
 # A temporary folder that is not seen inside is worse than none.
 _limpet_mounted=''
 for _limpet_to in @TEMPORARY@; do
-    eval "_limpet_link=\${$_limpet_to-}"
+    eval "_limpet_why=\${$_limpet_to+set} _limpet_link=\${$_limpet_to-}"
+    if [ -z "$_limpet_why" ]; then continue; fi
     _limpet_why=''
     case $_limpet_link in /tmp | /tmp/* | /var/tmp | /var/tmp/*) _limpet_why=seen ;; esac
     case $_limpet_policy:$_limpet_link/ in
@@ -231,9 +218,7 @@ for _limpet_to in @TEMPORARY@; do
                 case $_limpet_home/ in "$_limpet_link"/*) unset "$_limpet_to"; continue ;; esac
                 case $_limpet_mounted in *":$_limpet_link:"*) continue ;; esac
                 _limpet_mounted=$_limpet_mounted:$_limpet_link:
-                _limpet_name=$_limpet_to
                 _limpet_mount "$_limpet_link" "$_limpet_link"
-                set -- "$_limpet_flag" "$_limpet_word" "$@"
                 continue
             fi
             ;;
@@ -241,10 +226,14 @@ for _limpet_to in @TEMPORARY@; do
     unset "$_limpet_to"
 done
 
+# Split into words on purpose: none of these values has a space.
+export $_limpet_sets
+if [ -n "$_limpet_others" ]; then
+    for _limpet_to in $_limpet_sets; do unset "@OTHERS@${_limpet_to%%=*}"; done
+fi
 @VALUES@
 if [ -n "$_limpet_place" ]; then
     _limpet_mount "$_limpet_place" "$_limpet_place"
-    set -- "$_limpet_flag" "$_limpet_word" "$@"
 fi
 @BINDS@
 if [ -n "$_limpet_host" ]; then
@@ -257,12 +246,10 @@ if [ -n "$_limpet_host" ]; then
         case $_limpet_to in @HOST_OWN@) continue ;; esac
         if [ -d "$_limpet_to" ]; then
             _limpet_mount "$_limpet_to" "$_limpet_to"
-            set -- "$_limpet_flag" "$_limpet_word" "$@"
         fi
     done
     export "@OURS@APPEND_PATH=$PATH"; unset @OTHERS@APPEND_PATH
 fi
-set -- @REST@ "$@"
 _limpet_gpu=@GPU@
 if [ "$_limpet_gpu" = auto ]; then
     if [ -e /dev/nvidiactl ] || [ -e /dev/nvidia0 ]; then _limpet_gpu=nvidia
@@ -270,13 +257,20 @@ if [ "$_limpet_gpu" = auto ]; then
     fi
 fi
 case $_limpet_gpu in
-    nvidia) set -- --nv "$@" ;;
-    amd) set -- --rocm "$@" ;;
+    nvidia) _limpet_gpu=--nv ;;
+    amd) _limpet_gpu=--rocm ;;
+    *) _limpet_gpu='' ;;
 esac
+_limpet_flag='' _limpet_word=$_limpet_home
 case $_limpet_policy in
-    none) set -- --no-home --no-mount home "$@" ;;
-    private) set -- --home "$_limpet_own:$_limpet_home" "$@" ;;
-    *) [ "$_limpet_home" = "${_limpet_account%/}" ] || set -- --home "$_limpet_home" "$@" ;;
+    none) _limpet_flag='--no-home --no-mount home' ;;
+    private) _limpet_flag=--home _limpet_word=$_limpet_own:$_limpet_home ;;
+    *) [ "$_limpet_home" = "${_limpet_account%/}" ] || _limpet_flag=--home ;;
 esac
-exec "$_limpet_runtime" @HEAD@ "$@"
+[ "$_limpet_flag" = --home ] || _limpet_word=''
+# In few steps, for each one copies all the words.
+set -- --pwd "$_limpet_pwd" "$_limpet_image" @INSIDE@ "$@"
+eval "set -- $_limpet_mounts \"\$@\""
+exec "$_limpet_runtime" @HEAD@ $_limpet_flag ${_limpet_word:+"$_limpet_word"} $_limpet_gpu \
+    @REST@ "$@"
 """

@@ -8,7 +8,8 @@ session happens to export would reach the program with a changed value.
 SESSION = r"""#!/bin/sh
 # Written by limpet @LIMPET@; `limpet update` writes it anew. Each launcher is this same text and
 # starts the program of its own name.
-# shellcheck disable=SC3013,SC2016,SC2221,SC2222 # -ef is in POSIX.1-2024, and before in all shells
+# shellcheck disable=SC2016,SC2086,SC2090,SC2163,SC2221,SC2222
+# shellcheck disable=SC3013 # -ef is in POSIX.1-2024, and before in all shells
 _limpet_root=@ROOT_BAKED@
 _limpet_name=${0##*/} _limpet_venv='' _limpet_connection='' _limpet_host=@HOST@
 unset CDPATH
@@ -112,29 +113,39 @@ fi
 
 # ---- what is seen inside as the home ----
 
+# Steps are counted here: a shell takes milliseconds for a few hundred. What is set to a value known
+# beforehand is gathered in `sets` and set at once, mounts in a line that a shell can read.
+_limpet_sets='' _limpet_mounts=''
 _limpet_put() { export "$1=$2" "@OURS@$1=$2"; unset "@OTHERS@$1"; }
 
-# Sets the runtime's flag for a mount; paths with its separators in them go as CSV.
+# Puts a mount before the others; paths with the runtime's separators in them go as CSV.
 _limpet_mount() {
     case $1$2 in
+        *[:,\"\\\']*) _limpet_mount_odd "$@" ;;
+        "$1$1") _limpet_mounts="--bind '$1${3:+:$1:ro}' $_limpet_mounts" ;;
+        *) _limpet_mounts="--bind '$1:$2${3:+:ro}' $_limpet_mounts" ;;
+    esac
+}
+_limpet_mount_odd() {
+    _limpet_flag=--bind _limpet_word=$1
+    case $1$2 in
         *[:,\"\\]*)
-            _limpet_csv "$1"; _limpet_to=$_limpet_text
-            _limpet_csv "$2"
+            _limpet_replace "$1" '"' '""'; _limpet_to=$_limpet_text
+            _limpet_replace "$2" '"' '""'
             _limpet_flag=--mount
             _limpet_word="type=bind,\"source=$_limpet_to\",\"target=$_limpet_text\"${3:+,ro}"
             ;;
-        *)
-            _limpet_flag=--bind _limpet_word=$1
-            if [ "$1" != "$2" ] || [ -n "${3-}" ]; then _limpet_word=$1:$2${3:+:ro}; fi
-            ;;
+        *) if [ "$1" != "$2" ] || [ -n "${3-}" ]; then _limpet_word=$1:$2${3:+:ro}; fi ;;
     esac
+    _limpet_replace "$_limpet_word" "'" "'\\''"
+    _limpet_mounts="$_limpet_flag '$_limpet_text' $_limpet_mounts"
 }
-_limpet_csv() {
+_limpet_replace() {
     _limpet_text='' _limpet_link=$1
     while :; do
-        case $_limpet_link in *\"*) ;; *) break ;; esac
-        _limpet_text=$_limpet_text${_limpet_link%%\"*}'""'
-        _limpet_link=${_limpet_link#*\"}
+        case $_limpet_link in *"$2"*) ;; *) break ;; esac
+        _limpet_text=$_limpet_text${_limpet_link%%"$2"*}$3
+        _limpet_link=${_limpet_link#*"$2"}
     done
     _limpet_text=$_limpet_text$_limpet_link
 }
@@ -202,43 +213,46 @@ esac
 
 # ---- the variables that pass ----
 
-@JUDGES@
-# A Jupyter kernel looks whether its server is still alive.
-if [ -n "$_limpet_connection" ]; then
-    _limpet_judge_J() { case $1 in JPY_*) ;; *) unset "$1" ;; esac; }
+if [ -n "${@OTHER_NAME@_BIND-}${@OTHER_NAME@_BINDPATH-}" ]; then
+    for _limpet_to in BIND BINDPATH; do
+        eval "_limpet_link=\${@OTHER_NAME@_$_limpet_to-} _limpet_text=\${@OUR_NAME@_$_limpet_to-}"
+        if [ -n "$_limpet_link" ] && [ -n "$_limpet_text" ]; then
+            export "@OUR_NAME@_$_limpet_to=$_limpet_text,$_limpet_link"
+            unset "@OTHER_NAME@_$_limpet_to"
+        fi
+    done
 fi
-_limpet_twin() { eval "[ -n \"\${@OURS@$1+set}\" ]"; }
-for _limpet_to in BIND BINDPATH; do
-    eval "_limpet_link=\${@OTHER_NAME@_$_limpet_to-} _limpet_text=\${@OUR_NAME@_$_limpet_to-}"
-    if [ -n "$_limpet_link" ] && [ -n "$_limpet_text" ]; then
-        export "@OUR_NAME@_$_limpet_to=$_limpet_text,$_limpet_link"
-        unset "@OTHER_NAME@_$_limpet_to"
-    fi
-done
 # What pip needs of the session, before it is dropped.
 _limpet_pip_config=${PIP_CONFIG_FILE-} _limpet_config_home=${XDG_CONFIG_HOME:-$_limpet_home/.config}
 _limpet_ca1=${PIP_CERT-} _limpet_ca2=${SSL_CERT_FILE-} _limpet_ca3=${REQUESTS_CA_BUNDLE-}
 _limpet_ca4=${CURL_CA_BUNDLE-}
 _limpet_kit=$_limpet_state@KIT_BAKED@
+_limpet_names='' _limpet_others=''
 case ${BASH_VERSION-} in 4.4* | [5-9].*)
-    unset -f module ml _module_raw which scl switchml spack conda mamba micromamba
-    eval "export -n SHELLOPTS BASHOPTS$_limpet_loops"
+    eval 'export -n SHELLOPTS BASHOPTS OLDPWD
+        mapfile -d "" -t _limpet_names </proc/self/environ
+        _limpet_to=${_limpet_names[*]%%=*}; unset _limpet_names; _limpet_names=$_limpet_to'
     ;;
-*) # no other shell tells its variables without a copy of itself
+esac
+if [ -z "$_limpet_names" ]; then # no other shell tells them without a copy of itself
     IFS='
 '
     for _limpet_to in $(export -p); do
         case $_limpet_to in
-            'export '[A-Za-z_]*)
-                _limpet_to=${_limpet_to#export } _limpet_to=${_limpet_to%%=*}
-                case $_limpet_to in
-                    *[!A-Za-z0-9_]*) ;;
-                    *) _limpet_judge "$_limpet_to" ;;
-                esac
-                ;;
+            'export '[A-Za-z_]*) _limpet_to=${_limpet_to#export } ;;
+            'declare -x '[A-Za-z_]*) _limpet_to=${_limpet_to#declare -x } ;;
+            *) continue ;;
         esac
+        _limpet_names="$_limpet_names ${_limpet_to%%=*}"
     done
     unset IFS
-    ;;
-esac
+fi
+for _limpet_to in $_limpet_names; do
+    case $_limpet_to in
+        BASH_FUNC_*%%) _limpet_to=${_limpet_to#BASH_FUNC_}; unset -f "${_limpet_to%??}"; continue ;;
+        [!A-Za-z_]* | *[!A-Za-z0-9_]*) continue ;;
+@JUDGES@
+    esac
+    unset "$_limpet_to"
+done
 """
