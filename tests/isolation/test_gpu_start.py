@@ -8,7 +8,7 @@ import pytest
 
 from limpet.actions.launch import plan_start
 from limpet.core.gpu import Driver
-from limpet.core.launch import Request
+from limpet.core.seen import Request
 from limpet.tools import gpu
 from limpet.tools.images import read_image
 from tests.launch.conftest import Person

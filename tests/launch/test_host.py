@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from limpet.core.errors import HostError
-from limpet.core.launch import HostSeen
 from limpet.core.mounts import Mount
+from limpet.core.seen import HostSeen
 from limpet.tools import apptainer, host, process
 
 

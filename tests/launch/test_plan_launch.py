@@ -12,16 +12,11 @@ from limpet.core.caches import CACHES
 from limpet.core.errors import HostError, ImageError, UsageError
 from limpet.core.homes import INSIDE, PERSONAL
 from limpet.core.image import ImageFacts
-from limpet.core.launch import (
-    HostSeen,
-    ImageSeen,
-    Launch,
-    Request,
-    plan_launch,
-)
+from limpet.core.launch import Launch, plan_launch
 from limpet.core.lock import LockedBase
 from limpet.core.mounts import Mount, parse_bind, render_mount
 from limpet.core.recipe import Run
+from limpet.core.seen import HostSeen, ImageSeen, Request
 from limpet.report.launch import render_command, render_explanation
 
 FOREIGN = ImageSeen(path="/i/a.sif", kind="sif", identity="abc", title="a", arch="x86_64")

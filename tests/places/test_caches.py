@@ -9,9 +9,10 @@ import pytest
 
 from limpet.core.caches import CACHES, plan_caches
 from limpet.core.homes import INSIDE, plan_home
-from limpet.core.launch import HostSeen, ImageSeen, Request, plan_launch
+from limpet.core.launch import plan_launch
 from limpet.core.mounts import Mount
 from limpet.core.recipe import HomePolicy
+from limpet.core.seen import HostSeen, ImageSeen, Request
 from limpet.tools.node_local import find_node_local, is_shared
 
 OWN = "/state/img/home"

@@ -9,7 +9,6 @@ import msgspec
 import pytest
 
 from limpet.core.errors import ImageError, SpaceError, UsageError
-from limpet.core.launch import ImageSeen
 from limpet.core.overlay import (
     Overlay,
     Wish,
@@ -20,6 +19,7 @@ from limpet.core.overlay import (
     parse_superblock,
     parse_wish,
 )
+from limpet.core.seen import ImageSeen
 
 IMAGE = ImageSeen(path="/i/a.sif", kind="sif", identity="abc", title="Ä long title of an image")
 GOOD = Overlay(

@@ -18,9 +18,11 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from limpet.core.launch import HostSeen, ImageSeen, Request, plan_launch, wished_binds
+from limpet.core.launch import plan_launch
 from limpet.core.launcher import render_launcher
+from limpet.core.places import wished_binds
 from limpet.core.recipe import Run
+from limpet.core.seen import HostSeen, ImageSeen, Request
 from limpet.core.wrap import Wrap, WrapRequest
 from limpet.tools import host, personal
 from tests.wrap.conftest import MACHINE, facts

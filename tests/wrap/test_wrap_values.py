@@ -13,9 +13,9 @@ import pytest
 
 from limpet.core.errors import ImageError, LimpetError, UsageError
 from limpet.core.fronts import check_kernel_name, render_kernel, render_module
-from limpet.core.launch import HostSeen, ImageSeen, Request
 from limpet.core.launcher import render_launcher
 from limpet.core.recipe import Run
+from limpet.core.seen import HostSeen, ImageSeen, Request
 from limpet.core.wrap import (
     Wrap,
     WrapRequest,

@@ -8,7 +8,7 @@ import msgspec
 
 from limpet.core.carry import ImageInside, plan_carry
 from limpet.core.errors import ImageError
-from limpet.core.launch import ImageSeen
+from limpet.core.seen import ImageSeen
 from limpet.tools import apptainer, states
 
 # Written for the image's own Python: what it is, and what it sees.

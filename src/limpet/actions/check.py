@@ -9,8 +9,9 @@ from pathlib import Path
 import msgspec
 
 from limpet.core.errors import HostError, ImageError, UsageError
-from limpet.core.launch import HostSeen, ImageSeen, Launch, Request, plan_launch
+from limpet.core.launch import Launch, plan_launch
 from limpet.core.mounts import Mount, is_below, render_mount
+from limpet.core.seen import HostSeen, ImageSeen, Request
 from limpet.core.writes import ImportSeen, ImportsReport, Setting, judge_imports
 from limpet.tools import apptainer, files, host, images, process
 from limpet.tools.config import read_config

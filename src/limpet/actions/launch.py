@@ -10,9 +10,11 @@ import msgspec
 
 from limpet.actions.overlay import choose_overlays
 from limpet.core.errors import HostError, UsageError
-from limpet.core.launch import Launch, Request, plan_launch, wished_binds
+from limpet.core.launch import Launch, plan_launch
 from limpet.core.mounts import is_below
 from limpet.core.personal import KIT, PIP
+from limpet.core.places import wished_binds
+from limpet.core.seen import Request
 from limpet.tools import (
     apptainer,
     files,

@@ -8,7 +8,6 @@ from pathlib import Path
 import msgspec
 
 from limpet.core.errors import ExistsError, ImageError, SpaceError, UsageError
-from limpet.core.launch import HostSeen, ImageSeen
 from limpet.core.overlay import (
     Overlay,
     Record,
@@ -19,6 +18,7 @@ from limpet.core.overlay import (
     parse_size,
     parse_wish,
 )
+from limpet.core.seen import HostSeen, ImageSeen
 from limpet.tools import files, host, images
 from limpet.tools import overlay as tool
 from limpet.tools.config import read_config

@@ -10,9 +10,10 @@ import msgspec
 from limpet import __version__
 from limpet.core.errors import UsageError
 from limpet.core.fronts import check_kernel_name, render_kernel, render_module
-from limpet.core.launch import HostSeen, ImageSeen, wished_binds
 from limpet.core.launcher import render_launcher
 from limpet.core.personal import KIT
+from limpet.core.places import wished_binds
+from limpet.core.seen import HostSeen, ImageSeen
 from limpet.core.wrap import (
     Wrap,
     WrapReport,

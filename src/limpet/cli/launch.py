@@ -12,7 +12,7 @@ import click
 from limpet.cli.session import Session, pass_session
 
 if TYPE_CHECKING:
-    from limpet.core.launch import Request
+    from limpet.core.seen import Request
 
 Command = Callable[..., Any]
 
@@ -96,7 +96,7 @@ def start_in(session: Session, image: str, flags: dict[str, Any], **what: Any) -
 
 
 def _request(session: Session, flags: dict[str, Any], what: dict[str, Any]) -> Request:
-    from limpet.core.launch import Request
+    from limpet.core.seen import Request
 
     return Request(
         home=flags["home"],

@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 def wrap(session: Session, /, image: str, folder: str, **flags: Any) -> None:
     """Make launchers in DIR/bin for the programs in IMAGE."""
     from limpet.actions.wrap import wrap_image
-    from limpet.core.launch import Request
+    from limpet.core.seen import Request
     from limpet.core.wrap import WrapRequest
 
     default = "".join(c if c.isascii() and c.isalnum() else "-" for c in Path(image).stem)

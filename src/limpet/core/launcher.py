@@ -22,20 +22,15 @@ from limpet.core.caches import CACHES, FOLDER, LOCAL
 from limpet.core.gpu import Driver
 from limpet.core.handover import parse_env
 from limpet.core.homes import INSIDE, PERSONAL, START_FILES
-from limpet.core.launch import (
-    HostSeen,
-    ImageSeen,
-    Launch,
-    Request,
-    plan_launch,
-    wished_binds,
-)
+from limpet.core.launch import Launch, plan_launch
 from limpet.core.launcher_command import COMMAND
 from limpet.core.launcher_text import SESSION
 from limpet.core.mounts import Mount
 from limpet.core.personal import CERTIFICATES, CONFIG, KIT, PACKAGES, VARIABLE, PipSeen
+from limpet.core.places import wished_binds
 from limpet.core.recipe import Run, VariablePolicy
 from limpet.core.seeing import ALWAYS, OWN_FOLDERS, OWN_TREES
+from limpet.core.seen import HostSeen, ImageSeen, Request
 from limpet.core.variables import FOREIGN, INDEX, RUNTIME, TEMPORARY, WANTED
 from limpet.core.wrap import OWN, Wrap
 

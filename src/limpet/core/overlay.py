@@ -14,7 +14,7 @@ from typing import Literal
 import msgspec
 
 from limpet.core.errors import ImageError, SpaceError, UsageError
-from limpet.core.launch import ImageSeen
+from limpet.core.seen import ImageSeen
 
 RECORD = "limpet.json"
 SMALLEST_BYTES = 16 * 1024**2  # below, the journal leaves no room

@@ -10,7 +10,7 @@ from fnmatch import fnmatchcase
 import msgspec
 
 from limpet.core.errors import ImageError, UsageError
-from limpet.core.launch import ImageSeen, Request
+from limpet.core.seen import ImageSeen, Request
 
 FORMAT = 1
 RECORD = "wrap.json"

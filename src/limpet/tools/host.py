@@ -16,9 +16,9 @@ from typing import Literal
 from limpet.core.errors import HostError, SpaceError
 from limpet.core.gpu import Driver, Gpu
 from limpet.core.homes import PERSONAL, START_FILES
-from limpet.core.launch import HostSeen
 from limpet.core.mounts import Mount
 from limpet.core.seeing import is_own
+from limpet.core.seen import HostSeen
 from limpet.core.variables import TEMPORARY
 from limpet.tools import files
 

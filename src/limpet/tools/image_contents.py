@@ -16,7 +16,7 @@ import msgspec
 from limpet.core.errors import LimpetError
 from limpet.core.facts import Libc
 from limpet.core.gpu import GpuNeeds, plan_needs
-from limpet.core.launch import ImageSeen
+from limpet.core.seen import ImageSeen
 from limpet.formats.sif import read_sif, root_partition
 from limpet.formats.squashfs import Squashfs
 from limpet.tools import files

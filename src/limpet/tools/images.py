@@ -11,7 +11,7 @@ import msgspec
 from limpet.core.errors import ImageError
 from limpet.core.image import FACTS_OBJECT, ImageFacts
 from limpet.core.inspection import Part
-from limpet.core.launch import ImageKind, ImageSeen
+from limpet.core.seen import ImageKind, ImageSeen
 from limpet.formats import sif
 
 # The kernel's words (`uname -m`) for SIF's.

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Protocol
 
 from limpet.core.errors import ImageError
-from limpet.core.launch import ImageSeen
+from limpet.core.seen import ImageSeen
 from limpet.core.wrap import SYSTEM_FOLDERS, parse_path
 from limpet.formats import sif
 from limpet.formats.squashfs import Node, Squashfs

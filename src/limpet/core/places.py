@@ -1,0 +1,106 @@
+"""Where the program starts, and what of the host is mounted so that it finds its way."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+
+from limpet.core.errors import HostError
+from limpet.core.homes import Home
+from limpet.core.mounts import Mount, is_below, parse_bind
+from limpet.core.seeing import ALWAYS, is_own, plan_aliases, plan_temporaries
+from limpet.core.seen import HostSeen, ImageSeen, Request
+
+
+def wished_binds(
+    image: ImageSeen, request: Request, cwd: str
+) -> tuple[tuple[Mount, ...], tuple[Mount, ...]]:
+    """What the site and the recipe offer, and what the user asks for."""
+    recipe = image.facts.run.bind if image.facts else ()
+    offered = tuple(parse_bind(text, cwd) for text in (*request.site_binds, *recipe))
+    return offered, tuple(parse_bind(text, cwd) for text in request.binds)
+
+
+def plan_binds(
+    image: ImageSeen, host: HostSeen, request: Request
+) -> tuple[tuple[Mount, ...], tuple[str, ...]]:
+    """The user's binds must exist; the site's and the recipe's are left out where they do not."""
+    offered, asked = wished_binds(image, request, host.cwd)
+    for mount in asked:
+        if mount.source in host.missing:
+            raise HostError(f"--bind {mount.source}: there is no such file or folder.")
+    targets = {mount.target for mount in asked}
+    chosen = {m.target: m for m in offered if m.source not in host.missing}
+    notes = tuple(f"{m.source} does not exist here." for m in offered if m.source in host.missing)
+    return (*(m for m in chosen.values() if m.target not in targets), *asked), notes
+
+
+def plan_sight(
+    image: ImageSeen, host: HostSeen, home: Home, request: Request, *, temporaries: bool
+) -> Place:
+    """What of the host is mounted beside the home, under all its names, and the working folder."""
+    binds, bind_notes = plan_binds(image, host, request)
+    place = plan_place(host, home, binds, request, image)
+    prefix = image.facts.prefix if image.facts else ""
+    mounts = (*binds, *place.mounts)
+    if temporaries:
+        visible = (*ALWAYS, *home.visible, *same_inside(mounts))
+        mounts += plan_temporaries(host.temporaries, visible=visible, home=host.home, prefix=prefix)
+    mounts += plan_aliases(mounts, host.links, home=host.home, prefix=prefix)
+    return Place(pwd=place.pwd, mounts=mounts, notes=(*bind_notes, *place.notes))
+
+
+class Place(msgspec.Struct, frozen=True, kw_only=True):
+    """Where the program starts, and what is mounted so that it finds its way."""
+
+    pwd: str
+    mounts: tuple[Mount, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+def seen_at(path: str, host: HostSeen) -> str:
+    below_home = is_below(path, host.real_home)
+    return host.home + path.removeprefix(host.real_home) if below_home else path
+
+
+def home_mounts(home: Home, host: HostSeen) -> tuple[Mount, ...]:
+    """The home's, and all of it again under the home's real name where a link leads to it."""
+    if not home.visible or host.real_home == host.home:
+        return home.mounts
+    again = [
+        Mount(source=mount.source, target=host.real_home + mount.target.removeprefix(host.home))
+        for mount in home.mounts
+        if is_below(mount.target, host.home)
+    ]
+    return (Mount(source=host.real_home, target=host.real_home), *home.mounts, *again)
+
+
+def plan_place(
+    host: HostSeen, home: Home, binds: Sequence[Mount], request: Request, image: ImageSeen
+) -> Place:
+    """The working folder inside: the same as outside wherever that can be."""
+    if request.pwd:
+        return Place(pwd=request.pwd)
+    cwd = host.cwd
+    if home.visible and is_below(cwd, host.real_home):
+        # A home that is reached over a symbolic link is seen under its own name only.
+        return Place(pwd=seen_at(cwd, host))
+    if any(is_below(cwd, folder) for folder in (*ALWAYS, *same_inside(binds))):
+        return Place(pwd=cwd)
+    if is_own(cwd, image.facts.prefix if image.facts else ""):
+        why = "that place is the image's own"
+    elif is_below(host.real_home, cwd) or is_below(host.home, cwd):
+        why = "the home lies below it, and would be seen whole"
+    else:
+        return Place(pwd=cwd, mounts=(Mount(source=cwd, target=cwd),))
+    if cwd == host.real_home and home.start == host.home:
+        return Place(pwd=home.start)
+    note = (
+        f"The working folder {cwd} is not seen inside: {why}. The program starts in {home.start}."
+    )
+    return Place(pwd=home.start, notes=(note,))
+
+
+def same_inside(mounts: Sequence[Mount]) -> tuple[str, ...]:
+    return tuple(mount.source for mount in mounts if mount.source == mount.target)
