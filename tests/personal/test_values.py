@@ -16,7 +16,7 @@ from limpet.core.personal import HOOK_TEXT, KIT, PACKAGES, PipSeen, plan_persona
 from limpet.core.recipe import HomePolicy
 from limpet.core.state import PersonalPackage, parse_age
 from limpet.tools.host import make_private
-from limpet.tools.recipe_edit import add_requirements
+from limpet.tools.recipe_edit import change_recipe_text
 
 HOME = Home(start="/home/u", variables={"PYTHONUSERBASE": f"{INSIDE}/.local"})
 PIP = PipSeen(kit="/s/.pip/1", config="/etc/pip.conf", certificates="/ca.pem")
@@ -170,11 +170,11 @@ def test_a_recipe_keeps_all_else(
 ) -> None:
     path = tmp_path / name
     path.write_text(text)
-    after = add_requirements(path, {"numpy": "numpy==2.0", "six": "six==3.0"})
+    after = change_recipe_text(path, pip={"numpy": "numpy==2.0", "six": "six==3.0"})
     assert all(part in after for part in (*kept, "six==3.0"))
     assert after.count("numpy") == 1
     path.write_text(after)
-    assert add_requirements(path, {"numpy": "numpy==2.0", "six": "six==3.0"}) == after
+    assert change_recipe_text(path, pip={"numpy": "numpy==2.0", "six": "six==3.0"}) == after
 
 
 @pytest.mark.parametrize("name", ["uv.lock", "pylock.toml", "script.py"])
@@ -182,14 +182,14 @@ def test_what_tools_write_is_left_alone(tmp_path: Path, name: str) -> None:
     path = tmp_path / name
     path.write_text("")
     with pytest.raises(RecipeError, match=name):
-        add_requirements(path, {"six": "six==1"})
+        change_recipe_text(path, pip={"six": "six==1"})
 
 
 def test_hashes_are_changed_by_hand(tmp_path: Path) -> None:
     path = tmp_path / "requirements.txt"
     path.write_text("six==1.0 \\\n  --hash=sha256:00\n")
     with pytest.raises(RecipeError, match="by hand"):
-        add_requirements(path, {"six": "six==2.0"})
+        change_recipe_text(path, pip={"six": "six==2.0"})
 
 
 def test_a_state_folder_is_the_users_alone(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from limpet.actions.assemble import (
     rewrite_base,
     staged_entries,
 )
+from limpet.actions.closed_recipe import close_recipe
 from limpet.actions.conda import CondaShelf, make_conda_pieces
 from limpet.actions.conda_fetch import find_channels
 from limpet.actions.conda_scripts import with_scripts, with_written
@@ -291,7 +292,7 @@ def describe(prepared: Prepared, plan: BuildPlan, *, name: str) -> tuple[SifObje
         labels=make_labels(prepared),
     )
     sbom = render_sbom(prepared.lock, name=name, limpet_version=__version__)
-    recipe = render_recipe(prepared.recipe)
+    recipe = render_recipe(close_recipe(prepared.loaded))
     return (
         SifObject(name=image_core.FACTS_OBJECT, data=msgspec.json.encode(facts), kind="json"),
         SifObject(name=image_core.LOCK_OBJECT, data=lock_text.encode()),

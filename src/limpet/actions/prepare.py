@@ -22,6 +22,7 @@ from limpet.core.interpreters import choose_interpreter, fits_wanted
 from limpet.core.lock import Lock, LockedBase
 from limpet.core.pylock import is_own_lock, parse_lock
 from limpet.core.recipe import Recipe
+from limpet.core.recipe_text import merge_recipes
 from limpet.core.reference import parse_reference
 from limpet.core.request import BuildRequest
 from limpet.tools import files
@@ -74,15 +75,26 @@ class Workplace(msgspec.Struct, frozen=True, kw_only=True):
     notify: Notify
 
 
-def prepare(request: BuildRequest, notify: Notify) -> Prepared:
+class Given(msgspec.Struct, frozen=True, kw_only=True):
+    """A recipe that lies in no file, the folder where its paths start, and the lock it had."""
+
+    recipe: Recipe
+    folder: Path
+    lock: Lock
+
+
+def prepare(request: BuildRequest, notify: Notify, given: Given | None = None) -> Prepared:
     """Read the recipe, settle the base, and lock; an existing lock that fits is used as it is."""
     config = read_config(request.config_file)
     paths = [Path(word) for word in request.recipes]
-    loaded = read_recipe(paths, flags=read_flags(request, config, paths))
+    flags = read_flags(request, config, paths)
+    if given:
+        flags = merge_recipes(given.recipe, flags, override=True)
+    loaded = read_recipe(paths, flags=flags, folder=given.folder if given else None)
     lock_file = Path(request.lock).absolute() if request.lock else None
     if lock_file is None and paths:
         lock_file = choose_lock_path(paths)
-    known = read_lock(lock_file) if lock_file else None
+    known = read_lock(lock_file) if lock_file else given.lock if given else None
     if request.frozen:
         known = _frozen(known, loaded, lock_file)
     work = open_workplace(request, config, notify)

@@ -16,7 +16,7 @@ from limpet.core.promotion import Promoted
 from limpet.core.request import BuildRequest
 from limpet.core.state import PersonalPackage
 from limpet.tools import images
-from limpet.tools.recipe_edit import add_requirements, replace_text
+from limpet.tools.recipe_edit import change_recipe_text, replace_text
 
 _USUAL = ("limpet.toml", "pyproject.toml", "*.toml", "*.in", "*.txt")
 
@@ -38,7 +38,7 @@ def promote(image: str, request: BuildRequest, notify: Notify = ignore) -> Promo
         raise UsageError(f"{image} has no personal packages.")
     recipe = _only(request.recipes) or _find_recipe(seen.facts.lock_sha256)
     wanted = {one.name: render_requirement(one) for one in packages}
-    before, after = recipe.read_text("utf-8"), add_requirements(recipe, wanted)
+    before, after = recipe.read_text("utf-8"), change_recipe_text(recipe, pip=wanted)
     request = msgspec.structs.replace(request, recipes=(str(recipe),))
     if not (request.base or choose_lock_path([recipe]).exists()):
         request = msgspec.structs.replace(request, base=seen.facts.base.reference)

@@ -57,8 +57,18 @@ def update_wrap(folder: Path, image: str = "", *, dry_run: bool = False) -> Wrap
     """The launchers again, for the image as it is now or for another one, set as before."""
     folder = Path(os.path.realpath(folder))
     old = launchers.read_wrap(folder, launchers.current_version(folder))
+    # A source of the folder's own is written down as it lies in it: folders may be moved.
+    return _follow(folder, old, str(Path(image) if image else folder / old.source), dry_run=dry_run)
+
+
+def follow_kept(folder: Path, old: Wrap, image: Path) -> WrapReport:
+    """The launchers again, for an image that lies in the folder already."""
+    return _follow(folder, old, str(image), dry_run=False)
+
+
+def _follow(folder: Path, old: Wrap, image: str, *, dry_run: bool) -> WrapReport:
     request = old.request
-    seen = images.read_image(image or old.source)
+    seen = images.read_image(image)
     _check(seen, request)
     found = programs.list_programs(seen, request.folders)
     chosen = choose_programs(found, request, title=seen.title, strict=False)
@@ -104,8 +114,8 @@ def _write(
     wrap = Wrap(
         limpet=__version__,
         number=max(versions, default=0) + 1,
-        image=seen.path,
-        source=seen.path,
+        image=_place(folder, seen.path),
+        source=_place(folder, seen.path),
         identity=seen.identity,
         title=seen.title,
         programs=chosen,
@@ -119,7 +129,7 @@ def _write(
         # Another update may have come first.
         number = max(launchers.list_versions(folder), default=0) + 1
         image = wrap.image
-        if request.copy:
+        if request.copy and Path(image).is_absolute():
             image = launchers.keep_image(folder, Path(seen.path), seen.identity)
         wrap = msgspec.structs.replace(wrap, number=number, image=image)
         script = render_launcher(wrap, seen, here, str(folder))
@@ -132,6 +142,12 @@ def _write(
         host.make_private([here.pip.kit], here.state)
         personal.make_kit(Path(here.pip.kit), inside=KIT)
     return _report(folder, wrap, old)
+
+
+def _place(folder: Path, image: str) -> str:
+    """The image's path as it is written down: relative where the folder keeps it."""
+    kept = launchers.images_folder(folder)
+    return str(Path(image).relative_to(folder)) if Path(image).is_relative_to(kept) else image
 
 
 def _probe(seen: ImageSeen, request: WrapRequest) -> HostSeen:

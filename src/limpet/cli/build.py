@@ -47,13 +47,15 @@ _LOCK_OPTIONS = (
     click.option("--upgrade", is_flag=True, help="Choose all versions anew."),
     _many("--upgrade-package", "upgrade_packages", metavar="NAME", help="Choose this one anew."),
     click.option("--offline", is_flag=True, help="Use only what the cache has."),
-    click.option("--force", is_flag=True, help="Replace the output if it is there."),
     click.option("--dry-run", is_flag=True, help="Print the plan, change nothing."),
     click.option("--json", "as_json", is_flag=True, help="Progress and result as JSON lines."),
     click.option("-j", "--jobs", type=click.IntRange(0), default=0, help="Processes at once."),
     _one("--system", metavar="NAME", help="A preset of the configuration."),
     _one("--build-dir", metavar="DIR", help="Where passing files are put."),
 )
+
+
+_force = click.option("--force", is_flag=True, help="Replace the output if it is there.")
 
 
 def lock_options(command: Command) -> Command:
@@ -67,6 +69,7 @@ def lock_options(command: Command) -> Command:
 @click.argument("recipes", nargs=-1, metavar="[RECIPE]...")
 @click.option("-o", "--output", required=True, metavar="FILE", help="The image to write.")
 @lock_options
+@_force
 @_one("--name", metavar="NAME", help="What the image calls itself.")
 @_many("--label", "labels", metavar="KEY=VALUE", help="A label for the image.")
 @click.option("--layout", type=click.Choice(["auto", "merged", "layered"]), help="One part or two.")
@@ -83,6 +86,7 @@ def build(session: Session, /, **flags: Any) -> None:
 @click.argument("recipes", nargs=-1, metavar="[RECIPE]...")
 @_one("-o", "--output", metavar="FILE", help="The lock to write.")
 @lock_options
+@_force
 @_one("--freeze", metavar="IMAGE|PREFIX", help="Lock what is in this image or conda environment.")
 @pass_session
 def lock(session: Session, /, **flags: Any) -> None:

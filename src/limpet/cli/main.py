@@ -26,7 +26,7 @@ COMMANDS = {
     "state": "limpet.cli.state",
     "inspect": "limpet.cli.inspect",
     "wrap": "limpet.cli.wrap",
-    "update": "limpet.cli.wrap",
+    "update": "limpet.cli.update",
     "overlay": "limpet.cli.overlay",
     "check": "limpet.cli.check",
     "export": "limpet.cli.export",

@@ -1,4 +1,4 @@
-"""`limpet wrap` and `limpet update`."""
+"""`limpet wrap`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from limpet.cli.session import Session, pass_session
-from limpet.core.errors import UsageError
 
 if TYPE_CHECKING:
     from limpet.core.wrap import WrapReport
@@ -80,7 +79,7 @@ def wrap(session: Session, /, image: str, folder: str, **flags: Any) -> None:
         force=flags["force"],
         dry_run=flags["dry_run"],
     )
-    _tell(session, report, as_json=flags["as_json"])
+    tell_wrap(session, report, as_json=flags["as_json"])
 
 
 def _module(given: str, title: str) -> str:
@@ -90,26 +89,8 @@ def _module(given: str, title: str) -> str:
     return str(Path(given).absolute()) if given else ""
 
 
-@click.command()
-@click.argument("folder", metavar="DIR")
-@click.argument("image", required=False, default="")
-@click.option("--back", is_flag=True, help="The version before this one again.")
-@click.option("--dry-run", is_flag=True, help="Say what would change.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
-@pass_session
-def update(
-    session: Session, /, folder: str, image: str, back: bool, dry_run: bool, as_json: bool
-) -> None:
-    """Make the launchers in DIR again: for the rebuilt image, or for another IMAGE."""
-    from limpet.actions.wrap import bring_back, update_wrap
-
-    if back and (image or dry_run):
-        raise UsageError("--back takes no image and no --dry-run.")
-    report = bring_back(Path(folder)) if back else update_wrap(Path(folder), image, dry_run=dry_run)
-    _tell(session, report, as_json=as_json)
-
-
-def _tell(session: Session, report: WrapReport, *, as_json: bool) -> None:
+def tell_wrap(session: Session, report: WrapReport, *, as_json: bool) -> None:
+    """Say what was made."""
     from limpet.report.wrap import render_wrap, render_wrap_json
 
     if as_json:

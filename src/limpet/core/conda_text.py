@@ -24,7 +24,7 @@ _PIP_OPTIONS = {
 }
 _ENVIRONMENT_KEYS = ("name", "channels", "dependencies", "variables", "prefix", "platforms")
 # What a pip requirement never looks like: `name=1.2`, `channel::name`, `name 1.2`.
-_ONLY_CONDA = re.compile(r"^[\w.-]+\s*=\s*[^=\s]|^\S+::\S+|^[\w.-]+\s+[\d*]")
+_ONLY_CONDA = re.compile(r"^\w[\w.-]*\s*=\s*[^=\s]|^\w\S*::\S+|^\w[\w.-]*\s+[\d*]")
 
 
 class Node(msgspec.Struct, frozen=True):

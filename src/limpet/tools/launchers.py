@@ -143,11 +143,15 @@ def _point(link: Path, target: str) -> None:
     partial.replace(link)
 
 
+def images_folder(folder: Path) -> Path:
+    """Where a folder of launchers keeps images of its own."""
+    return folder / OWN / "images"
+
+
 def keep_image(folder: Path, image: Path, identity: str) -> str:
     """A copy of the image (a hard link where that goes) in the folder; its relative path."""
     status = image.stat()
-    name = f"{identity}-{status.st_size:x}-{status.st_mtime_ns:x}.sif"
-    place = folder / OWN / "images" / name
+    place = images_folder(folder) / _image_name(status, identity)
     if not place.exists():
         place.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -157,6 +161,16 @@ def keep_image(folder: Path, image: Path, identity: str) -> str:
                 shutil.copyfileobj(source, file, 1 << 20)
             place.chmod(status.st_mode & 0o777)
     return str(place.relative_to(folder))
+
+
+def settle_image(image: Path, identity: str) -> Path:
+    """An image that was written into the folder takes the name that it has there for good."""
+    place = image.with_name(_image_name(image.stat(), identity))
+    return image.replace(place)
+
+
+def _image_name(status: os.stat_result, identity: str) -> str:
+    return f"{identity}-{status.st_size:x}-{status.st_mtime_ns:x}.sif"
 
 
 def write_text(path: Path, text: str) -> None:

@@ -93,10 +93,14 @@ def read_recipe(
     paths: Sequence[Path],
     *,
     flags: Recipe | None = None,
+    folder: Path | None = None,
     environ: Mapping[str, str] | None = None,
 ) -> LoadedRecipe:
-    """Read descriptions of any kind, one or several, merged; `flags` win over what they say."""
-    folder = _folder(paths)
+    """Read descriptions of any kind, one or several, merged; `flags` win over what they say.
+
+    Relative paths start at `folder`: that of the first description unless it is given.
+    """
+    folder = folder or _folder(paths)
     recipe = _merge(paths, folder, flags or Recipe())
     packages = recipe.packages
     reader = _Reader(folder, os.environ if environ is None else environ)
