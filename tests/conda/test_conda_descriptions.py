@@ -8,7 +8,7 @@ import pytest
 
 from limpet.core.conda_text import parse_explicit, select_lines
 from limpet.core.errors import RecipeError
-from limpet.core.recipe import Recipe
+from limpet.core.recipe import Packages, Recipe
 from limpet.tools.recipes import read_recipe, render_recipe
 
 FULL = """\
@@ -194,6 +194,57 @@ MODE = "fast"
         *("six", "httpx[http2]>=0.27", "mine @ git+https://example.org/mine.git@abc"),
     )
     assert (recipe.image.cuda, recipe.env) == ("12", {"MODE": "fast"})
+
+
+FEATURES = """\
+[workspace]
+channels = ["conda-forge"]
+[dependencies]
+python = "*"
+[feature.gpu]
+channels = ["nvidia"]
+dependencies = {cupy = "*"}
+[environments]
+gpu = ["gpu"]
+bare = {features = ["gpu"], no-default-feature = true}
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "specs", "channels"),
+    [
+        ("", ("python",), ("conda-forge",)),
+        ("gpu", ("python", "cupy"), ("conda-forge", "nvidia")),
+        ("bare", ("cupy",), ("conda-forge", "nvidia")),
+    ],
+)
+def test_an_environment_of_a_pixi_workspace(
+    tmp_path: Path, name: str, specs: tuple[str, ...], channels: tuple[str, ...]
+) -> None:
+    flags = Recipe(packages=Packages(environment=name))
+    (tmp_path / "pixi.toml").write_text(FEATURES)
+    recipe = read_recipe([tmp_path / "pixi.toml"], flags=flags).recipe
+    assert (recipe.packages.conda, recipe.packages.channels) == (specs, channels)
+
+
+def test_an_environment_that_is_not_there(tmp_path: Path) -> None:
+    (tmp_path / "pixi.toml").write_text(FEATURES)
+    flags = Recipe(packages=Packages(environment="cpu"))
+    with pytest.raises(RecipeError, match="no environment 'cpu'"):
+        read_recipe([tmp_path / "pixi.toml"], flags=flags)
+
+
+def test_a_pyproject_with_a_pixi_workspace(tmp_path: Path) -> None:
+    path = tmp_path / "pyproject.toml"
+    path.write_text(
+        '[project]\nname = "x"\nversion = "1"\ndependencies = ["six"]\n'
+        '[tool.pixi.workspace]\nchannels = ["conda-forge"]\n'
+        '[tool.pixi.dependencies]\nhdf5 = ">=1.14"\n'
+    )
+    loaded = read_recipe([path])
+    assert loaded.recipe.packages.conda == ("hdf5 >=1.14",)
+    assert loaded.recipe.packages.files == ("pyproject.toml",)
+    assert [one.kind for one in loaded.inputs] == ["pyproject"]
 
 
 def test_explicit_lists() -> None:

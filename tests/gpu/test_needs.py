@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from limpet.core.facts import Libc
-from limpet.core.gpu import Driver, GpuNeeds, plan_gpu, plan_needs
+from limpet.core.gpu import Driver, GpuNeeds, find_target_troubles, plan_gpu, plan_needs
 
 DEBIAN = Libc(family="glibc", version="2.41")
 
@@ -119,3 +119,26 @@ def test_what_the_user_forces_is_done_and_told() -> None:
     assert chosen == "nvidia" and "no such device" in said[0]
     assert plan_gpu("none", ("nvidia",), Driver(version="470.1"), CUDA_12, None) == (None, ())
     assert plan_gpu("auto", (), Driver(), CUDA_12, None) == (None, ())
+
+
+@pytest.mark.parametrize(
+    ("needs", "cuda", "rocm", "said"),
+    [
+        (GpuNeeds(cuda="12.4", cuda_of="torch 2.5"), "12.1", "", ""),  # minor versions mix
+        (GpuNeeds(cuda="13.0", cuda_of="torch 2.9"), "12.4", "", "torch 2.9 needs CUDA 13.0"),
+        (GpuNeeds(cuda="13.0", cuda_of="torch 2.9"), "", "", ""),
+        (GpuNeeds(rocm="6.2", rocm_of="torch 2.5"), "", "6.0", ""),
+        (
+            GpuNeeds(rocm="6.2", rocm_of="torch 2.5"),
+            "",
+            "5.7",
+            "is for ROCm 6.2; the target has 5.7",
+        ),
+        (GpuNeeds(), "12.4", "6.2", ""),
+    ],
+)
+def test_packages_for_another_target_are_told(
+    needs: GpuNeeds, cuda: str, rocm: str, said: str
+) -> None:
+    told = " ".join(find_target_troubles(needs, cuda=cuda, rocm=rocm))
+    assert said in told and bool(told) == bool(said)

@@ -170,7 +170,7 @@ def _given(
             lines = parse_explicit(one.path.read_text("utf-8"), str(one.path))
             found = _look_up(lines, one, condarc, cache, offline=offline)
         else:
-            lines, pypi = _foreign(one, subdir)
+            lines, pypi = _foreign(one, subdir, loaded.recipe.packages.environment)
             fixed |= {entry.name: _pypi(entry, one.path.parent) for entry in pypi}
             found = _look_up(lines, one, condarc, cache, offline=offline)
         for package in found:
@@ -195,8 +195,10 @@ def _own(one: Input) -> list[CondaPackage]:
     ]
 
 
-def _foreign(one: Input, subdir: str) -> tuple[tuple[ExplicitLine, ...], tuple[PypiEntry, ...]]:
-    locked = read_foreign_lock(one.path, subdir)
+def _foreign(
+    one: Input, subdir: str, environment: str
+) -> tuple[tuple[ExplicitLine, ...], tuple[PypiEntry, ...]]:
+    locked = read_foreign_lock(one.path, subdir, environment)
     lines = tuple(
         ExplicitLine(
             url=record.url,

@@ -18,6 +18,7 @@ from limpet.core.config import Config
 from limpet.core.errors import LockError
 from limpet.core.events import Event, Notify
 from limpet.core.facts import BaseFacts, Interpreter
+from limpet.core.gpu import find_target_troubles, plan_needs
 from limpet.core.interpreters import choose_interpreter, fits_wanted
 from limpet.core.lock import Lock, LockedBase
 from limpet.core.pylock import is_own_lock, parse_lock
@@ -129,6 +130,7 @@ def read_flags(request: BuildRequest, config: Config, paths: list[Path]) -> Reci
         base=_from_folder(base, folder),
         python=request.python,
         cuda=request.cuda or config.system(request.system).cuda,
+        rocm=request.rocm or config.system(request.system).rocm,
         apt=request.apt,
         args=request.build_args,
         layout=request.layout or "auto",
@@ -142,6 +144,7 @@ def read_flags(request: BuildRequest, config: Config, paths: list[Path]) -> Reci
         channels=tuple(_from_folder_channel(name, folder) for name in request.channels),
         extras=request.extras,
         groups=request.groups,
+        environment=request.environment,
         index_url=request.index_url,
         extra_index_urls=request.extra_index_urls,
         find_links=tuple(_absolute_link(link) for link in request.find_links),
@@ -228,6 +231,7 @@ def _lock_on(
     lock_file: Path | None,
 ) -> Prepared:
     """The lock for a settled base, and the base itself, fetched, derived and asked."""
+    image = loaded.recipe.image
     standing = stand_base(work, base, loaded, known)
     interpreter = _interpreter(standing, loaded, known)
     changed = work.request.upgrade or bool(work.request.upgrade_packages)
@@ -244,6 +248,10 @@ def _lock_on(
     if lock.conda:
         interpreter = conda_interpreter(lock.conda)
     assert interpreter is not None
+    versions = lock.provided | {one.name: one.version for one in lock.packages}
+    needs = plan_needs(versions, standing.facts.variables)
+    for message in find_target_troubles(needs, cuda=image.cuda, rocm=image.rocm):
+        work.notify(Event(stage="lock", kind="note", message=message))
     return Prepared(
         loaded=loaded,
         lock=lock,

@@ -261,17 +261,14 @@ def parse_explicit(text: str, source: str) -> tuple[ExplicitLine, ...]:
 # pixi.toml --------------------------------------------------------------
 
 
-def pixi_recipe(raw: dict[str, Any], subdir: str) -> Recipe:
-    """The recipe that a pixi.toml's default environment is."""
+def pixi_recipe(raw: dict[str, Any], subdir: str, environment: str = "") -> Recipe:
+    """The recipe that an environment of a pixi workspace is, its default one if none is named."""
     project = raw.get("workspace") or raw.get("project") or {}
-    environments = raw.get("environments", {})
-    default = environments.get("default", [])
-    chosen = default.get("features", []) if isinstance(default, dict) else default
-    parts = [raw, *(raw.get("feature", {}).get(name, {}) for name in chosen)]
+    parts = _pixi_parts(raw, environment or "default")
     tables = [table for part in parts for table in _for_platform(part, subdir)]
     channels = [
         *project.get("channels", []),
-        *(c for p in parts[1:] for c in p.get("channels", [])),
+        *(c for p in parts if p is not raw for c in p.get("channels", [])),
     ]
     specs, pip, env, needs = list[str](), list[str](), dict[str, str](), dict[str, Any]()
     for table in tables:
@@ -293,6 +290,19 @@ def pixi_recipe(raw: dict[str, Any], subdir: str) -> Recipe:
         ),
         env=env,
     )
+
+
+def _pixi_parts(raw: dict[str, Any], name: str) -> list[dict[str, Any]]:
+    """The features of an environment; that of the whole workspace is `raw` itself."""
+    environments = raw.get("environments", {})
+    if name != "default" and name not in environments:
+        known = ", ".join(sorted({"default", *environments}))
+        raise RecipeError(f"There is no environment {name!r}.", why=f"There are: {known}.")
+    told = environments.get(name, [])
+    chosen = told.get("features", []) if isinstance(told, dict) else told
+    alone = isinstance(told, dict) and told.get("no-default-feature", False)
+    features = [raw.get("feature", {}).get(feature, {}) for feature in chosen]
+    return features if alone else [raw, *features]
 
 
 def _for_platform(part: dict[str, Any], subdir: str) -> Iterator[dict[str, Any]]:

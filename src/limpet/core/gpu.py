@@ -122,6 +122,14 @@ def _rocm_of(packages: Mapping[str, str]) -> Iterator[tuple[str, str]]:
             yield ".".join(group for group in named.groups() if group), words
 
 
+def find_target_troubles(needs: GpuNeeds, *, cuda: str, rocm: str) -> Iterator[str]:
+    """What will not work where the image is to run; empty versions are not known."""
+    if cuda and numbers(needs.cuda)[:1] > numbers(cuda)[:1]:
+        yield f"{needs.cuda_of} needs CUDA {needs.cuda}; the target's driver allows {cuda}."
+    if rocm and needs.rocm and numbers(needs.rocm)[0] != numbers(rocm)[0]:
+        yield f"{needs.rocm_of} is for ROCm {needs.rocm}; the target has {rocm}."
+
+
 # ---- whether it fits -----------------------------------------------------------------------------
 
 

@@ -33,6 +33,8 @@ def recipe_identity(recipe: Recipe) -> Any:
     """What a limpet.toml says about what is installed; base and Python are compared by name."""
     packages = msgspec.to_builtins(recipe.packages)
     del packages["files"]  # their contents count, not their names
+    if not recipe.packages.environment:
+        del packages["environment"]
     cuda = {"cuda": recipe.image.cuda} if recipe.image.cuda else {}
     return _scrubbed(
         {

@@ -16,12 +16,14 @@ MpiPolicy = Literal["auto", "image", "host", "none"]
 class Image(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`[image]`: what stands below the packages, and how the file is laid out.
 
-    `cuda` is the newest CUDA that the driver of the target allows, for conda packages to rely on.
+    `cuda` is the newest CUDA that the driver of the target allows, for conda packages to rely on;
+    `rocm` the ROCm that it has. Packages for a newer one are told.
     """
 
     base: str = ""
     python: str = ""
     cuda: str = ""
+    rocm: str = ""
     apt: tuple[str, ...] = ()
     post: str = ""
     args: dict[str, str] = msgspec.field(default_factory=dict)
@@ -36,7 +38,8 @@ class Packages(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     `conda` are match specs, and `channels` where they are looked for, the first one first.
     `files` are paths relative to the recipe; `extras` and `groups` select from pyproject.toml,
-    uv.lock and pylock files; `constraints` are requirement lines that only limit versions. Index
+    uv.lock and pylock files, `environment` one of a pixi workspace; `constraints` are requirement
+    lines that only limit versions. Index
     options mean what uv's flags of the same names mean.
     """
 
@@ -46,6 +49,7 @@ class Packages(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     files: tuple[str, ...] = ()
     extras: tuple[str, ...] = ()
     groups: tuple[str, ...] = ()
+    environment: str = ""
     constraints: tuple[str, ...] = ()
     index_url: str = ""
     extra_index_urls: tuple[str, ...] = ()

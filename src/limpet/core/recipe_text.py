@@ -130,6 +130,10 @@ def check_recipe(recipe: Recipe, source: str) -> None:
     for name in (*recipe.env, *recipe.image.args, *recipe.run.pass_variables):
         if not _VARIABLE_NAME.match(name.removesuffix("*")):
             raise RecipeError(f"{source}: {name!r} cannot be the name of a variable.")
+    if not re.fullmatch(r"(\d+(\.\d+)*)?", recipe.image.rocm):
+        raise RecipeError(
+            f"{source}: {recipe.image.rocm!r} is no version of ROCm.", now="Write it as 6.2."
+        )
     if not re.fullmatch(r"(\d+(\.\d+)*)?", recipe.image.cuda):
         raise RecipeError(
             f"{source}: {recipe.image.cuda!r} is no version of CUDA.", now="Write it as 12.4."

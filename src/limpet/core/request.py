@@ -25,12 +25,14 @@ class BuildRequest(msgspec.Struct, frozen=True, kw_only=True):
     base: str = ""
     python: str = ""
     cuda: str = ""
+    rocm: str = ""
     pip: tuple[str, ...] = ()
     conda: tuple[str, ...] = ()
     channels: tuple[str, ...] = ()
     apt: tuple[str, ...] = ()
     extras: tuple[str, ...] = ()
     groups: tuple[str, ...] = ()
+    environment: str = ""
     build_args: dict[str, str] = msgspec.field(default_factory=dict)
     labels: dict[str, str] = msgspec.field(default_factory=dict)
     layout: Layout | None = None

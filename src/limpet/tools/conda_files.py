@@ -32,18 +32,18 @@ class LockedSet(msgspec.Struct, frozen=True, kw_only=True):
     channels: tuple[str, ...]
 
 
-def read_foreign_lock(path: Path, subdir: str) -> LockedSet:
-    """The packages of a conda-lock.yml or pixi.lock for a platform, of its default environment."""
+def read_foreign_lock(path: Path, subdir: str, name: str = "") -> LockedSet:
+    """The packages of a conda-lock.yml or pixi.lock for a platform, of one environment."""
     from rattler import CondaLockedBinaryPackage, LockFile, PypiLockedPackage
 
     try:
-        environment = LockFile.from_path(path).default_environment()
+        environment = LockFile.from_path(path).environment(name or "default")
     except Exception as error:  # the engine has several kinds, some of them its own
         raise RecipeError(
             f"{path} cannot be read as a lock.", why=str(error).partition("\n")[0]
         ) from error
     if environment is None:
-        raise RecipeError(f"{path} has no environment `default`.")
+        raise RecipeError(f"{path} has no environment {name or 'default'!r}.")
     platforms = {str(one.subdir): one for one in environment.platforms()}
     if subdir not in platforms:
         raise LockError(

@@ -135,7 +135,8 @@ def _merge(paths: Sequence[Path], folder: Path, flags: Recipe) -> Recipe:
         else:
             named = Recipe(packages=Packages(files=(os.path.relpath(place, folder),)))
             recipe = merge_recipes(recipe, named)
-    recipe = merge_recipes(_unfolded(recipe, folder), flags, override=True)
+    environment = flags.packages.environment or recipe.packages.environment
+    recipe = merge_recipes(_unfolded(recipe, folder, environment), flags, override=True)
     check_recipe(recipe, "The recipe")
     packages = msgspec.structs.replace(
         recipe.packages,
@@ -145,25 +146,40 @@ def _merge(paths: Sequence[Path], folder: Path, flags: Recipe) -> Recipe:
     return msgspec.structs.replace(recipe, packages=packages)
 
 
-def _unfolded(recipe: Recipe, folder: Path) -> Recipe:
-    """The recipe with those of its files that are recipes of their own taken in."""
+def _unfolded(recipe: Recipe, folder: Path, environment: str) -> Recipe:
+    """The recipe with those of its files that are recipes of their own taken in.
+
+    A pyproject.toml with a pixi workspace is both.
+    """
     named = recipe.packages.files
-    foreign = [folder / name for name in named if _kind(folder / name) in _RECIPES]
-    kept = tuple(name for name in named if folder / name not in foreign)
+    kinds = {name: _kind(folder / name) for name in named}
+    kept = tuple(name for name in named if kinds[name] not in _RECIPES)
+    foreign = [
+        folder / name
+        for name in named
+        if name not in kept or (kinds[name] == "pyproject" and _has_pixi(folder / name))
+    ]
     packages = msgspec.structs.replace(recipe.packages, files=kept)
     recipe = msgspec.structs.replace(recipe, packages=packages)
     for path in foreign:
-        recipe = merge_recipes(recipe, rebase_recipe(_read_foreign(path), path.parent, folder))
+        told = _read_foreign(path, environment)
+        recipe = merge_recipes(recipe, rebase_recipe(told, path.parent, folder))
     return recipe
 
 
-def _read_foreign(path: Path) -> Recipe:
+def _has_pixi(path: Path) -> bool:
+    return bool(re.search(r"(?m)^\s*\[tool\.pixi[.\]]", _peek(path)))
+
+
+def _read_foreign(path: Path, environment: str) -> Recipe:
     """A conda description as a recipe; its paths start at its own folder."""
     text, source, kind = _read_text(path), str(path), _kind(path)
     subdir = SUBDIRS.get(os.uname().machine, "linux-64")
-    if kind == "pixi":
+    if kind in ("pixi", "pyproject"):
         try:
-            return conda_text.pixi_recipe(parse_toml(text, source), subdir)
+            raw = parse_toml(text, source)
+            raw = raw["tool"]["pixi"] if kind == "pyproject" else raw
+            return conda_text.pixi_recipe(raw, subdir, environment)
         except (AttributeError, TypeError, LookupError) as error:
             raise RecipeError(f"{path} is not shaped as its name says.", why=f"{error}.") from error
     text = conda_text.select_lines(text, subdir, source)
