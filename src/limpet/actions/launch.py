@@ -80,18 +80,23 @@ def check_pip(launch: Launch, request: Request) -> None:
         )
 
 
-def start(launch: Launch) -> NoReturn:
-    """Become the program; its signals, terminal and exit code are its own from here on."""
+def make_folders(launch: Launch) -> None:
+    """Make what the launch mounts from the user's own folders."""
     for root in filter(None, (launch.state, launch.local)):
         below = [
             [p for p in paths if is_below(p, root)] for paths in (launch.folders, launch.files)
         ]
         host.make_private(below[0], root, below[1])
-    for folder in launch.overlays:
-        overlay.hold_folder(folder)
     for mount in launch.mounts:
         if mount.target == KIT:
             personal.make_kit(Path(mount.source), inside=KIT)
+
+
+def start(launch: Launch) -> NoReturn:
+    """Become the program; its signals, terminal and exit code are its own from here on."""
+    make_folders(launch)
+    for folder in launch.overlays:
+        overlay.hold_folder(folder)
     # Python ignores SIGPIPE, and what is ignored stays so in the program that it becomes.
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     try:

@@ -53,6 +53,8 @@ def _launch_options(command: Command) -> Command:
 
 @click.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
 @_launch_options
+@click.option("--keep", is_flag=True, help="Leave the image mounted here for further starts.")
+@click.option("--keep-for", default="", metavar="TIME", help="The same, for 90s, 15m, 2h …")
 @click.argument("image")
 @click.argument("command", nargs=-1, type=click.UNPROCESSED)
 @pass_session
@@ -72,9 +74,10 @@ def shell(session: Session, /, image: str, **flags: Any) -> None:
 
 def start_in(session: Session, image: str, flags: dict[str, Any], **what: Any) -> None:
     """Plan a start, say what there is to say of it, and become it."""
-    from limpet.actions.launch import plan_start, start
+    from limpet.actions.launch import make_folders, plan_start, start
     from limpet.actions.settle import settle
 
+    lifetime_s = _lifetime_s(flags)
     request = _request(session, flags, what)
     launch = plan_start(image, request, config_file=session.config_file, system=flags["system"])
     if flags["dry_run"] or flags["explain"]:
@@ -85,7 +88,13 @@ def start_in(session: Session, image: str, flags: dict[str, Any], **what: Any) -
         if flags["dry_run"]:
             sys.stdout.write(render_command(launch, os.environ))
         return
-    notes = (*launch.notes, *settle(launch))
+    told = settle(launch)
+    if lifetime_s:
+        from limpet.actions.keep import keep
+
+        make_folders(launch)
+        launch = keep(launch, lifetime_s)
+    notes = (*launch.notes, *told)
     if session.verbosity >= 0:
         from limpet.report.text import safe
 
@@ -93,6 +102,15 @@ def start_in(session: Session, image: str, flags: dict[str, Any], **what: Any) -
             sys.stderr.write(f"limpet: {safe(note)}\n")
     sys.stderr.flush()
     start(launch)
+
+
+def _lifetime_s(flags: dict[str, Any]) -> int:
+    """How long the image is to be kept mounted; 0: not at all."""
+    if not (flags.get("keep") or flags.get("keep_for")):
+        return 0
+    from limpet.core.keep import DEFAULT_LIFETIME_S, parse_lifetime
+
+    return parse_lifetime(flags["keep_for"]) if flags["keep_for"] else DEFAULT_LIFETIME_S
 
 
 def _request(session: Session, flags: dict[str, Any], what: dict[str, Any]) -> Request:

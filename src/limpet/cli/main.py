@@ -24,6 +24,7 @@ COMMANDS = {
     "shell": "limpet.cli.launch",
     "pip": "limpet.cli.pip",
     "state": "limpet.cli.state",
+    "kept": "limpet.cli.kept",
     "inspect": "limpet.cli.inspect",
     "wrap": "limpet.cli.wrap",
     "update": "limpet.cli.update",

@@ -25,10 +25,15 @@ class Launch(msgspec.Struct, frozen=True, kw_only=True):
     """A start, ready to be done: make `folders` and `files` (all below `state` or `local`), hold
     `overlays` (folders that are written to), then become `argv` with `env`.
 
+    `options` are those words of `argv` that say what is mounted and how, `inside` the words that
+    the image is given to run.
+
     The rest explains it: the policies in force, the verdict on every variable, and notes.
     """
 
     argv: tuple[str, ...]
+    options: tuple[str, ...] = ()
+    inside: tuple[str, ...] = ()
     env: dict[str, str]
     image: ImageSeen
     runtime: str
@@ -75,14 +80,16 @@ def plan_launch(image: ImageSeen, host: HostSeen, request: Request) -> Launch:
     added |= personal.variables | values | caches.variables
     folders = tuple(dict.fromkeys((*home.folders, *caches.folders, *personal.folders)))
     gpu, gpu_notes = _gpu(request.gpu or wants.gpu, image, host)
+    runtime = (host.runtime, *(() if request.verbose else ("--quiet",)))
+    options = (
+        *_options(request, home, gpu),
+        *(word for mount in mounts for word in render_mount(mount)),
+    )
+    inside = _inside(image, request)
     return Launch(
-        argv=(
-            *_options(host, request, home, gpu),
-            *(word for mount in mounts for word in render_mount(mount)),
-            *("--pwd", place.pwd),
-            image.path,
-            *_inside(image, request),
-        ),
+        argv=(*runtime, "exec", *options, "--pwd", place.pwd, image.path, *inside),
+        options=options,
+        inside=inside,
         env=hand_over(passed, added, host.runtime_kind),
         image=image,
         runtime=f"{host.runtime_kind} {host.runtime_version}",
@@ -134,11 +141,10 @@ def _personal(image: ImageSeen, host: HostSeen, policy: HomePolicy, home: Home) 
     )
 
 
-def _options(host: HostSeen, request: Request, home: Home, gpu: Gpu | None) -> list[str]:
+def _options(request: Request, home: Home, gpu: Gpu | None) -> list[str]:
     # --no-eval: without it the runtime evaluates `$` and backquotes in what limpet hands over.
     # --no-mount cwd: the runtime would mount even /usr/lib over the image's own; see `plan_place`.
-    options = [host.runtime, *(() if request.verbose else ("--quiet",))]
-    options += ["exec", "--no-eval", "--no-mount", "cwd", *home.options]
+    options = ["--no-eval", "--no-mount", "cwd", *home.options]
     if gpu:
         options.append("--nv" if gpu == "nvidia" else "--rocm")
     if request.writable_tmpfs:

@@ -1,0 +1,69 @@
+"""`limpet run --keep` and `limpet kept`: images that stay mounted between short starts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+
+from limpet.core.errors import HostError, UsageError
+from limpet.core.keep import Kept, key_of, plan_instance, plan_start_in, render_keeper
+from limpet.core.launch import Launch
+from limpet.tools import apptainer, files, host, instances
+from limpet.tools.config import read_config
+
+
+def keep(launch: Launch, lifetime_s: int) -> Launch:
+    """The launch in an instance that holds its mounts, which is started if there is none.
+
+    Where that cannot be, the launch as it was, and a note. The launch's folders must be there.
+    """
+    if launch.overlays:
+        raise UsageError("--keep and a writable --overlay exclude each other.")
+    root = instances.kept_folder(Path(launch.state))
+    key = key_of(launch, instances.image_state(Path(launch.image.path)))
+    kept = instances.find_alive(root, key) if root.is_dir() else None
+    if kept is None:
+        try:
+            kept = _start(launch, root, key, lifetime_s)
+        except HostError as error:
+            note = " ".join(filter(None, (error.what, error.why)))
+            return msgspec.structs.replace(launch, notes=(*launch.notes, note))
+    return plan_start_in(launch, kept.name)
+
+
+def _start(launch: Launch, root: Path, key: str, lifetime_s: int) -> Kept:
+    host.make_private([str(root)], launch.state)
+    with files.held(root / ".lock"):
+        # Another start may have been first.
+        if kept := instances.find_alive(root, key):
+            return kept
+        folder = instances.prepare(root, key, render_keeper(lifetime_s))
+        argv = plan_instance(launch, folder.name, str(folder))
+        kept = Kept(name=folder.name, image=launch.image.path, lifetime_s=lifetime_s)
+        return instances.start(folder, argv, launch.env, kept)
+
+
+def list_kept(*, config_file: str = "") -> tuple[Kept, ...]:
+    """The images that are kept mounted on this node."""
+    return tuple(instances.list_kept(_root(config_file)))
+
+
+def end_kept(images: tuple[str, ...] = (), *, config_file: str = "") -> tuple[Kept, ...]:
+    """End those of these images (of all, if none is named); what runs in them is ended too."""
+    root = _root(config_file)
+    paths = {str(Path(image).resolve()) for image in images}
+    found = [
+        kept
+        for kept in instances.list_kept(root)
+        if not paths or str(Path(kept.image).resolve()) in paths
+    ]
+    if found:
+        runtime = str(apptainer.find_runtime())
+        for kept in found:
+            instances.end(root, kept, runtime)
+    return tuple(found)
+
+
+def _root(config_file: str) -> Path:
+    return instances.kept_folder(files.state_folder(read_config(config_file).state_dir))

@@ -1,0 +1,116 @@
+"""The instances that hold images on this node: their folders, and whether they live."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from limpet.core.errors import HostError
+from limpet.core.keep import ALIVE, KEEPER, LAST, Kept
+from limpet.tools import process
+from limpet.tools.files import make_folder, written_beside
+
+RECORD = "kept.json"
+START_S = 60.0
+
+
+def kept_folder(state: Path) -> Path:
+    """Where this node's are noted down; homes are shared between nodes."""
+    return state / ".kept" / socket.gethostname()
+
+
+def image_state(image: Path) -> tuple[int, ...]:
+    """What changes when an image is replaced or written to."""
+    status = image.stat()
+    return (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
+
+
+def find_alive(root: Path, key: str) -> Kept | None:
+    """An instance of that key that takes programs; it is told first that one comes."""
+    for kept in list_kept(root):
+        folder = root / kept.name
+        if kept.name.startswith(f"limpet-{key}-"):
+            _touch(folder / LAST)
+            if (folder / ALIVE).exists():
+                return kept
+    return None
+
+
+def list_kept(root: Path) -> Iterator[Kept]:
+    """Those that live."""
+    return (kept for folder in sorted(root.glob("limpet-*")) if (kept := _read(folder)))
+
+
+def _read(folder: Path) -> Kept | None:
+    try:
+        kept = msgspec.json.decode((folder / RECORD).read_bytes(), type=Kept)
+    except (OSError, msgspec.DecodeError):
+        return None
+    return kept if _begun(kept.pid) == kept.begun else None
+
+
+def prepare(root: Path, key: str, keeper: str) -> Path:
+    """A folder for an instance to be; its name is the instance's. To be called under a lock."""
+    for folder in root.glob("limpet-*"):
+        if _read(folder) is None:
+            shutil.rmtree(folder, ignore_errors=True)  # of one that has ended
+    number = 1
+    while (folder := root / f"limpet-{key}-{number}").exists():
+        number += 1
+    make_folder(folder)
+    (folder / KEEPER).write_text(keeper, "utf-8")
+    (folder / KEEPER).chmod(0o700)
+    for name in (ALIVE, LAST):
+        _touch(folder / name)
+    return folder
+
+
+def start(folder: Path, argv: Sequence[str], env: Mapping[str, str], kept: Kept) -> Kept:
+    """Start the instance and note it down; HostError where the runtime cannot."""
+    done = process.run(argv, env=env, timeout_s=START_S)
+    pid = 0 if done.code else _pid_of(argv[0], kept.name, env)
+    if not pid:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise HostError(
+            "The image cannot be kept mounted: the runtime started no instance.",
+            why=done.stderr.strip().rpartition("\n")[2],
+        )
+    kept = msgspec.structs.replace(kept, pid=pid, begun=_begun(pid))
+    with written_beside(folder / RECORD) as file:
+        file.write(msgspec.json.encode(kept))
+    return kept
+
+
+def end(root: Path, kept: Kept, runtime: str) -> None:
+    """Stop an instance, with what runs in it."""
+    process.run([runtime, "instance", "stop", kept.name], timeout_s=START_S)
+    shutil.rmtree(root / kept.name, ignore_errors=True)
+
+
+def _pid_of(runtime: str, name: str, env: Mapping[str, str]) -> int:
+    done = process.run([runtime, "instance", "list", "--json", name], env=env, timeout_s=START_S)
+    try:
+        found: dict[str, Any] = msgspec.json.decode(done.stdout)
+        return int(found["instances"][0]["pid"])
+    except (msgspec.DecodeError, KeyError, IndexError, ValueError):
+        return 0
+
+
+def _begun(pid: int) -> int:
+    """When a process began, in clock ticks since the boot; -1 where it is gone."""
+    try:
+        text = Path("/proc", str(pid), "stat").read_text("utf-8", "replace")
+    except OSError:
+        return -1
+    return int(text.rpartition(")")[2].split()[19])
+
+
+def _touch(path: Path) -> None:
+    path.touch(mode=0o600)
+    os.utime(path)

@@ -1,0 +1,165 @@
+"""One mount for many starts, which goes away by itself."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.personal.conftest import User
+
+pytestmark = pytest.mark.real
+
+# The process namespace that a program is in.
+WHERE = ("readlink", "/proc/self/ns/pid")
+
+
+@pytest.fixture(autouse=True)
+def nothing_left(user: User) -> Iterator[None]:
+    """Whatever a test keeps is ended with it."""
+    yield
+    user.limpet("kept", "end")
+
+
+def kept(user: User) -> list[str]:
+    return [one["name"] for one in json.loads(user.said("kept", "list", "--json"))["kept"]]
+
+
+def mounts_of(image: Path) -> int:
+    """How many processes of this machine serve an image over FUSE."""
+    count = 0
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            words = (folder / "cmdline").read_bytes().decode(errors="replace")
+        except OSError:
+            continue
+        held = any(os.path.realpath(fd) == str(image) for fd in folder.glob("fd/*"))
+        count += "squashfuse" in words and (str(image) in words or held)
+    return count
+
+
+def wait_until_gone(image: Path) -> None:
+    for _ in range(150):
+        if not mounts_of(image):
+            return
+        time.sleep(0.1)
+    raise AssertionError(f"{image} is still mounted")
+
+
+def test_many_starts_share_one_mount(user: User, kept_image: Path) -> None:
+    first = user.said("run", "--keep", kept_image, *WHERE)
+    argv = user.argv("run", "--keep", kept_image, "sh", "-c", "readlink /proc/self/ns/pid; cat")
+    running = [
+        subprocess.Popen(
+            argv,
+            env=user.env(),
+            cwd=user.folder,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(8)
+    ]
+    assert mounts_of(kept_image) == 1
+    said = [process.communicate("in", timeout=60)[0] for process in running]
+    assert set(said) == {f"{first}in"}
+    assert len(kept(user)) == 1
+    # Without --keep, nothing is shared.
+    assert user.said("run", kept_image, *WHERE) != first
+
+
+def test_a_start_in_it_is_like_any_other(user: User, kept_image: Path) -> None:
+    elsewhere = user.folder.parent.parent / "elsewhere ä"
+    elsewhere.mkdir()
+    code = (
+        "import os, sys; print(os.getcwd(), os.environ['GIVEN'], sys.argv[1:], sys.prefix); "
+        "import framework; open('written', 'w'); sys.exit(7)"
+    )
+    words = ("python", "-c", code, "a b", "--", "$z")
+    for _ in range(2):
+        done = subprocess.run(
+            user.argv("run", "--keep", "-e", "GIVEN=$(x) `y`", kept_image, *words),
+            env=user.env(PYTHONHOME="", VIRTUAL_ENV="/nowhere"),
+            cwd=elsewhere,
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 7, done.stderr
+        assert done.stdout == f"{elsewhere} $(x) `y` ['a b', '--', '$z'] /opt/env\n"
+        assert (elsewhere / "written").exists()
+    user.said("pip", kept_image, "install", "-q", "pluginone")
+    assert user.said("run", "--keep", kept_image, "plugin") == "pluginone 1.0\n"
+
+
+def test_two_first_starts_at_once_make_one(user: User, kept_image: Path) -> None:
+    argv = user.argv("run", "--keep", kept_image, *WHERE)
+    both = [
+        subprocess.Popen(argv, env=user.env(), cwd=user.folder, stdout=subprocess.PIPE, text=True)
+        for _ in range(3)
+    ]
+    assert len({process.communicate(timeout=60)[0] for process in both}) == 1
+    assert len(kept(user)) == 1
+
+
+def test_it_ends_by_itself_but_not_under_a_program(user: User, kept_image: Path) -> None:
+    words = ("run", "--keep-for", "1s", kept_image)
+    assert user.said(*words, "sh", "-c", "sleep 6; echo done") == "done\n"
+    wait_until_gone(kept_image)
+    assert kept(user) == []
+    assert user.said(*words, "echo", "again") == "again\n"
+
+
+def test_an_image_that_was_replaced_is_another_one(
+    user: User, kept_image: Path, images: dict[str, Path]
+) -> None:
+    assert user.said("run", "--keep", kept_image, "framework") == "framework 1.0\n"
+    newer = user.folder / "newer.sif"
+    newer.write_bytes(images["two"].read_bytes())
+    newer.chmod(0o755)
+    newer.replace(kept_image)
+    assert user.said("run", "--keep", kept_image, "framework") == "framework 2.0\n"
+    assert len(kept(user)) == 2
+
+
+def test_it_is_ended_when_asked(user: User, kept_image: Path) -> None:
+    running = subprocess.Popen(
+        user.argv("run", "--keep", kept_image, "sh", "-c", "echo ready; exec sleep 60"),
+        env=user.env(),
+        cwd=user.folder,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert running.stdout and running.stdout.readline() == "ready\n"
+    assert str(kept_image) in user.said("kept", "list")
+    other = user.said("kept", "end", user.folder / "other.sif")
+    assert other == "There was nothing to end.\n"
+    assert user.said("kept", "end", kept_image) == f"Ended: {kept_image}\n"
+    assert running.wait(20) != 0
+    wait_until_gone(kept_image)
+    assert kept(user) == []
+    user.said("run", "--keep", kept_image, "true")
+    assert len(kept(user)) == 1
+
+
+def test_where_it_cannot_be_kept_it_runs_all_the_same(user: User, kept_image: Path) -> None:
+    closed = user.folder / "a file and no folder"
+    closed.touch()
+    done = user.limpet(
+        "run", "--keep", kept_image, "framework", env={"APPTAINER_CONFIGDIR": str(closed)}
+    )
+    assert done.stdout == "framework 1.0\n", done.stderr
+    assert "cannot be kept mounted" in done.stderr
+    assert kept(user) == []
+
+
+def test_what_is_refused(user: User, kept_image: Path) -> None:
+    done = user.limpet("run", "--keep-for", "soon", kept_image, "true")
+    assert done.returncode == 125 and "--keep-for soon" in done.stderr
+    user.said("overlay", "create", kept_image, "layer2", "--dir")
+    done = user.limpet("run", "--keep", "--overlay", "layer2", kept_image, "true")
+    assert done.returncode == 125 and "--overlay" in done.stderr

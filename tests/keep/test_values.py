@@ -1,0 +1,70 @@
+"""What is started, and what the keeper does, as far as values say."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from limpet.core.errors import UsageError
+from limpet.core.keep import (
+    key_of,
+    parse_lifetime,
+    plan_instance,
+    plan_start_in,
+    render_keeper,
+)
+from limpet.core.launch import Launch
+from limpet.core.seen import ImageSeen
+
+LAUNCH = Launch(
+    argv=("/usr/bin/apptainer", "--quiet", "exec", "-B", "/a", "--pwd", "/w", "/x.sif", "true"),
+    options=("-B", "/a"),
+    inside=("true",),
+    env={},
+    image=ImageSeen(path="/x.sif", kind="sif", identity="1", title="x"),
+    runtime="apptainer 1.4.5",
+    state="/s",
+    variables="clean",
+    home="isolated",
+    pwd="/w",
+)
+
+
+def test_the_same_mounts_and_another_start() -> None:
+    assert plan_start_in(LAUNCH, "n").argv == (
+        *("/usr/bin/apptainer", "--quiet", "exec", "--no-eval", "--pwd", "/w", "instance://n"),
+        "true",
+    )
+    started = plan_instance(LAUNCH, "n", "/s/n")
+    assert started[:5] == ("/usr/bin/apptainer", "instance", "start", "-B", "/a")
+    assert started[-2:] == ("/x.sif", "n")
+
+
+def test_another_file_or_another_mount_is_another_instance() -> None:
+    key = key_of(LAUNCH, (1, 2, 3, 4))
+    assert key == key_of(LAUNCH, (1, 2, 3, 4))
+    assert key != key_of(LAUNCH, (1, 2, 3, 5))
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("90", 90), ("15m", 900), ("2h", 7200), ("1d", 86400)]
+)
+def test_lifetimes(text: str, seconds: int) -> None:
+    assert parse_lifetime(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "0", "m", "-1", "1w", "1.5h"])
+def test_no_lifetimes(text: str) -> None:
+    with pytest.raises(UsageError):
+        parse_lifetime(text)
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("shell", ["dash", "bash", "busybox"])
+def test_the_keeper_is_plain_shell(tmp_path: Path, shell: str) -> None:
+    path = tmp_path / "keeper"
+    path.write_text(render_keeper(60))
+    words = [shell, "sh"] if shell == "busybox" else [shell]
+    assert subprocess.run([*words, "-n", path], check=False).returncode == 0
