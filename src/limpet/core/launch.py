@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 import msgspec
 
@@ -81,10 +82,7 @@ def plan_launch(image: ImageSeen, host: HostSeen, request: Request) -> Launch:
     folders = tuple(dict.fromkeys((*home.folders, *caches.folders, *personal.folders)))
     gpu, gpu_notes = _gpu(request.gpu or wants.gpu, image, host)
     runtime = (host.runtime, *(() if request.verbose else ("--quiet",)))
-    options = (
-        *_options(request, home, gpu),
-        *(word for mount in mounts for word in render_mount(mount)),
-    )
+    options = _options(request, home, gpu, mounts)
     inside = _inside(image, request)
     return Launch(
         argv=(*runtime, "exec", *options, "--pwd", place.pwd, image.path, *inside),
@@ -141,7 +139,9 @@ def _personal(image: ImageSeen, host: HostSeen, policy: HomePolicy, home: Home) 
     )
 
 
-def _options(request: Request, home: Home, gpu: Gpu | None) -> list[str]:
+def _options(
+    request: Request, home: Home, gpu: Gpu | None, mounts: Sequence[Mount]
+) -> tuple[str, ...]:
     # --no-eval: without it the runtime evaluates `$` and backquotes in what limpet hands over.
     # --no-mount cwd: the runtime would mount even /usr/lib over the image's own; see `plan_place`.
     options = ["--no-eval", "--no-mount", "cwd", *home.options]
@@ -151,7 +151,7 @@ def _options(request: Request, home: Home, gpu: Gpu | None) -> list[str]:
         options.append("--writable-tmpfs")
     for overlay in request.overlays:
         options += ["--overlay", overlay]
-    return options
+    return (*options, *(word for mount in mounts for word in render_mount(mount)))
 
 
 # Started through a file of the environment, so that a layer which the runtime left out is an
