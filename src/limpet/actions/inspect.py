@@ -6,9 +6,13 @@ import tomllib
 from pathlib import Path
 from typing import Any, Literal
 
-from limpet.core.errors import ImageError, UsageError
+from limpet.actions.contents import read_contents, read_requested
+from limpet.core.contents import Contents
+from limpet.core.errors import ImageError, LimpetError, UsageError
 from limpet.core.image import LOCK_OBJECT, RECIPE_OBJECT, SBOM_OBJECT
+from limpet.core.difference import Difference, plan_difference
 from limpet.core.inspection import Inspection, Package
+from limpet.core.seen import ImageSeen
 from limpet.tools import images
 
 ObjectName = Literal["lock", "sbom", "recipe"]
@@ -19,8 +23,11 @@ _OBJECTS: dict[ObjectName, str] = {
 }
 
 
-def inspect_image(text: str) -> Inspection:
-    """Read from the file alone: no runtime is needed."""
+def inspect_image(text: str, *, contents: bool = False) -> Inspection:
+    """Read from the file alone: no runtime is needed.
+
+    With `contents` what is in its file systems as well; where these cannot be read, that says why.
+    """
     seen = images.read_image(text)
     path = Path(seen.path)
     is_sif = seen.kind == "sif"
@@ -34,7 +41,25 @@ def inspect_image(text: str) -> Inspection:
         facts=seen.facts,
         parts=images.list_parts(path) if is_sif else (),
         packages=list_packages(lock) if lock else (),
+        contents=_contents(seen) if contents else None,
     )
+
+
+def _contents(seen: ImageSeen) -> Contents:
+    try:
+        return read_contents(seen)
+    except (LimpetError, OSError) as error:
+        why = f"{error.what} {error.why}" if isinstance(error, LimpetError) else str(error)
+        return Contents(requested=read_requested(seen), unreadable=(why.strip(),))
+
+
+def compare_images(first: str, second: str) -> Difference:
+    """What is other in the second image; ImageError where one cannot be looked into."""
+    seen = [inspect_image(text, contents=True) for text in (first, second)]
+    for one in seen:
+        if one.contents and not one.contents.layers:
+            raise ImageError(f"{one.path} cannot be looked into.", why=one.contents.unreadable[0])
+    return plan_difference(*seen)
 
 
 def list_packages(lock: bytes) -> tuple[Package, ...]:

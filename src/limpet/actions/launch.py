@@ -80,8 +80,8 @@ def check_pip(launch: Launch, request: Request) -> None:
         )
 
 
-def start(launch: Launch) -> NoReturn:
-    """Become the program; its signals, terminal and exit code are its own from here on."""
+def make_ready(launch: Launch) -> None:
+    """Make what a launch needs to be there: its folders, held overlays, limpet's own pip."""
     for root in filter(None, (launch.state, launch.local)):
         below = [
             [p for p in paths if is_below(p, root)] for paths in (launch.folders, launch.files)
@@ -92,6 +92,11 @@ def start(launch: Launch) -> NoReturn:
     for mount in launch.mounts:
         if mount.target == KIT:
             personal.make_kit(Path(mount.source), inside=KIT)
+
+
+def start(launch: Launch) -> NoReturn:
+    """Become the program; its signals, terminal and exit code are its own from here on."""
+    make_ready(launch)
     # Python ignores SIGPIPE, and what is ignored stays so in the program that it becomes.
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     try:

@@ -11,7 +11,7 @@ def render_inspection(seen: Inspection) -> str:
     rows = [("file", seen.path), ("kind", seen.kind), ("machine", seen.arch or "unknown")]
     if seen.size_bytes:
         rows.append(("size", format_size(seen.size_bytes)))
-    rows += _fact_rows(seen)
+    rows += fact_rows(seen)
     rows += [(part.kind, f"{format_size(part.size_bytes):>10}  {part.name}") for part in seen.parts]
     lines = [f"{name:<20}{value}".rstrip() for name, value in rows]
     if seen.packages:
@@ -25,7 +25,8 @@ def _package_line(package: Package) -> str:
     return f"  {package.name} {package.version}".rstrip() + source
 
 
-def _fact_rows(seen: Inspection) -> list[tuple[str, str]]:
+def fact_rows(seen: Inspection) -> list[tuple[str, str]]:
+    """What limpet's own description of the image says, a line each."""
     facts = seen.facts
     if facts is None:
         return [("made by", "not limpet: variables, home and GPU policies apply all the same")]
