@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import difflib
 import tomllib
 from pathlib import Path
 from typing import Any, Literal
 
+from packaging.utils import canonicalize_name
+
 from limpet.actions.contents import read_contents, read_requested
-from limpet.core.contents import Contents
+from limpet.core.contents import Contents, Software
+from limpet.core.dependencies import Graph, plan_graph
+from limpet.core.difference import Difference, plan_difference
 from limpet.core.errors import ImageError, LimpetError, UsageError
 from limpet.core.image import LOCK_OBJECT, RECIPE_OBJECT, SBOM_OBJECT
-from limpet.core.difference import Difference, plan_difference
 from limpet.core.inspection import Inspection, Package
 from limpet.core.seen import ImageSeen
 from limpet.tools import images
@@ -60,6 +64,22 @@ def compare_images(first: str, second: str) -> Difference:
         if one.contents and not one.contents.layers:
             raise ImageError(f"{one.path} cannot be looked into.", why=one.contents.unreadable[0])
     return plan_difference(*seen)
+
+
+def explain_package(text: str, name: str) -> tuple[Graph, Software]:
+    """The packages of an image and one of them; UsageError where it has none of that name."""
+    contents = inspect_image(text, contents=True).contents or Contents()
+    graph, wanted = plan_graph(contents), canonicalize_name(name)
+    for package in contents.packages:
+        if wanted in (canonicalize_name(package.name), *package.provides):
+            return graph, package
+    names = [package.name for package in contents.packages]
+    near = difflib.get_close_matches(wanted, names, n=1)
+    raise UsageError(
+        f"{text} has no package named {name}.",
+        why="; ".join(contents.unreadable),
+        now=f"Did you mean {near[0]}?" if near else "limpet inspect --all IMAGE lists them.",
+    )
 
 
 def list_packages(lock: bytes) -> tuple[Package, ...]:

@@ -46,14 +46,16 @@ class Difference(msgspec.Struct, frozen=True, kw_only=True):
     files: int
     settings: tuple[Setting, ...] = ()
     changes: tuple[Change, ...] = ()
+    new_licenses: tuple[str, ...] = ()
+    gone_licenses: tuple[str, ...] = ()
 
     @property
-    def licenses(self) -> tuple[Change, ...]:
-        """Changes that bring, take away or alter a licence."""
+    def relicensed(self) -> tuple[Change, ...]:
+        """Packages in both whose licence is another now."""
         return tuple(
             one
             for one in self.changes
-            if one.manager != "other" and one.license_before != one.license_after
+            if one.kind in ("changed", "resized") and one.license_before != one.license_after
         )
 
 
@@ -61,6 +63,7 @@ def plan_difference(first: Inspection, second: Inspection) -> Difference:
     """What is other in the second image."""
     old, new = first.contents or Contents(), second.contents or Contents()
     one, two = ({_key(item): item for item in contents.software} for contents in (old, new))
+    licenses = [{item.license for item in contents.packages} - {""} for contents in (old, new)]
     changes = [_change(one.get(key), two.get(key)) for key in sorted({*one, *two})]
     return Difference(
         before=first.path,
@@ -70,6 +73,8 @@ def plan_difference(first: Inspection, second: Inspection) -> Difference:
         files=_sum(new, "files") - _sum(old, "files"),
         settings=_settings(first, second),
         changes=tuple(change for change in changes if change.kind != "same"),
+        new_licenses=tuple(sorted(licenses[1] - licenses[0])),
+        gone_licenses=tuple(sorted(licenses[0] - licenses[1])),
     )
 
 
