@@ -136,7 +136,7 @@ def roff(text: str) -> str:
     )
     plain = plain.replace("…", "\\&...").replace("“", "\\(lq").replace("”", "\\(rq")
     plain = plain.replace("→", "\\(->").replace("×", "\\(mu").replace("–", "\\(en")
-    return re.sub(r"(?m)^([.\\s])", r"\\&\1", plain)
+    return re.sub(r"(?m)^([. ])", r"\\&\1", plain)
 
 
 def roff_paragraphs(text: str) -> Iterator[str]:

@@ -37,7 +37,13 @@ def completion(shell: str) -> None:
     assert kind
     made = kind(group, {}, "limpet", VARIABLE)
     # Not source(): for bash it starts a bash to ask for its version.
-    sys.stdout.write(made.source_template % made.source_vars())
+    text = made.source_template % made.source_vars()
+    # click's script for zsh, autoloaded, completes nothing the second time: it is a function then
+    # that only registers itself. So it is registered at the first.
+    call = '_limpet_completion "$@"\n'
+    sys.stdout.write(
+        text.replace(f"    {call}", f"    compdef _limpet_completion limpet\n    {call}")
+    )
 
 
 def prepare(command: click.Command) -> None:

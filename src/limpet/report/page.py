@@ -25,6 +25,7 @@ from limpet.report.text import safe
 MOST_SPANS = 4000
 MOST_SOFTWARE = 5000
 MOST_TEXT = 4000
+MOST_VERSION = 100
 
 
 def render_page(report: Report) -> str:
@@ -107,7 +108,7 @@ def _image(one: ImageReport) -> dict[str, Any]:
 def _software(item: Software) -> dict[str, Any]:
     return {
         "name": item.name,
-        "version": item.version,
+        "version": item.version[:MOST_VERSION],
         "manager": item.manager,
         "size": item.size_bytes,
         "files": item.files,

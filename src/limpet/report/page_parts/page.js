@@ -233,9 +233,10 @@
     one.known = new Map(one.software.filter((item) => item.manager !== "system" && item.manager !== "other").map((item) => [item.name, item]));
     one.down = new Map([...one.known.keys()].map((name) => [name, []]));
     one.up = new Map([...one.known.keys()].map((name) => [name, []]));
-    one.roots = Object.keys(one.asked);
-    if (!one.roots.length) one.roots = one.loose;
+    one.roots = Object.keys(one.asked).filter((name) => one.known.has(name));
+    if (!one.roots.length) one.roots = one.loose.filter((name) => one.known.has(name));
     for (const [source, target, wish] of one.edges) {
+      if (!one.known.has(source) || !one.known.has(target)) continue; // a list that was cut
       one.down.get(source).push([target, wish]);
       one.up.get(target).push([source, wish]);
     }
@@ -288,7 +289,7 @@
         { head: "Size", n: true, value: (row) => row.size, show: (row) => size(row.size) },
         { head: "Only", n: true, value: (row) => row.onlySize, show: (row) => `${count(row.only)}, ${size(row.onlySize)}` },
       ], rows, { first: 12, sort: 3 }),
-      make("label", { class: "tools", for: "package" }, "Why is there ", input), options,
+      make("label", { class: "tools", for: "package" }, "Why is this package there: ", input), options,
       make("div", { id: "answer", "aria-live": "polite" }));
     drawAnswer();
   }
@@ -298,7 +299,7 @@
     if (!answer) return;
     const name = chosen && image.known.has(chosen) ? chosen : image.roots[0] || [...image.known.keys()][0];
     const found = ways(name);
-    const lead = name in image.asked ? "The recipe asks for it." : found.length
+    const lead = Object.hasOwn(image.asked, name) ? "The recipe asks for it." : found.length
       ? `It is there for ${plural(found.length, "package")} ${Object.keys(image.asked).length ? "that the recipe asks for" : "that no other requires"}.`
       : "Nothing that is installed requires it.";
     const list = (title, edges) => make("div", {}, make("h3", {}, `${title} (${edges.length})`),
@@ -391,6 +392,7 @@
     const back = make("button", { class: "button", type: "button", click: () => zoom(null) }, "Show all");
     crumb.replaceChildren(...(top ? [back, make("span", {}, named(top[0]), ` ${ms(top[2])}`)] : []));
     const hues = new Map();
+    const shows = 3400 / (flame.clientWidth || 1000); // from this share on a name can be read
     let deepest = 0;
     flame.replaceChildren();
     for (const span of told.spans) {
@@ -400,9 +402,9 @@
       const package_ = module.split(".")[0];
       if (!hues.has(package_)) hues.set(package_, hues.size % 5);
       const text = `${module}, ${ms(total)}, ${share(total, told.total)}; its own ${ms(own)}`;
-      const box = make("button", { class: `box f${hues.get(package_)}`, type: "button", tabindex: "-1", "aria-label": text, title: text, click: () => zoom(span) }, width > 3 ? named(module, "span") : "");
+      const box = make("button", { class: `box f${hues.get(package_)}`, type: "button", tabindex: "-1", "aria-label": text, title: text, click: () => zoom(span) }, width > shows ? named(module, "span") : "");
       Object.assign(box.style, { left: `${(100 * (start - from)) / whole}%`, width: `${width}%`, top: `${(depth - level) * 21}px` });
-      if (width <= 3) box.style.padding = "0";
+      if (width <= shows) box.style.padding = "0";
       box.addEventListener("focus", () => rove(flame, box));
       deepest = Math.max(deepest, depth - level);
       flame.append(box);
@@ -506,6 +508,7 @@
       ["File", size(image.size)], ["Unpacked", image.total ? size(image.total) : ""], ["Packages", environment.length ? count(environment.length) : ""],
       ["Python", image.python], ["Base", image.base], ["Imports", image.imports && image.imports.total ? ms(image.imports.total) : ""],
     ].filter(([, value]) => value).map(([name, value]) => make("div", {}, make("dt", {}, name), make("dd", {}, named(value)))));
+    byId("chosen").replaceChildren(make("span", { class: "soft" }, "Choose an area, or a name below, to see what it is and why it is there."));
     drawFindings(); drawSize(); drawWhy(); drawImports(); drawLicences(); drawLayers(); drawFacts();
   }
 
