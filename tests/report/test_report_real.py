@@ -189,7 +189,7 @@ def test_what_is_timed(pair: tuple[Path, Path]) -> None:
     assert "urllib3" in modules and modules["requests"].level == 0
     assert modules["requests"].total_us >= modules["urllib3"].total_us > 0
     assert found == [("requests",)]
-    broken = make_report([str(pair[1])], statement="import nowhere", find=lambda *_: ())
+    broken = make_report([str(pair[1])], statement="import nowhere", find=lambda *_: None)
     told = broken.images[0].imports
     assert told and "No module named 'nowhere'" in told.failure
 

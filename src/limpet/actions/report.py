@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 from limpet import __version__
@@ -32,15 +33,19 @@ for name in {names!r}:
         print(f"{{name}}: {{type(error).__name__}}: {{error}}", file=sys.stderr)
 """
 
-Find = Callable[[str, Sequence[str], float, str], tuple[Finding, ...]]
+Findings = tuple[Finding, ...] | None
+Find = Callable[[str, Sequence[str], float, str], Findings]
 
 
 def find_problems(
     image: str, modules: Sequence[str], timeout_s: float, config_file: str
-) -> tuple[Finding, ...]:
-    """What `limpet check` finds about an image: the one place where a report asks."""
+) -> Findings:
+    """What `limpet check` finds about an image: the one place where a report asks.
+
+    `modules` are to be imported in it; without any nothing is started. None: nothing was checked.
+    """
     if not modules:
-        return ()
+        return None
     return check_imports(image, modules, timeout_s=timeout_s, config_file=config_file).findings
 
 
@@ -77,33 +82,32 @@ def make_report(
     if timeout_s <= 0:
         raise UsageError(f"--timeout {timeout_s:g}: it must be more than 0 seconds.")
     seen = [inspect_image(image, contents=True) for image in images]
-    reports = []
-    for one in seen:
-        graph = plan_graph(one.contents or Contents())
-        if starts:
-            reports.append(_started(one, graph, statement, timeout_s, config_file, find))
-        else:
-            reports.append(ImageReport(seen=one, graph=graph, notes=_notes(one)))
+    look = partial(
+        _look,
+        statement=statement,
+        starts=starts,
+        timeout_s=timeout_s,
+        config=config_file,
+        find=find,
+    )
     return Report(
         limpet=__version__,
-        images=tuple(reports),
+        images=tuple(look(one) for one in seen),
         difference=plan_difference(*seen) if len(seen) == 2 else None,
     )
 
 
-def _notes(seen: Inspection) -> tuple[str, ...]:
-    unreadable = seen.contents.unreadable if seen.contents else ()
-    return tuple(f"Not read: {note}" for note in unreadable)
-
-
-def _started(
-    seen: Inspection, graph: Graph, statement: str, timeout_s: float, config: str, find: Find
+def _look(
+    seen: Inspection, *, statement: str, starts: bool, timeout_s: float, config: str, find: Find
 ) -> ImageReport:
-    modules = choose_modules(seen.contents or Contents(), graph)
-    notes = list(_notes(seen))
-    imports, findings = None, None
+    contents = seen.contents or Contents()
+    graph = plan_graph(contents)
+    modules = choose_modules(contents, graph) if starts else ()
+    notes = [f"Not read: {note}" for note in contents.unreadable]
+    imports: ImportTime | None = None
+    findings: Findings = None
     try:
-        if statement or modules:
+        if starts and (statement or modules):
             imports = measure_imports(seen.path, statement, modules, timeout_s, config)
         findings = find(seen.path, modules, timeout_s, config)
     except LimpetError as error:
