@@ -85,13 +85,14 @@ def test_packages_of_pip_conda_and_the_system(tmp_path: Path) -> None:
 def test_a_layer_lies_over_the_root(tmp_path: Path) -> None:
     image = write_image(
         tmp_path / "a.sif",
-        {"etc/a": b"1", **package("alpha", size=10)},
-        {f"{SITE}/alpha/__init__.py": b"#" * 700, **package("beta")},
+        {"etc/a": b"1", "gone/b/c": b"2", "gone2": b"3", **package("alpha", size=10)},
+        {f"{SITE}/alpha/__init__.py": b"#" * 700, **package("beta"), "gone": None, "gone2": None},
     )
     contents = contents_of(image)
     assert [layer.name for layer in contents.layers] == ["root", "layer 1"]
     found = by_name(contents)
     assert found["alpha"].size_bytes > 700 and found["alpha"].files == 6 and "beta" in found
+    assert not any(one.name.startswith("/gone") or one.name == "/" for one in contents.software)
 
 
 def test_a_sandbox(tmp_path: Path) -> None:

@@ -40,8 +40,8 @@ def package(name: str, version: str = "1.0", *lines: str, size: int = 1000) -> d
     }
 
 
-def entries(members: Mapping[str, bytes | str]) -> list[Entry]:
-    """Files (bytes), and symbolic links (text)."""
+def entries(members: Mapping[str, bytes | str | None]) -> list[Entry]:
+    """Files (bytes), symbolic links (text), and marks that a layer puts where a file is gone."""
     folders = {
         "/".join(parts[:end])
         for parts in (path.split("/") for path in members)
@@ -49,7 +49,9 @@ def entries(members: Mapping[str, bytes | str]) -> list[Entry]:
     }
     made = [Entry(path=path, kind="dir", mode=0o755) for path in sorted(folders)]
     for path, content in members.items():
-        if isinstance(content, str):
+        if content is None:
+            made.append(Entry(path=path, kind="char", mode=0, rdev=0))
+        elif isinstance(content, str):
             made.append(Entry(path=path, kind="symlink", mode=0o777, target=content))
         else:
             made.append(Entry(path=path, kind="file", content=content))
@@ -59,7 +61,7 @@ def entries(members: Mapping[str, bytes | str]) -> list[Entry]:
 def write_image(
     path: Path,
     members: Mapping[str, bytes | str],
-    *layers: Mapping[str, bytes | str],
+    *layers: Mapping[str, bytes | str | None],
     facts: ImageFacts | None = FACTS,
     requested: tuple[str, ...] = (),
     lock: bytes = b'lock-version = "1.0"\npackages = []\n',

@@ -39,6 +39,10 @@ def report(
 
     place = Path(output or f"{Path(image.rstrip('/')).name.removesuffix('.sif')}.html").absolute()
     check_output(place, force=force)
+    if session.verbosity >= 0 and not no_start:
+        click.echo(
+            "Starting the image to time and check its imports (--no-start: don't).", err=True
+        )
     made = make_report(
         [image, image2] if image2 else [image],
         statement=statement,

@@ -141,7 +141,7 @@ def _dependencies(
         *([{"ref": "image", "dependsOn": roots}] if roots else []),
         *(
             {"ref": refs[name], "dependsOn": sorted(refs[other] for other in needs[name])}
-            for name in refs
+            for name in sorted(refs)
         ),
     ]
 

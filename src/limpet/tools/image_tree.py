@@ -46,11 +46,11 @@ class Tree:
         self.sizes[path] = size_bytes
         self._readers[path] = read
 
-    def remove(self, path: str) -> None:
-        """What a later layer hides: a file, or a folder with all in it."""
-        below = f"{path}/"
-        for name in [one for one in self.sizes if one == path or one.startswith(below)]:
-            del self.sizes[name], self._readers[name]
+    def remove(self, hidden: set[str]) -> None:
+        """What a later layer hides: files, and folders with all in them."""
+        for path in list(self.sizes) if hidden else ():
+            if path in hidden or any(path[:at] in hidden for at in _slashes(path)):
+                del self.sizes[path], self._readers[path]
 
 
 @contextmanager
@@ -83,21 +83,33 @@ def open_tree(image: ImageSeen) -> Iterator[Tree]:
 
 def _add_squashfs(tree: Tree, squashfs: Squashfs, name: str) -> None:
     seen: set[int] = set()
-    count = size_bytes = 0
+    hidden: set[str] = set()
+    members: dict[str, tuple[int, Read]] = {}
+    size_bytes = 0
     for path, node in squashfs.walk():
         if node.is_file:
             first = id(node) not in seen
             seen.add(id(node))
             size = node.size_bytes if first else 0
-            count += 1
             size_bytes += size
-            tree.add(path, size, partial(squashfs.read, node))
+            members[path] = (size, partial(squashfs.read, node))
         elif node.is_symlink and "/" not in path:
             tree.links[path] = node.target.strip("/")
-        elif node.kind == "char" and node.rdev == 0 and tree.layers:
-            tree.remove(path)
+        elif node.kind == "char" and node.rdev == 0:  # overlayfs's mark for what is gone
+            hidden.add(path)
+    tree.remove(hidden)
+    for path, (size, read) in members.items():
+        tree.add(path, size, read)
     packed = squashfs.superblock.bytes_used
-    tree.layers.append(Layer(name=name, packed_bytes=packed, size_bytes=size_bytes, files=count))
+    layer = Layer(name=name, packed_bytes=packed, size_bytes=size_bytes, files=len(members))
+    tree.layers.append(layer)
+
+
+def _slashes(path: str) -> Iterator[int]:
+    at = path.find("/")
+    while at >= 0:
+        yield at
+        at = path.find("/", at + 1)
 
 
 def _add_folder(tree: Tree, root: Path) -> None:

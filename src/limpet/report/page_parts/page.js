@@ -494,7 +494,7 @@
         { head: "After", cell: "short", show: (row) => named(row.after || "—") },
         { head: "Size", n: true, value: (row) => row.size_bytes, show: (row) => signed(size(row.size_bytes), row.size_bytes) },
         { head: "Files", n: true, value: (row) => row.files, show: (row) => signed(count(row.files), row.files) },
-        { head: "Licence", cell: "long", show: (row) => row.license_before === row.license_after ? named(row.license_after) : [named(row.license_before || "none"), " → ", named(row.license_after || "none")] },
+        { head: "Licence", cell: "long", show: (row) => row.kind === "added" || row.kind === "removed" || row.license_before === row.license_after ? named(row.license_after || row.license_before) : [named(row.license_before || "none"), " → ", named(row.license_after || "none")] },
       ], told.changes, { first: 30, filter: (row) => row.name }) : "");
   }
 
