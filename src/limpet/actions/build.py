@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path, PurePosixPath
 
@@ -35,6 +35,7 @@ from limpet.core.errors import BaseError, ExistsError, RecipeError, SpaceError, 
 from limpet.core.events import Event, Notify, ignore
 from limpet.core.gpu import plan_needs
 from limpet.core.image import ImageFacts
+from limpet.core.package_files import Metadata, parse_metadata
 from limpet.core.plan import BuildPlan, BuildReport, LockReport, plan_build
 from limpet.core.pylock import render_lock
 from limpet.core.request import BuildRequest
@@ -42,13 +43,14 @@ from limpet.core.sbom import render_sbom
 from limpet.core.skeleton import WHERE_MISSING, plan_conda_frame, plan_skeleton
 from limpet.core.staging import plan_destinations, stale_byte_code
 from limpet.formats.sif import architecture_of
-from limpet.formats.squashfs import Entry
+from limpet.formats.squashfs import Entry, Squashfs
 from limpet.tools import files
 from limpet.tools.files import hash_tree
 from limpet.tools.recipes import render_recipe
 
 # A folder, a wheel, a piece and its note, each of the files first under a passing name.
 FILES_PER_PIECE = 8
+METADATA_BYTES = 1 << 20
 
 
 def build(request: BuildRequest, notify: Notify = ignore) -> BuildReport:
@@ -213,7 +215,8 @@ def gather_parts(
 ) -> Parts:
     """All that the image is made of, with what limpet itself writes into it."""
     compression = prepared.recipe.image.compression
-    objects = describe(prepared, plan, name=request.name or plan.output.stem)
+    told = dict(read_wheels(pieces))
+    objects = describe(prepared, plan, told, name=request.name or plan.output.stem)
     labels = make_labels(prepared)
     skeleton = plan_skeleton(
         prepared.interpreter,
@@ -271,7 +274,22 @@ def make_labels(prepared: Prepared) -> dict[str, str]:
     return own | prepared.recipe.image.labels
 
 
-def describe(prepared: Prepared, plan: BuildPlan, *, name: str) -> tuple[SifObject, ...]:
+def read_wheels(pieces: Iterable[Path]) -> Iterator[tuple[str, Metadata]]:
+    """What each wheel's METADATA says: for the SBOM's licences and dependencies."""
+    for path in pieces:
+        with path.open("rb") as file:
+            squashfs = Squashfs(file)
+            for name, node in squashfs.walk():
+                if name.endswith(".dist-info/METADATA") and node.is_file:
+                    told = parse_metadata(squashfs.read(node, METADATA_BYTES))
+                    if told:
+                        yield told.name, told
+                    break
+
+
+def describe(
+    prepared: Prepared, plan: BuildPlan, told: Mapping[str, Metadata], *, name: str
+) -> tuple[SifObject, ...]:
     """The objects that travel beside the partitions: facts, lock, bill of materials, recipe."""
     lock_text = render_lock(prepared.lock)
     facts = ImageFacts(
@@ -291,7 +309,13 @@ def describe(prepared: Prepared, plan: BuildPlan, *, name: str) -> tuple[SifObje
         lock_sha256=hashlib.sha256(lock_text.encode()).hexdigest(),
         labels=make_labels(prepared),
     )
-    sbom = render_sbom(prepared.lock, name=name, limpet_version=__version__)
+    sbom = render_sbom(
+        prepared.lock,
+        name=name,
+        limpet_version=__version__,
+        metadata=told,
+        requested=prepared.loaded.requested,
+    )
     recipe = render_recipe(close_recipe(prepared.loaded))
     return (
         SifObject(name=image_core.FACTS_OBJECT, data=msgspec.json.encode(facts), kind="json"),

@@ -21,7 +21,6 @@ from limpet.tools import (
     gpu,
     host,
     images,
-    overlay,
     personal,
     process,
 )
@@ -80,8 +79,8 @@ def check_pip(launch: Launch, request: Request) -> None:
         )
 
 
-def make_folders(launch: Launch) -> None:
-    """Make what the launch mounts from the user's own folders."""
+def make_ready(launch: Launch) -> None:
+    """Make what a launch needs to be there: its folders, held overlays, limpet's own pip."""
     for root in filter(None, (launch.state, launch.local)):
         below = [
             [p for p in paths if is_below(p, root)] for paths in (launch.folders, launch.files)
@@ -94,9 +93,7 @@ def make_folders(launch: Launch) -> None:
 
 def start(launch: Launch) -> NoReturn:
     """Become the program; its signals, terminal and exit code are its own from here on."""
-    make_folders(launch)
-    for folder in launch.overlays:
-        overlay.hold_folder(folder)
+    make_ready(launch)
     # Python ignores SIGPIPE, and what is ignored stays so in the program that it becomes.
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     try:

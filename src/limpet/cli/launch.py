@@ -74,7 +74,7 @@ def shell(session: Session, /, image: str, **flags: Any) -> None:
 
 def start_in(session: Session, image: str, flags: dict[str, Any], **what: Any) -> None:
     """Plan a start, say what there is to say of it, and become it."""
-    from limpet.actions.launch import make_folders, plan_start, start
+    from limpet.actions.launch import make_ready, plan_start, start
     from limpet.actions.settle import settle
 
     lifetime_s = _lifetime_s(flags)
@@ -92,7 +92,7 @@ def start_in(session: Session, image: str, flags: dict[str, Any], **what: Any) -
     if lifetime_s:
         from limpet.actions.keep import keep
 
-        make_folders(launch)
+        make_ready(launch)
         launch = keep(launch, lifetime_s)
     notes = (*launch.notes, *told)
     if session.verbosity >= 0:

@@ -6,6 +6,7 @@ from typing import Literal
 
 import msgspec
 
+from limpet.core.contents import Contents
 from limpet.core.image import ImageFacts
 
 
@@ -26,7 +27,11 @@ class Package(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Inspection(msgspec.Struct, frozen=True, kw_only=True):
-    """What is in an image. `facts` is None, and `packages` empty, where limpet did not make it."""
+    """What is in an image. `facts` is None, and `packages` empty, where limpet did not make it.
+
+    `packages` are those of the lock; `contents` what the image's own file systems have, None where
+    nobody asked.
+    """
 
     path: str
     kind: str
@@ -36,3 +41,4 @@ class Inspection(msgspec.Struct, frozen=True, kw_only=True):
     facts: ImageFacts | None = None
     parts: tuple[Part, ...] = ()
     packages: tuple[Package, ...] = ()
+    contents: Contents | None = None
