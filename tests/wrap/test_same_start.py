@@ -19,7 +19,7 @@ import msgspec
 import pytest
 
 from limpet.core.launch import plan_launch
-from limpet.core.launcher import render_launcher
+from limpet.core.launcher import render_beside, render_launcher
 from limpet.core.places import wished_binds
 from limpet.core.recipe import Run
 from limpet.core.seen import HostSeen, ImageSeen, Request
@@ -117,9 +117,12 @@ class Stage:
             programs={"tool": "/opt/env/bin/tool", "python": "/opt/env/bin/python"},
             request=WrapRequest(launch=request),
         )
-        script = render_launcher(wrap, image, self.probe(image, request), str(self.root))
+        here = self.probe(image, request)
+        script = render_launcher(wrap, image, here, str(self.root))
         launcher = self.root / ".limpet/versions/1/bin/tool"
         launcher.parent.mkdir(parents=True)
+        for name, text in render_beside(wrap, image, here, str(self.root)).items():
+            (launcher.parent.parent / name).write_text(text)
         launcher.write_text(script)
         launcher.chmod(0o755)
         (self.root / "bin").symlink_to(".limpet/versions/1/bin")

@@ -10,7 +10,7 @@ import msgspec
 from limpet import __version__
 from limpet.core.errors import UsageError
 from limpet.core.fronts import check_kernel_name, render_kernel, render_module
-from limpet.core.launcher import render_launcher
+from limpet.core.launcher import render_beside, render_launcher
 from limpet.core.personal import KIT
 from limpet.core.places import wished_binds
 from limpet.core.seen import HostSeen, ImageSeen
@@ -123,7 +123,9 @@ def _write(
             image = launchers.keep_image(folder, Path(seen.path), seen.identity)
         wrap = msgspec.structs.replace(wrap, number=number, image=image)
         script = render_launcher(wrap, seen, here, str(folder))
-        extra = {"on_top.py": launchers.on_top_script()}
+        beside = render_beside(wrap, seen, here, str(folder))
+        extra = {name: text.encode("utf-8", "surrogateescape") for name, text in beside.items()}
+        extra["on_top.py"] = launchers.on_top_script()
         launchers.write_version(folder, wrap, script, extra)
         launchers.put_in_force(folder, number)
         _write_fronts(folder, wrap)
