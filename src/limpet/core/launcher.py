@@ -24,8 +24,7 @@ from limpet.core.handover import parse_env
 from limpet.core.homes import INSIDE, PERSONAL, START_FILES
 from limpet.core.launch import Launch, plan_launch
 from limpet.core.launcher_command import COMMAND
-from limpet.core.launcher_seldom import PYTHON, SELDOM
-from limpet.core.launcher_seldom import TEMPORARY as TEMPORARY_TEXT
+from limpet.core.launcher_seldom import BESIDE
 from limpet.core.launcher_text import SESSION
 from limpet.core.mounts import Mount
 from limpet.core.personal import CERTIFICATES, CONFIG, KIT, PACKAGES, VARIABLE, PipSeen
@@ -33,7 +32,15 @@ from limpet.core.places import wished_binds
 from limpet.core.recipe import GpuPolicy, HomePolicy, Run, VariablePolicy
 from limpet.core.seeing import ALWAYS, OWN_FOLDERS, OWN_TREES
 from limpet.core.seen import HostSeen, ImageSeen, Request
-from limpet.core.variables import FOREIGN, INCLUDE_PATHS, INDEX, RUNTIME, TEMPORARY, WANTED
+from limpet.core.variables import (
+    FOREIGN,
+    INCLUDE_PATHS,
+    INDEX,
+    RUNTIME,
+    TEMPORARY,
+    WANTED,
+    judge_variable,
+)
 from limpet.core.wrap import OWN, Wrap
 
 # Stand for what only the session knows, in a plan that is made for no session.
@@ -45,7 +52,8 @@ _EXPANSIONS = {
     _PROGRAM: "$_limpet_program",
 }
 
-_LETTERS = string.ascii_uppercase + string.ascii_lowercase + "_"
+# The letters of most variables of jobs and modules come first; each group has some ten patterns.
+_LETTER_GROUPS = ("S", "EDBVQ_XWY", "LK", "PO", "CA", "MN", "HJIF", "GRTUZ", string.ascii_lowercase)
 
 
 def render_launcher(wrap: Wrap, image: ImageSeen, host: HostSeen, root: str) -> str:
@@ -57,8 +65,7 @@ def render_launcher(wrap: Wrap, image: ImageSeen, host: HostSeen, root: str) -> 
 def render_beside(wrap: Wrap, image: ImageSeen, host: HostSeen, root: str) -> dict[str, str]:
     """The files beside the launchers' folder that few of their starts read, by name."""
     parts, holds = _describe(wrap, image, host, root)
-    texts = {"seldom.sh": SELDOM, "python.sh": PYTHON, "temporary.sh": TEMPORARY_TEXT}
-    files = {name: _fill_in(text, parts, holds) for name, text in texts.items()}
+    files = {name: _fill_in(text, parts, holds) for name, text in BESIDE.items()}
     if "none" not in holds:
         launch = msgspec.structs.replace(wrap.request.launch, home="none")
         request = msgspec.structs.replace(wrap.request, launch=launch)
@@ -75,6 +82,9 @@ def _describe(
     variables = {"host": "host_variables"}.get(plan.variables, plan.variables)
     own = "own" if image.facts else "foreign"
     holds = {plan.home, variables, own}
+    user = host.environment.get("USER") or host.environment.get("LOGNAME", "")
+    run = image.facts.run if image.facts else Run()
+    named = _named(run, wrap.request.launch)
     holds |= {"mixed"} if wrap.request.host else set()
     holds |= {"gpu_auto"} if _gpu_policy(wrap.request.launch, image) == "auto" else set()
     if plan.home in ("isolated", "private") or (plan.home == "host" and image.facts):
@@ -83,8 +93,9 @@ def _describe(
         **_CONSTANTS,
         **_names(host),
         **_of_folder(wrap, image, host, root),
-        **_of_image(image, host, plan.home),
+        **_of_image(image, host, plan, named),
         **request,
+        "ACCOUNT": shlex.quote(f"{user}:{host.account_home}"),
     }
     return parts, holds
 
@@ -135,7 +146,9 @@ def _of_folder(wrap: Wrap, image: ImageSeen, host: HostSeen, root: str) -> dict[
     }
 
 
-def _of_image(image: ImageSeen, host: HostSeen, policy: HomePolicy) -> dict[str, str]:
+def _of_image(
+    image: ImageSeen, host: HostSeen, plan: Launch, named: Sequence[str]
+) -> dict[str, str]:
     ours, others = (f"{name}ENV_" for name in _siblings(host))
     prefix = image.facts.prefix if image.facts else ""
     kit = f'[ -e "$_limpet_state{quoted(host.pip.kit.removeprefix(host.state))}/pip.zip" ]'
@@ -143,7 +156,13 @@ def _of_image(image: ImageSeen, host: HostSeen, policy: HomePolicy) -> dict[str,
         "BIN_OF_PREFIX": f"{prefix}/bin:" if prefix else "",
         "TREES": _patterns((*OWN_TREES, prefix) if prefix else OWN_TREES, below=True),
         "HAS_PACKAGES": ":" if prefix else kit,
-        **_render_caches(image, policy, ours, others),
+        **_render_caches(image, plan, named, ours, others),
+        "SET_PACKAGES": _render_set(
+            {VARIABLE: PACKAGES, "JUPYTER_PATH": f"{PACKAGES}/share/jupyter"}
+            if prefix
+            else {"PIP_BREAK_SYSTEM_PACKAGES": "1"},
+            ours,
+        ),
         "MOVED": _render_moved(image, ours),
     }
 
@@ -271,7 +290,9 @@ def _render_moved(image: ImageSeen, ours: str) -> str:
     return "\n".join(lines)
 
 
-def _render_caches(image: ImageSeen, policy: HomePolicy, ours: str, others: str) -> dict[str, str]:
+def _render_caches(
+    image: ImageSeen, plan: Launch, named: Sequence[str], ours: str, others: str
+) -> dict[str, str]:
     """Where packages write: `core.caches`, for what neither the user nor the image has set.
 
     Seldom has a session set any of them, so that is asked of all at once.
@@ -281,7 +302,7 @@ def _render_caches(image: ImageSeen, policy: HomePolicy, ours: str, others: str)
     lines = []
     given = ""
     rows = [Cache(package="", variable="XDG_CACHE_HOME", writes="", source="", place=".")]
-    for cache in (*(rows if policy == "none" else ()), *CACHES):
+    for cache in (*(rows if plan.home == "none" else ()), *CACHES):
         there = fixed.get(cache.variable, "")
         if not cache.place or (there and (not cache.flag or "compiledir" in there)):
             continue
@@ -293,7 +314,8 @@ def _render_caches(image: ImageSeen, policy: HomePolicy, ours: str, others: str)
         if there:
             lines.append(one)
             continue
-        given += session
+        if judge_variable(cache.variable, plan.variables, named=named).passes:
+            given += f"${{{cache.variable}-}}"
         if cache.flag:
             lines.append(f'_limpet_flags {cache.variable} "{session}" {value}')
         else:
@@ -387,10 +409,11 @@ def _named(run: Run, request: Request) -> tuple[str, ...]:
 
 
 def _render_judges(policy: VariablePolicy, named: Sequence[str], siblings: tuple[str, str]) -> str:
-    """`judge_variable` as a tree of `case`s by first letters; what passes, continues.
+    """`judge_variable` as a `case` with one in it for each group of first letters; what passes,
+    continues.
 
-    What changes nothing is left out. A shell takes a microsecond for twenty patterns, and jobs
-    have hundreds of variables.
+    In groups and without what changes nothing, because a shell takes milliseconds to read all
+    patterns and to try all of them on all variables.
     """
     rules = dict.fromkeys(TEMPORARY, True) if policy != "strict" else {}
     rules |= dict.fromkeys((*RUNTIME.patterns, *named), True)
@@ -401,30 +424,11 @@ def _render_judges(policy: VariablePolicy, named: Sequence[str], siblings: tuple
                 if pattern != INCLUDE_PATHS:  # once for all, because it concerns each letter
                     rules.setdefault(pattern, group.passes)
     special = _special_judges(*siblings)
-    cases: dict[str, str] = {}
-    for letter in _LETTERS:
-        fitting = [r for r in rules.items() if r[0].startswith((letter, *"*?["))]
-        inner = special.get(letter, "") + _render_judge(fitting, policy == "host")
-        cases[inner] = cases.get(inner, "") + letter
-    return _render_tree(cases)
-
-
-def _render_tree(cases: dict[str, str]) -> str:
-    """What is done by first letter: the schedulers' variables, then what many letters share, then
-    the others in groups."""
-    first = "S"
-    single = {letters: inner for inner, letters in cases.items() if len(letters) == 1}
-    shared = {letters: inner for inner, letters in cases.items() if len(letters) > 1}
     lines = ["case $_limpet_to in"]
-    if first in single:
-        lines.append(f"{first}*) {single.pop(first)} ;;")
-    lines += [f"[{letters}]*) {inner} ;;" for letters, inner in shared.items()]
-    rest = list(single.items())
-    for group in (rest[at : at + 5] for at in range(0, len(rest), 5)):
-        letters = "".join(letter for letter, _ in group)
-        lines += [f"[{letters}]*) case $_limpet_to in"]
-        lines += [f"{letter}*) {inner} ;;" for letter, inner in group]
-        lines += ["esac ;;"]
+    for letters in _LETTER_GROUPS:
+        fitting = [r for r in rules.items() if r[0].startswith((*letters, *"*?["))]
+        before = "".join(special.get(letter, "") for letter in letters)
+        lines.append(f"[{letters}]*) {before}{_render_judge(fitting, policy == 'host')} ;;")
     return "\n".join([*lines, "esac"])
 
 
@@ -433,7 +437,11 @@ def _special_judges(ours: str, others: str) -> dict[str, str]:
     server is still alive."""
     kernel = "case $_limpet_connection:$_limpet_to in /*:JPY_*) continue ;; esac\n"
     heeded = f'{others}ENV_*) _limpet_others="$_limpet_others ${{_limpet_to#*_}}" ;;'
-    return {others[0]: f"case $_limpet_to in {heeded} esac\n"} | {"J": kernel}
+    return {
+        others[0]: f"case $_limpet_to in {heeded} esac\n",
+        ours[0]: f"case $_limpet_to in {ours}ENV_*) _limpet_ours=1 ;; esac\n",
+        "J": kernel,
+    }
 
 
 def _render_judge(rules: Sequence[tuple[str, bool]], default: bool) -> str:

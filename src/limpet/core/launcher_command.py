@@ -1,8 +1,9 @@
 """The launcher's text: the runtime's command line, put together from its end to its start.
 
 POSIX shells have one list, the positional parameters, and it holds the user's words: the mounts are
-gathered in a line that is read at the end, each before what is there already. `@NAME@` is filled
-in by `core.launcher`, which also leaves out what stands below an `#if` that does not hold.
+gathered in lines that are read at the end, each before what is there already. They are several
+short lines, because bash takes ten microseconds to put something before a long one. `@NAME@` and
+`#if` are as in `core.launcher_text`.
 """
 
 COMMAND = r"""
@@ -11,7 +12,7 @@ COMMAND = r"""
 _limpet_put() { export "$1=$2" "@OURS@$1=$2"; }
 
 # Puts a mount before the others; paths with the runtime's separators in them go as CSV.
-_limpet_mounts=''
+_limpet_mounts='' _limpet_mounts_2=''
 _limpet_mount() {
     case $1$2 in
         *[:,\"\\\']*) _limpet_seldom _limpet_mount_odd "$@" ;;
@@ -74,7 +75,7 @@ if @HAS_PACKAGES@; then
         for _limpet_to in "$_limpet_ca1" "$_limpet_ca2" "$_limpet_ca3" "$_limpet_ca4"; do
             if [ -f "$_limpet_to" ]; then
                 _limpet_mount "$_limpet_to" @PIP_CERTIFICATES@ ro
-                _limpet_put PIP_CERT @PIP_CERTIFICATES@
+                export PIP_CERT=@PIP_CERTIFICATES@ @OURS@PIP_CERT=@PIP_CERTIFICATES@
                 break
             fi
         done
@@ -84,7 +85,7 @@ if @HAS_PACKAGES@; then
         "$_limpet_home/.pip/pip.conf" /etc/pip.conf; do
         if [ -f "$_limpet_to" ]; then
             _limpet_mount "$_limpet_to" @PIP_CONFIG@ ro
-            _limpet_put PIP_CONFIG_FILE @PIP_CONFIG@
+            export PIP_CONFIG_FILE=@PIP_CONFIG@ @OURS@PIP_CONFIG_FILE=@PIP_CONFIG@
             break
         fi
     done
@@ -95,59 +96,59 @@ if @HAS_PACKAGES@; then
     _limpet_to=${_limpet_own%/home}/packages _limpet_base=@PACKAGES@
     [ -d "$_limpet_to" ] || _limpet_seldom _limpet_need "$_limpet_to"
     _limpet_mount "$_limpet_to" @PACKAGES@
-    _limpet_put @PACKAGES_VARIABLE@ @PACKAGES@
-    _limpet_put JUPYTER_PATH @PACKAGES@/share/jupyter
+    @SET_PACKAGES@
 #end
 #if foreign
     _limpet_base=$_limpet_home/.local
 #if isolated
     [ -d "$_limpet_base" ] || _limpet_base=@INSIDE_HOME@/.local
 #end
-    _limpet_put PIP_BREAK_SYSTEM_PACKAGES 1
+    @SET_PACKAGES@
 #end
     _limpet_put PREPEND_PATH \
         "${@OURS@PREPEND_PATH:+$@OURS@PREPEND_PATH:}@KIT@/bin:@BIN_OF_PREFIX@$_limpet_base/bin"
 fi
 #end
+_limpet_mounts_1=$_limpet_mounts _limpet_mounts=''
 #if private none
 _limpet_mount "$_limpet_own" @INSIDE_HOME@
 #end
 #if isolated private none
 # Where packages write at import.
-case @CACHES_GIVEN@ in
-    '') @CACHES_SET@ ;;
-    *) _limpet_seldom _limpet_caches ;;
-esac
+if [ -n "$_limpet_ours$_limpet_others@CACHES_GIVEN@" ]; then _limpet_seldom _limpet_caches
+else @CACHES_SET@; fi
 if ! { @CACHES_MADE@; }; then _limpet_seldom _limpet_make_caches; fi
 #end
 #if isolated
 
-# Puts the image's own over a thing of the home.
-_limpet_temporary=:${TMPDIR-}/:${TMP-}/:${TEMP-}/
-_limpet_cover() {
-    _limpet_target=$_limpet_home/$_limpet_folder
-    if [ -L "$_limpet_target" ] || [ -n "$_limpet_again" ]; then
-        _limpet_seldom _limpet_aim || return 0
-    fi
+# Puts the image's own over a thing of the home; `odd` is what one has to look at more closely.
+_limpet_odd=''
+case $_limpet_home$_limpet_own in *[:,\"\\\']*) _limpet_odd=1 ;; esac
 #if clean host_variables
-    case $_limpet_temporary in
-        *":$_limpet_target"/*) _limpet_seldom _limpet_hide_temporaries ;;
-    esac
+case :${TMPDIR-}:${TMP-}:${TEMP-} in *":$_limpet_home"/*) _limpet_odd=1 ;; esac
 #end
-    _limpet_mount "$_limpet_own/$_limpet_folder" "$_limpet_target"
-}
 _limpet_covers() {
     for _limpet_folder in @START_FILES@; do
         if [ -f "$_limpet_home/$_limpet_folder" ]; then
             [ -f "$_limpet_own/$_limpet_folder" ] || : >"$_limpet_own/$_limpet_folder"
-            _limpet_cover
+            if [ -L "$_limpet_home/$_limpet_folder" ] || [ -n "$_limpet_odd" ]; then
+                _limpet_seldom _limpet_cover_odd
+            else
+                _limpet_to="\$_limpet_own/$_limpet_folder:\$_limpet_home/$_limpet_folder"
+                _limpet_mounts="--bind \"$_limpet_to\" $_limpet_mounts"
+            fi
         fi
     done
     for _limpet_folder in @PERSONAL@; do
         if [ -d "$_limpet_home/$_limpet_folder" ]; then
             [ -d "$_limpet_own/$_limpet_folder" ] ||
                 _limpet_seldom _limpet_need "$_limpet_own/$_limpet_folder"
-            _limpet_cover
+            if [ -L "$_limpet_home/$_limpet_folder" ] || [ -n "$_limpet_odd" ]; then
+                _limpet_seldom _limpet_cover_odd
+            else
+                _limpet_to="\$_limpet_own/$_limpet_folder:\$_limpet_home/$_limpet_folder"
+                _limpet_mounts="--bind \"$_limpet_to\" $_limpet_mounts"
+            fi
         else
             case $_limpet_folder in
 @MOVED@
@@ -155,13 +156,9 @@ _limpet_covers() {
         fi
     done
 }
-_limpet_again=''
-if [ "$_limpet_real" != "$_limpet_home" ]; then
-    _limpet_again=1
-    _limpet_covers
-    _limpet_again=''
-fi
+if [ "$_limpet_real" != "$_limpet_home" ]; then _limpet_seldom _limpet_cover_again; fi
 _limpet_covers
+_limpet_mounts_2=$_limpet_mounts _limpet_mounts=''
 _limpet_mount "$_limpet_own" @INSIDE_HOME@
 #end
 #if isolated host
@@ -214,7 +211,7 @@ if [ "$_limpet_home" = "${_limpet_account%/}" ]; then _limpet_flag='' _limpet_wo
 #end
 # In few steps, for each one copies all the words.
 set -- --pwd "$_limpet_pwd" "$_limpet_image" @INSIDE@ "$@"
-eval "set -- $_limpet_mounts \"\$@\""
+eval "set -- $_limpet_mounts $_limpet_mounts_2 $_limpet_mounts_1 \"\$@\""
 exec "$_limpet_runtime" @HEAD@ $_limpet_flag ${_limpet_word:+"$_limpet_word"} $_limpet_gpu \
     @REST@ "$@"
 """

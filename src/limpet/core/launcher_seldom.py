@@ -1,7 +1,48 @@
 """What few starts need of a launcher: files beside it, read by the shell only then.
 
-`PYTHON` and `TEMPORARY` are read in the launcher's own place and may change the user's words;
-`SELDOM` holds functions. Filled in like the launcher's own text.
+All but `SELDOM`, which holds functions, are read in the launcher's own place and may change the
+user's words. Filled in like the launcher's own text.
+"""
+
+WHERE = r"""# Called over a link, or the folder was moved.
+case $0 in */*) _limpet_at=$_limpet_at/ ;; *) _limpet_at=./ ;; esac
+if [ -L "$0" ]; then
+    if [ -e "${_limpet_at}../pyvenv.cfg" ]; then _limpet_venv=$_limpet_at..; fi
+    if [ "$0" -ef "$_limpet_root/bin/$_limpet_name" ]; then
+        _limpet_at=$_limpet_root/bin/
+    elif [ "$0" -ef "$_limpet_root/bin/python" ]; then
+        _limpet_name=python _limpet_at=$_limpet_root/bin/
+    else # a link under another name, or to a folder that was moved
+        _limpet_link=$_limpet_at$_limpet_name
+        while [ -L "$_limpet_link" ]; do
+            _limpet_to=$(readlink "$_limpet_link") || exit 125
+            case $_limpet_to in
+                /*) _limpet_link=$_limpet_to ;;
+                *) _limpet_link=${_limpet_link%/*}/$_limpet_to ;;
+            esac
+        done
+        _limpet_name=${_limpet_link##*/} _limpet_at=${_limpet_link%/*}/
+    fi
+fi
+if ! [ "$_limpet_at" -ef "$_limpet_root/bin" ]; then # the folder was moved
+    cd -P -- "$_limpet_at" || exit 125
+    _limpet_root=${PWD%/.limpet/versions/*}
+    _limpet_back
+fi
+"""
+
+NAMES = r"""# The names of the exported variables, from a copy of this shell.
+IFS='
+'
+for _limpet_to in $(export -p); do
+    case $_limpet_to in
+        'export '[A-Za-z_]*) _limpet_to=${_limpet_to#export } ;;
+        'declare -x '[A-Za-z_]*) _limpet_to=${_limpet_to#declare -x } ;;
+        *) continue ;;
+    esac
+    _limpet_names="$_limpet_names ${_limpet_to%%=*}"
+done
+unset IFS
 """
 
 PYTHON = r"""# A virtual environment on top, and arguments of Python that need help.
@@ -179,7 +220,8 @@ _limpet_replace() {
 }
 
 # The runtime mounts nothing through a link that leaves the home: over what it points to.
-_limpet_aim() {
+_limpet_cover_odd() {
+    _limpet_target=$_limpet_home/$_limpet_folder
     if [ -L "$_limpet_target" ]; then
         if [ -d "$_limpet_target" ] && cd -P -- "$_limpet_target" 2>/dev/null; then
             _limpet_target=$PWD
@@ -191,19 +233,26 @@ _limpet_aim() {
             "$_limpet_real"/*) _limpet_target=$_limpet_home${_limpet_target#"$_limpet_real"} ;;
         esac
     fi
-    if [ -n "$_limpet_again" ]; then
+    if [ -n "${_limpet_again-}" ]; then
         case $_limpet_target/ in
             "$_limpet_home"/*) _limpet_target=$_limpet_real${_limpet_target#"$_limpet_home"} ;;
-            *) return 1 ;;
+            *) return ;;
         esac
+#if clean host_variables
+    else # a temporary folder below it is not seen any more
+        for _limpet_to in @TEMPORARY@; do
+            eval "_limpet_link=\${$_limpet_to-}"
+            case $_limpet_link/ in "$_limpet_target"/*) unset "$_limpet_to" ;; esac
+        done
+#end
     fi
+    _limpet_mount "$_limpet_own/$_limpet_folder" "$_limpet_target"
 }
-_limpet_hide_temporaries() {
-    if [ -n "$_limpet_again" ]; then return; fi
-    for _limpet_to in @TEMPORARY@; do
-        eval "_limpet_link=\${$_limpet_to-}"
-        case $_limpet_link/ in "$_limpet_target"/*) unset "$_limpet_to" ;; esac
-    done
+# All of it under the home's real name as well.
+_limpet_cover_again() {
+    _limpet_again=1 _limpet_keep=$_limpet_odd _limpet_odd=1
+    _limpet_covers
+    _limpet_again='' _limpet_odd=$_limpet_keep
 }
 
 _limpet_flags() {
@@ -217,3 +266,11 @@ _limpet_caches() {
     return 0
 }
 """
+
+BESIDE = {
+    "where.sh": WHERE,
+    "names.sh": NAMES,
+    "python.sh": PYTHON,
+    "temporary.sh": TEMPORARY,
+    "seldom.sh": SELDOM,
+}

@@ -30,41 +30,27 @@ cd -P . 2>/dev/null || _limpet_fail 'The working folder does not exist any more.
 _limpet_cwd=$PWD
 [ . -ef "$_limpet_cwd" ] || _limpet_fail 'The working folder does not exist any more.'
 if [ -L "$0" ] || [ "$_limpet_at" != "$_limpet_root/bin" ]; then
-    case $0 in */*) _limpet_at=$_limpet_at/ ;; *) _limpet_at=./ ;; esac
-    if [ -L "$0" ]; then
-        if [ -e "${_limpet_at}../pyvenv.cfg" ]; then _limpet_venv=$_limpet_at..; fi
-        if [ "$0" -ef "$_limpet_root/bin/$_limpet_name" ]; then
-            _limpet_at=$_limpet_root/bin/
-        elif [ "$0" -ef "$_limpet_root/bin/python" ]; then
-            _limpet_name=python _limpet_at=$_limpet_root/bin/
-        else # a link under another name, or to a folder that was moved
-            _limpet_link=$_limpet_at$_limpet_name
-            while [ -L "$_limpet_link" ]; do
-                _limpet_to=$(readlink "$_limpet_link") || exit 125
-                case $_limpet_to in
-                    /*) _limpet_link=$_limpet_to ;;
-                    *) _limpet_link=${_limpet_link%/*}/$_limpet_to ;;
-                esac
-            done
-            _limpet_name=${_limpet_link##*/} _limpet_at=${_limpet_link%/*}/
-        fi
+    _limpet_to=$_limpet_root/@VERSION_FOLDER@
+    if ! [ -r "$_limpet_to/where.sh" ]; then # the folder was moved
+        _limpet_to=$(readlink -f -- "$0") || exit 125
+        _limpet_to=${_limpet_to%/bin/*}
     fi
-    if ! [ "$_limpet_at" -ef "$_limpet_root/bin" ]; then # the folder was moved
-        cd -P -- "$_limpet_at" || exit 125
-        _limpet_root=${PWD%/.limpet/versions/*}
-        _limpet_back
-    fi
+    . "$_limpet_to/where.sh"
 fi
 _limpet_image=@IMAGE@
 @PROGRAMS@
 
 # ---- what is seen inside as the home ----
 
-_limpet_account=''
-case ${USER:-${LOGNAME-}} in
-    '' | [!A-Za-z_]* | *[!A-Za-z0-9._-]*) ;;
-    *) eval "_limpet_account=~${USER:-$LOGNAME}" ;;
-esac
+_limpet_account=${HOME-} _limpet_to=${USER:-${LOGNAME-}}
+# That of who made this needs no question to the site's directory of users.
+if [ "$_limpet_to:$_limpet_account" != @ACCOUNT@ ]; then
+    _limpet_account=''
+    case $_limpet_to in
+        '' | [!A-Za-z_]* | *[!A-Za-z0-9._-]*) ;;
+        *) eval "_limpet_account=~$_limpet_to" ;;
+    esac
+fi
 for _limpet_home in "${HOME-}" "$_limpet_account" ''; do
     case $_limpet_home in /*[!/]*) if [ -d "$_limpet_home" ]; then break; fi ;; esac
 done
@@ -117,26 +103,14 @@ esac
 _limpet_pip_config=${PIP_CONFIG_FILE-} _limpet_config_home=${XDG_CONFIG_HOME:-$_limpet_home/.config}
 _limpet_ca1=${PIP_CERT-} _limpet_ca2=${SSL_CERT_FILE-} _limpet_ca3=${REQUESTS_CA_BUNDLE-}
 _limpet_ca4=${CURL_CA_BUNDLE-}
-_limpet_names='' _limpet_others=''
+_limpet_names='' _limpet_ours='' _limpet_others=''
 case ${BASH_VERSION-} in 4.4* | [5-9].*)
     eval 'export -n SHELLOPTS BASHOPTS OLDPWD
-        mapfile -d "" -t _limpet_names </proc/self/environ
-        _limpet_to=${_limpet_names[*]%%=*}; unset _limpet_names; _limpet_names=$_limpet_to'
+        mapfile -d "" -t _limpet_list </proc/self/environ
+        _limpet_names=${_limpet_list[*]%%=*}'
     ;;
 esac
-if [ -z "$_limpet_names" ]; then # no other shell tells them without a copy of itself
-    IFS='
-'
-    for _limpet_to in $(export -p); do
-        case $_limpet_to in
-            'export '[A-Za-z_]*) _limpet_to=${_limpet_to#export } ;;
-            'declare -x '[A-Za-z_]*) _limpet_to=${_limpet_to#declare -x } ;;
-            *) continue ;;
-        esac
-        _limpet_names="$_limpet_names ${_limpet_to%%=*}"
-    done
-    unset IFS
-fi
+if [ -z "$_limpet_names" ]; then . "$_limpet_root/@VERSION_FOLDER@/names.sh"; fi
 #if clean host_variables
 case "$_limpet_names " in *"_INCLUDE_PATH "*) _limpet_seldom _limpet_drop_include_paths ;; esac
 #end
@@ -144,7 +118,7 @@ for _limpet_to in $_limpet_names; do
 @JUDGES@
     case $_limpet_to in
         BASH_FUNC_*%%) _limpet_to=${_limpet_to#BASH_FUNC_}; unset -f "${_limpet_to%??}" ;;
-        [!A-Za-z_]* | *[!A-Za-z0-9_]*) ;;
+        [0-9]* | *[!A-Za-z0-9_]*) ;; # no shell can unset these
         *) unset "$_limpet_to" ;;
     esac
 done
