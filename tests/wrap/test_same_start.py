@@ -221,6 +221,71 @@ def test_homes_and_working_folders(
     )
 
 
+@pytest.mark.parametrize("place", ["home", "below", "project"])
+@pytest.mark.parametrize("policy", ["private", "isolated", "none"])
+def test_a_home_below_tmp(
+    stage: Stage, shell: list[str], monkeypatch: pytest.MonkeyPatch, place: str, policy: str
+) -> None:
+    with tempfile.TemporaryDirectory(dir="/tmp") as name:
+        home = Path(name, "home")
+        (home / "below").mkdir(parents=True)
+        (home / ".cache").mkdir()
+        places = {"home": home, "below": home / "below", "project": stage.project}
+        env = {"HOME": str(home), "TMPDIR": f"{home}/below", "TMP": "/tmp", "TEMP": f"{name}/x"}
+        request = msgspec.convert({"home": policy}, Request)
+        compare(stage, shell, monkeypatch, request, env=env, cwd=places[place])
+
+
+SETTINGS = {
+    "MIOPEN_USER_DB_PATH": "/session",
+    "APPTAINERENV_NUMBA_CACHE_DIR": "/ours",
+    "SINGULARITYENV_CUPY_CACHE_DIR": "/theirs",
+    "APPTAINERENV_XDG_CACHE_HOME": "/ours",
+    "SINGULARITYENV_XDG_CONFIG_HOME": "/theirs",
+    "APPTAINERENV_BOTH": "/ours",
+    "SINGULARITYENV_BOTH": "/theirs",
+    "PYTENSOR_FLAGS": "device=cpu",
+    "MY_INCLUDE_PATH": "/x",
+    "CUDA_INCLUDE_PATH": "/x",
+    "NLTK_DATA": "/nltk",
+}
+
+
+@pytest.mark.parametrize("home", ["isolated", "none", "host"])
+@pytest.mark.parametrize(
+    "words",
+    [
+        (),
+        ("PYTENSOR_FLAGS", "NLTK_DATA", "XDG_CACHE_HOME", "MY_INCLUDE_PATH"),
+        ("PYTENSOR_FLAGS=mode=FAST_RUN", "NUMBA_CACHE_DIR=/said"),
+        ("PYTENSOR_FLAGS=compiledir=/mine",),
+    ],
+    ids=" ".join,
+)
+def test_settings_of_caches_and_of_the_runtime(
+    stage: Stage,
+    shell: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    home: str,
+    words: tuple[str, ...],
+) -> None:
+    request = msgspec.convert({"home": home, "env": words}, Request)
+    compare(stage, shell, monkeypatch, request, env=SETTINGS)
+
+
+def test_settings_of_caches_that_the_host_may_have(
+    stage: Stage, shell: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compare(stage, shell, monkeypatch, Request(variables="host"), env=SETTINGS)
+
+
+def test_an_image_that_has_flags_of_its_own(
+    stage: Stage, shell: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = stage.seen(env={"PYTENSOR_FLAGS": "device=cpu", "NUMBA_CACHE_DIR": "/fixed"})
+    compare(stage, shell, monkeypatch, Request(), image=image, env=SETTINGS)
+
+
 def test_a_home_over_a_link(
     stage: Stage, shell: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

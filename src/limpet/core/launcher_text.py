@@ -12,7 +12,7 @@ session happens to export would reach the program with a changed value.
 SESSION = r"""#!/bin/sh
 # Written by limpet @LIMPET@; `limpet update` writes it anew. Each launcher is this same text and
 # starts the program of its own name. What few starts need is in seldom.sh and its neighbours.
-# shellcheck disable=SC1090,SC2016,SC2034,SC2086,SC2090,SC2154,SC2163,SC2221,SC2222
+# shellcheck disable=SC1090,SC1091,SC2016,SC2034,SC2086,SC2090,SC2154,SC2163,SC2221,SC2222
 # shellcheck disable=SC3013 # -ef is in POSIX.1-2024, and before in all shells
 _limpet_root=@ROOT_BAKED@
 _limpet_name=${0##*/} _limpet_at=${0%/*} _limpet_venv='' _limpet_connection=''
@@ -91,7 +91,7 @@ if [ -e /.singularity.d ]; then _limpet_seldom _limpet_inside "$@"; fi
 _limpet_runtime=@RUNTIME@
 [ -x "$_limpet_runtime" ] || _limpet_seldom _limpet_find_runtime
 #if isolated private none
-[ -d "$_limpet_own" ] && [ -w "$_limpet_own" ] || _limpet_seldom _limpet_make_own
+if ! [ -d "$_limpet_own" ] || ! [ -w "$_limpet_own" ]; then _limpet_seldom _limpet_make_own; fi
 #end
 
 # ---- the variables that pass ----
