@@ -66,7 +66,7 @@ def wrap(session: Session, /, image: str, folder: str, **flags: Any) -> None:
             gpu=flags["gpu"],
             env=flags["env"],
             binds=flags["bind"],
-            overlays=tuple(str(Path(path).absolute()) for path in flags["overlay"]),
+            overlays=flags["overlay"],
             writable_tmpfs=flags["writable_tmpfs"],
             pwd=flags["pwd"],
         ),
