@@ -69,13 +69,7 @@ def plan_launch(image: ImageSeen, host: HostSeen, request: Request) -> Launch:
     taken = set_by_prefix(passed) | passed | ours | values
     caches = plan_caches(home_policy, home, state=own, local=host.local, taken=taken)
     # The home's last: they cover what the others may bring in.
-    mounts = (
-        *home.first,
-        *place.mounts,
-        *home_mounts(home, host),
-        *caches.mounts,
-        *personal.mounts,
-    )
+    mounts = (*place.mounts, *home_mounts(home, host), *caches.mounts, *personal.mounts)
     added = {n: v for n, v in home.variables.items() if n not in ours}
     # The caches' last: to a variable of flags they add one.
     added |= personal.variables | values | caches.variables

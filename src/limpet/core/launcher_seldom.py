@@ -151,6 +151,10 @@ _limpet_make() { (umask 077 && mkdir -p -- "$1") 2>/dev/null; }
 _limpet_need() { _limpet_make "$1" || _limpet_fail "$1 cannot be made."; }
 
 _limpet_make_own() {
+    if [ -d "$_limpet_own" ] && ! [ -O "$_limpet_own" ]; then
+        _limpet_fail "$_limpet_own belongs to someone else." \
+            'Set LIMPET_STATE_DIR to a folder of your own.'
+    fi
     if { [ -d "$_limpet_own" ] || _limpet_make "$_limpet_own"; } && [ -w "$_limpet_own" ]; then
         return
     fi

@@ -91,7 +91,9 @@ if [ -e /.singularity.d ]; then _limpet_seldom _limpet_inside "$@"; fi
 _limpet_runtime=@RUNTIME@
 [ -x "$_limpet_runtime" ] || _limpet_seldom _limpet_find_runtime
 #if isolated private none
-if ! [ -d "$_limpet_own" ] || ! [ -w "$_limpet_own" ]; then _limpet_seldom _limpet_make_own; fi
+if ! [ -d "$_limpet_own" ] || ! [ -w "$_limpet_own" ] || ! [ -O "$_limpet_own" ]; then
+    _limpet_seldom _limpet_make_own
+fi
 #end
 
 # ---- the variables that pass ----

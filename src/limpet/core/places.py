@@ -48,6 +48,7 @@ def plan_sight(
         visible = (*ALWAYS, *home.visible, *same_inside(mounts))
         mounts += plan_temporaries(host.temporaries, visible=visible, home=host.home, prefix=prefix)
     mounts += plan_aliases(mounts, host.links, home=host.home, prefix=prefix)
+    mounts = (*home.first, *mounts)
     return Place(pwd=place.pwd, mounts=mounts, notes=(*bind_notes, *place.notes))
 
 
