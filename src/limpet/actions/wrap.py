@@ -8,12 +8,17 @@ from pathlib import Path
 import msgspec
 
 from limpet import __version__
+from limpet.actions.overlay import Chosen, choose_overlays
+from limpet.actions.settle import settle
 from limpet.core.errors import UsageError
+from limpet.core.fit import fuse_notes
 from limpet.core.fronts import check_kernel_name, render_kernel, render_module
-from limpet.core.launcher import render_launcher
+from limpet.core.launch import plan_launch
+from limpet.core.launcher import render_beside, render_launcher
+from limpet.core.overlay import parse_wish
 from limpet.core.personal import KIT
 from limpet.core.places import wished_binds
-from limpet.core.seen import HostSeen, ImageSeen
+from limpet.core.seen import HostSeen, ImageSeen, Request
 from limpet.core.wrap import (
     Wrap,
     WrapReport,
@@ -41,6 +46,7 @@ def wrap_image(
         request.launch,
         site_binds=(*config.binds, *config.system(system).bind),
         binds=tuple(_absolute_bind(bind) for bind in request.launch.binds),
+        overlays=tuple(_absolute_overlay(word) for word in request.launch.overlays),
     )
     request = msgspec.structs.replace(request, launch=launch, state_dir=config.state_dir)
     folder = Path(os.path.realpath(folder))
@@ -105,10 +111,18 @@ def _absolute_bind(text: str) -> str:
     return f"{Path(source).expanduser().absolute()}{colon}{rest}"
 
 
+def _absolute_overlay(text: str) -> str:
+    wish = parse_wish(text)
+    place = wish.name or Path(wish.path).expanduser().absolute()
+    return f"{place}{'' if wish.writable else ':ro'}"
+
+
 def _write(
     seen: ImageSeen, folder: Path, request: WrapRequest, chosen: dict[str, str], *, dry_run: bool
 ) -> WrapReport:
     here = _probe(seen, request)
+    chosen_overlays = choose_overlays(seen, here, request.launch.overlays)
+    notes = (*chosen_overlays.notes, *fuse_notes(seen, here))
     versions = launchers.list_versions(folder)
     old = launchers.read_wrap(folder, launchers.current_version(folder)) if versions else None
     wrap = Wrap(
@@ -123,8 +137,8 @@ def _write(
         request=request,
     )
     if dry_run:
-        render_launcher(wrap, seen, here, str(folder))
-        return _report(folder, wrap, old)
+        render_launcher(_settled(wrap, chosen_overlays), seen, here, str(folder))
+        return _report(folder, wrap, old, notes)
     with launchers.changed(folder):
         # Another update may have come first.
         number = max(launchers.list_versions(folder), default=0) + 1
@@ -132,8 +146,11 @@ def _write(
         if request.copy and Path(image).is_absolute():
             image = launchers.keep_image(folder, Path(seen.path), seen.identity)
         wrap = msgspec.structs.replace(wrap, number=number, image=image)
-        script = render_launcher(wrap, seen, here, str(folder))
-        extra = {"on_top.py": launchers.on_top_script()}
+        settled = _settled(wrap, chosen_overlays)
+        script = render_launcher(settled, seen, here, str(folder))
+        beside = render_beside(settled, seen, here, str(folder))
+        extra = {name: text.encode("utf-8", "surrogateescape") for name, text in beside.items()}
+        extra["on_top.py"] = launchers.on_top_script()
         launchers.write_version(folder, wrap, script, extra)
         launchers.put_in_force(folder, number)
         _write_fronts(folder, wrap)
@@ -141,7 +158,23 @@ def _write(
         # Launchers mount it where it is, and have no limpet to make it with.
         host.make_private([here.pip.kit], here.state)
         personal.make_kit(Path(here.pip.kit), inside=KIT)
-    return _report(folder, wrap, old)
+    notes += _note_down(seen, here, _settled(wrap, chosen_overlays).request.launch)
+    return _report(folder, wrap, old, notes)
+
+
+def _settled(wrap: Wrap, overlays: Chosen) -> Wrap:
+    """With the overlays' paths in the place of their names, as launchers need them."""
+    launch = msgspec.structs.replace(wrap.request.launch, overlays=overlays.words)
+    request = msgspec.structs.replace(wrap.request, launch=launch)
+    return msgspec.structs.replace(wrap, request=request)
+
+
+def _note_down(seen: ImageSeen, here: HostSeen, launch: Request) -> tuple[str, ...]:
+    """What `limpet run` does at an image's first start and no launcher can: `limpet state` knows
+    it, and personal packages of the image before a rebuild are carried over."""
+    # A bind may be of another machine than this one.
+    bare = msgspec.structs.replace(launch, command=("true",), binds=(), site_binds=())
+    return settle(plan_launch(seen, here, bare))
 
 
 def _place(folder: Path, image: str) -> str:
@@ -179,7 +212,7 @@ def _module_file(folder: Path, wrap: Wrap) -> Path:
     return folder / wrap.request.module
 
 
-def _report(folder: Path, wrap: Wrap, old: Wrap | None) -> WrapReport:
+def _report(folder: Path, wrap: Wrap, old: Wrap | None, notes: tuple[str, ...] = ()) -> WrapReport:
     before = set(old.programs) if old else set()
     now = set(wrap.programs)
     kernel = ""
@@ -194,7 +227,7 @@ def _report(folder: Path, wrap: Wrap, old: Wrap | None) -> WrapReport:
         removed=tuple(sorted(before - now)),
         kernel=kernel,
         module=str(_module_file(folder, wrap)) if wrap.request.module else "",
-        notes=_notes(wrap),
+        notes=(*_notes(wrap), *notes),
     )
 
 

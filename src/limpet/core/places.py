@@ -48,6 +48,7 @@ def plan_sight(
         visible = (*ALWAYS, *home.visible, *same_inside(mounts))
         mounts += plan_temporaries(host.temporaries, visible=visible, home=host.home, prefix=prefix)
     mounts += plan_aliases(mounts, host.links, home=host.home, prefix=prefix)
+    mounts = (*home.first, *mounts)
     return Place(pwd=place.pwd, mounts=mounts, notes=(*bind_notes, *place.notes))
 
 
@@ -86,7 +87,9 @@ def plan_place(
     if home.visible and is_below(cwd, host.real_home):
         # A home that is reached over a symbolic link is seen under its own name only.
         return Place(pwd=seen_at(cwd, host))
-    if any(is_below(cwd, folder) for folder in (*ALWAYS, *same_inside(binds))):
+    covered = any(is_below(cwd, mount.target) for mount in home.first)
+    shown = (*(() if covered else ALWAYS), *same_inside(binds))
+    if any(is_below(cwd, folder) for folder in shown):
         return Place(pwd=cwd)
     if is_own(cwd, image.facts.prefix if image.facts else ""):
         why = "that place is the image's own"
