@@ -28,6 +28,7 @@ COMMANDS = {
     "wrap": "limpet.cli.wrap",
     "update": "limpet.cli.wrap",
     "overlay": "limpet.cli.overlay",
+    "doctor": "limpet.cli.doctor",
     "check": "limpet.cli.check",
     "export": "limpet.cli.export",
 }
