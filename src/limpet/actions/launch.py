@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from pathlib import Path
 from typing import NoReturn
@@ -80,8 +81,35 @@ def check_pip(launch: Launch, request: Request) -> None:
         )
 
 
-def start(launch: Launch) -> NoReturn:
-    """Become the program; its signals, terminal and exit code are its own from here on."""
+def wants_answers(launch: Launch, request: Request, config_file: str = "") -> bool:
+    """Whether limpet stays beside the program, to say more where it fails in a known way."""
+    from limpet.core.watching import is_worth_watching
+    from limpet.tools import watch
+
+    facts = launch.image.facts
+    if request.shell or (facts and not facts.run.answers) or not read_config(config_file).answers:
+        return False
+    return is_worth_watching(
+        request.command,
+        os.environ,
+        stdin_terminal=watch.stream_kind(0) == "terminal",
+        stderr=watch.stream_kind(),
+    )
+
+
+def answer_failure(said: str, code: int) -> str:
+    """limpet's line on a failure, or nothing."""
+    from limpet.core.failures import find_answer
+
+    found = find_answer(said, code)
+    return f"limpet: {found.answer}" if found else ""
+
+
+def start(launch: Launch, *, answers: bool = False) -> NoReturn:
+    """Become the program; its signals, terminal and exit code are its own from here on.
+
+    With `answers` limpet stays beside it instead, and passes all that on.
+    """
     for root in filter(None, (launch.state, launch.local)):
         below = [
             [p for p in paths if is_below(p, root)] for paths in (launch.folders, launch.files)
@@ -95,6 +123,10 @@ def start(launch: Launch) -> NoReturn:
     # Python ignores SIGPIPE, and what is ignored stays so in the program that it becomes.
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     try:
+        if answers:
+            from limpet.tools import watch
+
+            watch.run_watched(launch.argv, launch.env, answer_failure)
         process.replace_by(launch.argv, launch.env)
     except OSError as error:
         raise HostError(f"{launch.argv[0]} cannot be started.", why=f"{error.strerror}.") from error
