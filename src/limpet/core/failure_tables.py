@@ -125,7 +125,8 @@ _PACKAGES = (
 _GPUS = (
     Failure(
         name="driver too old",
-        pattern=r"CUDA driver version is insufficient for CUDA runtime version",
+        pattern=r"CUDA driver version is insufficient for CUDA runtime version"
+        r"|NVIDIA driver on your system is too old",
         answer="the image's CUDA is newer than this machine's driver allows: "
         "limpet check IMAGE, here, says which fits.",
         example="CUDA driver version is insufficient for CUDA runtime version",
@@ -276,8 +277,10 @@ _RUNTIME = (
     Failure(
         name="no program",
         pattern=r'FATAL:\s+"(?P<program>[^"]+)": executable file not found in \$PATH'
-        r"|FATAL:\s+stat (?P<path>\S+): no such file or directory",
-        answer="the image has no program {program}{path}: add what brings it to the description.",
+        r"|FATAL:\s+stat (?P<path>\S+): no such file or directory"
+        r"|/start: \d+: exec: (?P<word>\S+): not found",
+        answer="the image has no program {program}{path}{word}: "
+        "add what brings it to the description.",
         example='FATAL:   "nothere": executable file not found in $PATH',
         source="https://github.com/apptainer/apptainer/issues/1729",
     ),

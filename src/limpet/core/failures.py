@@ -8,6 +8,8 @@ import msgspec
 
 from limpet.core.failure_tables import FAILURES
 
+_COLOURS = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
+
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
     """The row that fits, with its words filled in."""
@@ -22,6 +24,7 @@ def find_answer(said: str, code: int) -> Answer | None:
     The last message counts: what came before is often only a warning. Where two rows fit the same
     words, the table's first does, so the special stand before the general.
     """
+    said = _COLOURS.sub("", said)
     best, place, words = None, -1, {}
     for row in FAILURES:
         for found in re.finditer(row.pattern, said) if row.pattern else ():
