@@ -75,7 +75,7 @@ def check_image(image: str, *, advisories: str = "", fix: bool = False) -> Check
 def read_contents(seen: ImageSeen) -> ImageContents:
     """What is in the image; what cannot be read is in its `troubles`."""
     with tree.opened_tree(seen) as members:
-        environments, no_metadata = packages.find_environments(members)
+        environments = packages.find_environments(members)
         conda, no_records = packages.find_conda(members)
         folders = list(dict.fromkeys(f for env in environments for f in env.folders))
         found, no_elf = libraries.read_libraries(members, folders)
@@ -98,7 +98,7 @@ def read_contents(seen: ImageSeen) -> ImageContents:
             variables=variables,
             odd_names=tuple(_odd_names(members)),
             signed=_is_signed(seen),
-            troubles=(*no_metadata, *no_records, *no_elf),
+            troubles=(*no_records, *no_elf),
         )
 
 

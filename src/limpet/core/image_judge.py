@@ -30,6 +30,7 @@ def judge_contents(seen: ImageContents, image: str) -> Iterator[Finding]:
         yield from _judge_requirements(environment, seen.arch)
         yield from _judge_twice(environment)
         yield from _judge_byte_code(environment)
+    yield from _judge_metadata(seen)
     yield from _judge_leaks(seen, image)
     yield from judge_libraries(seen)
     families = find_mpi_families(seen)
@@ -153,6 +154,18 @@ def _judge_twice(environment: Environment) -> Iterator[Finding]:
                 what=f"{package.name} is there twice; {before.version} is used.",
                 evidence=tuple(f"{one.version}  {one.folder}" for one in (before, package)),
             )
+
+
+def _judge_metadata(seen: ImageContents) -> Iterator[Finding]:
+    packages = (package for env in seen.environments for package in env.packages)
+    bad = tuple(dict.fromkeys(package.trouble for package in packages if package.trouble))
+    if bad:
+        yield Finding(
+            code="LMP509",
+            severity="note",
+            what=f"The metadata of {len(bad)} package{'' if len(bad) == 1 else 's'} cannot be read.",
+            evidence=bad[:MOST_LISTED],
+        )
 
 
 def _judge_byte_code(environment: Environment) -> Iterator[Finding]:

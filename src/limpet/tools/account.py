@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import TextIO
 from urllib.parse import urlsplit, urlunsplit
 
 from limpet.core.machine import UserSite
@@ -38,12 +39,16 @@ def find_hooks(home: Path) -> tuple[str, ...]:
 
 def _hooks(home: Path) -> Iterator[str]:
     for name in START_FILES:
-        with contextlib.suppress(FileNotFoundError, NotADirectoryError), (home / name).open() as f:
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError), _opened(home / name) as f:
             for number, line in enumerate(f.read(_MOST_BYTES).splitlines(), start=1):
                 comment = line.lstrip().startswith("#") and ">>>" not in line
                 if not comment and _HOOK.search(line):
                     yield f"{home / name}:{number}"
                     break
+
+
+def _opened(path: Path) -> TextIO:
+    return path.open(encoding="utf-8", errors="replace")
 
 
 def find_sites(home: Path, images: Mapping[str, Sequence[str]]) -> tuple[UserSite, ...]:

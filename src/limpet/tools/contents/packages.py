@@ -19,16 +19,15 @@ _TESTS = re.compile(r"(?:^|/)tests?(?:ing_data)?/")
 _SITES = ("site-packages", "dist-packages")
 
 
-def find_environments(tree: ImageTree) -> tuple[tuple[Environment, ...], tuple[str, ...]]:
-    """Each Python of the image with its packages, and what could not be read."""
-    troubles: list[str] = []
+def find_environments(tree: ImageTree) -> tuple[Environment, ...]:
+    """Each Python of the image with its packages."""
     found: dict[tuple[str, ...], Environment] = {}
     for prefix, python in sorted(_find_pythons(tree)):
         config = tree.read_text(f"{prefix}/pyvenv.cfg")
         folders = _folders(tree, prefix, python, config)
         if folders and folders not in found:
-            found[folders] = _read(tree, prefix, python, bool(config), folders, troubles)
-    return tuple(found.values()), tuple(troubles)
+            found[folders] = _read(tree, prefix, python, bool(config), folders)
+    return tuple(found.values())
 
 
 def _find_pythons(tree: ImageTree) -> set[tuple[str, str]]:
@@ -64,14 +63,12 @@ def _read(
     python: str,
     virtual: bool,
     folders: tuple[str, ...],
-    troubles: list[str],
 ) -> Environment:
     packages = []
     for folder in folders:
         for name in tree.names(folder):
             if name.endswith((".dist-info", ".egg-info")):
                 packages.append(_read_package(tree, folder, name))
-    troubles += [package.trouble for package in packages if package.trouble]
     sources, compiled, unused = _count_byte_code(tree, folders, python)
     return Environment(
         prefix=f"/{prefix}",
