@@ -87,7 +87,7 @@ def test_commands_that_hang_or_fail(limpet: Limpet, tmp_path: Path) -> None:
     program(programs, "srun", "exit 3")
     program(programs, "mpirun", "head -c 100 /dev/urandom; kill -9 $$")
     program(programs, "mksquashfs", "printf '\\033[2J'")
-    report, found = examined(limpet, "--timeout", "2", PATH=f"{programs}:{os.environ['PATH']}")
+    report, _ = examined(limpet, "--timeout", "2", PATH=f"{programs}:{os.environ['PATH']}")
     subjects = {trouble["subject"]: trouble for trouble in report["machine"]["troubles"]}
     assert set(subjects) == {"The quota"}
     assert "quota did not end within" in subjects["The quota"]["why"]

@@ -418,7 +418,7 @@ _LIMITS = (
     ),
     Failure(
         name="module missing",
-        pattern=r"ModuleNotFoundError: No module named '(?P<module>[\w.]+)'",
+        pattern=r"(?:ModuleNotFoundError|python[\d.]*): No module named '?(?P<module>[\w.]+)",
         answer="{module} is not in the image: limpet pip IMAGE install it for yourself, "
         "or add it to the description.",
         example="ModuleNotFoundError: No module named 'foo'",

@@ -163,7 +163,7 @@ def _judge_metadata(seen: ImageContents) -> Iterator[Finding]:
         yield Finding(
             code="LMP509",
             severity="note",
-            what=f"The metadata of {len(bad)} package{'' if len(bad) == 1 else 's'} cannot be read.",
+            what=f"Metadata that cannot be read: {len(bad)}.",
             evidence=bad[:MOST_LISTED],
         )
 
