@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -162,7 +162,7 @@ def _cell(text: str) -> str:
     return re.sub(r"\s+", " ", text).replace("`", "'").replace("|", "\\|")
 
 
-PAGES = {
+PAGES: dict[str, Callable[[], str]] = {
     "command-line.md": render_command_line,
     "variables.md": render_variables,
     "failures.md": render_failures,

@@ -12,11 +12,12 @@ from pathlib import Path
 import msgspec
 
 from limpet.core.doctor import sort_findings
-from limpet.core.errors import LimpetError
+from limpet.core.errors import HostError, LimpetError
 from limpet.core.findings import Finding
 from limpet.core.gpu import plan_gpu
 from limpet.core.image_contents import Heap, ImageContents, Package
 from limpet.core.image_judge import judge_contents, parse_variables
+from limpet.core.machine import Trouble
 from limpet.core.seen import ImageSeen
 from limpet.formats import sif
 from limpet.tools import bounded, conda_check, gpu, image_contents, images
@@ -40,6 +41,19 @@ class CheckReport(msgspec.Struct, frozen=True, kw_only=True):
     heaps: tuple[Heap, ...]
     findings: tuple[Finding, ...]
     fixed: tuple[str, ...] = ()
+
+
+def reach(image: str, timeout_s: float) -> None:
+    """HostError where the file system with the image does not answer."""
+    looks = {image: lambda: Path(image).is_dir() or Path(image).open("rb").read(1)}
+    limit = min(timeout_s, MACHINE_TIMEOUT_S)
+    told = bounded.look_all(looks, timeout_s=limit)[image]
+    if isinstance(told, Trouble) and told.hung:
+        raise HostError(
+            f"{image} could not be read within {limit:g} s.",
+            why="The file system that it lies on does not answer.",
+            now="limpet doctor shows which file systems hang.",
+        )
 
 
 def check_image(image: str, *, advisories: str = "", fix: bool = False) -> CheckReport:
@@ -84,7 +98,7 @@ def read_contents(seen: ImageSeen) -> ImageContents:
             [members.read_text(f".singularity.d/env/{name}") for name in scripts]
         )
         own = {member.key: member.size_bytes for member in members.members.values()}
-        return ImageContents(
+        seen_here = ImageContents(
             arch=seen.arch,
             libc=libraries.read_libc(members),
             files=len(members.members),
@@ -98,8 +112,10 @@ def read_contents(seen: ImageSeen) -> ImageContents:
             variables=variables,
             odd_names=tuple(_odd_names(members)),
             signed=_is_signed(seen),
-            troubles=(*no_records, *no_elf),
         )
+        # What could not be read is known only now.
+        troubles = dict.fromkeys((*no_records, *no_elf, *members.troubles))
+        return msgspec.structs.replace(seen_here, troubles=tuple(troubles))
 
 
 def _odd_names(members: tree.ImageTree) -> Iterator[str]:

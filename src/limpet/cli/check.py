@@ -52,11 +52,14 @@ def check(
     if names and not imports:
         raise UsageError("Names are for imports.", now="Add --imports.")
     from limpet.actions.check import check_imports
-    from limpet.actions.check_image import check_image
+    from limpet.actions.check_image import check_image, reach
     from limpet.report.check import render_findings, render_imports_sum, render_sizes
     from limpet.report.doctor import sum_up
     from limpet.report.text import safe
 
+    if timeout <= 0:
+        raise UsageError(f"--timeout {timeout:g}: it must be more than 0 seconds.")
+    reach(image, timeout)
     tried = None
     if imports:
         tried = check_imports(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from typing import Any, cast
 
 from limpet.core.findings import Finding
 from limpet.core.image_contents import CondaPackage
@@ -40,17 +39,27 @@ def _trouble(depend: str, there: dict[str, CondaPackage]) -> str:
 
 
 def _matches(depend: str, package: CondaPackage) -> bool:
-    from rattler import MatchSpec, PackageRecord
+    from rattler import BuildString, MatchSpec, PackageRecord
+    from rattler.exceptions import (
+        InvalidMatchSpecError,
+        InvalidPackageNameError,
+        InvalidVersionError,
+    )
 
     try:
         record = PackageRecord(
             name=package.name,
             version=package.version,
-            build=cast(Any, package.build),
+            build=BuildString(package.build),
             build_number=0,
             subdir="linux-64",
         )
         # The build number is not in a dependency's reach, and a channel says nothing here.
         return bool(MatchSpec(depend.rpartition("::")[2]).matches(record))
-    except Exception:  # rattler has its own errors, and this is an image's text
+    except (
+        InvalidMatchSpecError,
+        InvalidPackageNameError,
+        InvalidVersionError,
+        ValueError,
+    ):  # an image's text
         return True

@@ -17,6 +17,7 @@ DEFAULT_FOLDERS = (
     *("usr/lib/aarch64-linux-gnu", "lib64", "usr/lib64", "lib", "usr/lib", "usr/local/lib"),
 )
 MOST_CACHE = 8 << 20
+MOST_LIBC = 32 << 20
 _TAGS = ("DT_NEEDED", "DT_SONAME", "DT_RPATH", "DT_RUNPATH")
 # pyelftools also fails with other errors on files that are no good.
 _BAD = (OSError, ImageError, ValueError, KeyError, IndexError, AssertionError, TypeError)
@@ -35,11 +36,9 @@ def find_shared(tree: ImageTree) -> dict[str, tuple[str, ...]]:
 def find_loader_folders(tree: ImageTree) -> tuple[str, ...]:
     """Where the image's loader looks of itself: ld.so.conf, ld.so.cache, the system's folders."""
     folders = list(_configured(tree, "etc/ld.so.conf", depth=3))
-    found = tree.find("etc/ld.so.cache")
-    if found and found[1].kind == "file":
-        text = found[1].start(MOST_CACHE)
-        paths = re.findall(rb"\0(/[^\0]{1,4000})(?=\0)", text)
-        folders += {path.decode("utf-8", "replace").rpartition("/")[0] for path in paths}
+    text = tree.read_start("etc/ld.so.cache", MOST_CACHE)
+    paths = re.findall(rb"\0(/[^\0]{1,4000})(?=\0)", text)
+    folders += {path.decode("utf-8", "replace").rpartition("/")[0] for path in paths}
     folders += [f"/{place}" for place in DEFAULT_FOLDERS]
     true = (tree.find(folder) for folder in folders)
     return tuple(dict.fromkeys(f"/{one[0]}" for one in true if one and one[1].kind == "dir"))
@@ -112,8 +111,7 @@ def read_library(file: BinaryIO, path: str) -> Library:
 def read_libc(tree: ImageTree) -> str:
     """The version of the image's glibc; `musl` or empty where it has another or none."""
     for folder in find_loader_folders(tree):
-        found = tree.find(f"{folder}/libc.so.6")
-        if found and found[1].kind == "file":
-            said = re.search(rb"release version (\d+\.\d+)", found[1].start(32 << 20))
+        if data := tree.read_start(f"{folder}/libc.so.6", MOST_LIBC):
+            said = re.search(rb"release version (\d+\.\d+)", data)
             return said[1].decode() if said else ""
     return "musl" if any(name.startswith("ld-musl-") for name in tree.names("lib")) else ""

@@ -65,6 +65,7 @@ class ImageTree:
 
     def __init__(self, members: dict[str, Member]) -> None:
         self.members = members
+        self.troubles: list[str] = []
         self._children: dict[str, list[str]] = {}
         for path in members:
             if path:
@@ -98,14 +99,20 @@ class ImageTree:
         found = self.members.get(name)
         return (name, found) if found else None
 
-    def read_text(self, path: str, limit_bytes: int = 1 << 20) -> str:
-        """The start of a text file; empty where there is none."""
+    def read_start(self, path: str, limit_bytes: int) -> bytes:
+        """The start of a file; empty where there is none, or where it is damaged (`troubles`)."""
         found = self.find(path)
         if found is None or found[1].kind != "file":
-            return ""
-        with contextlib.suppress(ImageError, OSError):
-            return found[1].start(limit_bytes).decode("utf-8", "replace")
-        return ""
+            return b""
+        try:
+            return found[1].start(limit_bytes)
+        except (ImageError, OSError) as error:
+            self.troubles.append(f"/{found[0]}: {getattr(error, 'why', '') or error}")
+            return b""
+
+    def read_text(self, path: str, limit_bytes: int = 1 << 20) -> str:
+        """The same as text."""
+        return self.read_start(path, limit_bytes).decode("utf-8", "replace")
 
     def below(self, folder: str) -> Iterator[tuple[str, Member]]:
         """All that lies below a folder (its true path), parents first."""
