@@ -45,7 +45,7 @@ class CheckReport(msgspec.Struct, frozen=True, kw_only=True):
 
 def reach(image: str, timeout_s: float) -> None:
     """HostError where the file system with the image does not answer."""
-    looks = {image: lambda: Path(image).is_dir() or Path(image).open("rb").read(1)}
+    looks = {image: lambda: images.touch(Path(image))}
     limit = min(timeout_s, MACHINE_TIMEOUT_S)
     told = bounded.look_all(looks, timeout_s=limit)[image]
     if isinstance(told, Trouble) and told.hung:
