@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 
+from limpet.actions.launch import wants_answers
 from limpet.core.failure import Failure
 from limpet.core.failure_tables import FAILURES
 from limpet.core.failures import find_answer
-from limpet.core.watching import Stream, is_worth_watching
+from limpet.core.recipe import Run
+from limpet.core.seen import Request
+from limpet.core.watching import RANKS, Stream, is_worth_watching
+from limpet.tools import watch
 
 
 @pytest.mark.parametrize("row", FAILURES, ids=lambda row: row.name)
@@ -84,3 +92,17 @@ def test_only_the_first_rank_is_watched() -> None:
 
     assert watched(SLURM_PROCID="0") and not watched(SLURM_PROCID="1")
     assert not watched(OMPI_COMM_WORLD_RANK="3")
+
+
+@pytest.mark.parametrize("answers", [True, False])
+def test_an_image_can_ask_for_silence(
+    answers: bool, monkeypatch: pytest.MonkeyPatch, home: Path
+) -> None:
+    launch: Any = SimpleNamespace(
+        image=SimpleNamespace(facts=SimpleNamespace(run=Run(answers=answers)))
+    )
+    monkeypatch.setattr(watch, "stream_kind", lambda number=2: "pipe")
+    for name in RANKS:
+        monkeypatch.delenv(name, raising=False)
+    assert wants_answers(launch, Request(command=("tool",))) is answers
+    assert not wants_answers(launch, Request(shell=True))
