@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import click
 
 from limpet.cli.main import group
 from limpet.core.caches import CACHES, Cache
+from limpet.core.code import Code
+from limpet.core.failure_tables import FAILURES
+from limpet.core.finding_codes import CODES
 from limpet.core.homes import PERSONAL
 from limpet.core.variables import FOREIGN, WANTED, Group
 
@@ -111,22 +115,6 @@ in a job that has one.
 # ---- man pages -----------------------------------------------------------------------------------
 
 ROOT_PAGE = "limpet"
-EXIT_STATUS = (
-    "0 on success. run, shell and pip pass on the program's own and use 125 for limpet's failures; "
-    "other commands have a code for each kind of failure."
-)
-ROFF = {
-    "\\": "\\e",
-    "-": "\\-",
-    "'": "\\(aq",
-    "`": "\\(ga",
-    "…": "...",
-    "“": "\\(lq",
-    "”": "\\(rq",
-    "→": "\\(->",
-    "×": "\\(mu",
-    "–": "\\(en",
-}
 
 
 def roff(text: str) -> str:
@@ -241,9 +229,69 @@ def write_man_pages() -> None:
         (MAN / name).write_text(text, encoding="utf-8")
 
 
-PAGES = {"command-line.md": render_command_line, "variables.md": render_variables}
+# ---- findings ----------------------------------------------------------------------------------
+
+GROUPS = {
+    "LMP0": "Looking",
+    "LMP1": "Containers",
+    "LMP2": "Disks",
+    "LMP3": "Account",
+    "LMP4": "GPUs, MPI, Slurm",
+    "LMP5": "Packages",
+    "LMP6": "Libraries",
+    "LMP7": "Image",
+    "LMP8": "Imports",
+}
+
+
+def render_findings() -> str:
+    """The page that lists all codes."""
+    parts = [f"# Findings\n\n{WRITTEN}\n\nWhat `limpet doctor` and `limpet check` may find.\n"]
+    for start, name in GROUPS.items():
+        rows = [one for one in CODES.values() if one.code.startswith(start)]
+        table = "".join(f"| [{one.code}]({one.code}.md) | {one.title} |\n" for one in rows)
+        parts.append(f"## {name}\n\n| code | |\n| --- | --- |\n{table}")
+    return "\n".join(parts)
+
+
+def render_code(code: Code) -> str:
+    """The page of one code."""
+    fix = f"\n## What --fix does\n\n{code.fix}\n" if code.fix else ""
+    return (
+        f"# {code.code}: {code.title}\n\n{WRITTEN}\n\nFound by `{code.command}`.\n\n"
+        f"## What it means\n\n{code.meaning}\n\n## What to do\n\n{code.remedy}\n{fix}"
+    )
+
+
+def render_failures() -> str:
+    """The page on messages of failed programs."""
+    rows = "".join(
+        f"| `{_cell(one.example)}` | {_cell(one.answer)} | [source]({one.source}) |\n"
+        for one in FAILURES
+    )
+    return (
+        f"# Messages of failed programs\n\n{WRITTEN}\n\n"
+        "Where a program that `limpet run` started ends with an error, and the last message that "
+        "limpet knows is one of these, limpet adds a line behind the program's own output.\n\n"
+        f"| message | answer | |\n| --- | --- | --- |\n{rows}"
+    )
+
+
+def _cell(text: str) -> str:
+    """Text for a table: one line; a backquote would end the code, a bar the cell."""
+    return re.sub(r"\s+", " ", text).replace("`", "'").replace("|", "\\|")
+
+
+PAGES: dict[str, Callable[[], str]] = {
+    "command-line.md": render_command_line,
+    "variables.md": render_variables,
+    "failures.md": render_failures,
+    "findings/index.md": render_findings,
+    **{f"findings/{name}.md": partial(render_code, one) for name, one in CODES.items()},
+}
 
 if __name__ == "__main__":
+    (FOLDER / "findings").mkdir(exist_ok=True)
     for name, render in PAGES.items():
         (FOLDER / name).write_text(render(), encoding="utf-8")
     write_man_pages()

@@ -31,6 +31,8 @@ FORMATS_LIBRARIES = CORE_LIBRARIES | {"backports", "compression"}  # zstd, by Py
 
 MAY_START_PROCESSES = {
     "tools/process.py": "the one seam",
+    "tools/bounded.py": "looks that may hang, each in a copy of limpet itself",
+    "tools/watch.py": "the program that limpet stays beside",
 }
 PROCESS_MODULES = {"subprocess", "pty", "multiprocessing"}
 PROCESS_CALLS = ("exec", "fork", "spawn", "posix_spawn", "system", "popen")

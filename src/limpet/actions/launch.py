@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from pathlib import Path
 from typing import NoReturn
@@ -79,6 +80,30 @@ def check_pip(launch: Launch, request: Request) -> None:
         )
 
 
+def wants_answers(launch: Launch, request: Request, config_file: str = "") -> bool:
+    """Whether limpet stays beside the program, to say more where it fails in a known way."""
+    from limpet.core.watching import is_worth_watching
+    from limpet.tools import watch
+
+    facts = launch.image.facts
+    if request.shell or (facts and not facts.run.answers) or not read_config(config_file).answers:
+        return False
+    return is_worth_watching(
+        request.command,
+        os.environ,
+        stdin_terminal=watch.stream_kind(0) == "terminal",
+        stderr=watch.stream_kind(),
+    )
+
+
+def answer_failure(said: str, code: int) -> str:
+    """limpet's line on a failure, or nothing."""
+    from limpet.core.failures import find_answer
+
+    found = find_answer(said, code)
+    return f"limpet: {found.answer}" if found else ""
+
+
 def make_ready(launch: Launch) -> None:
     """Make what a launch needs to be there: its folders, held overlays, limpet's own pip."""
     for root in filter(None, (launch.state, launch.local)):
@@ -86,17 +111,26 @@ def make_ready(launch: Launch) -> None:
             [p for p in paths if is_below(p, root)] for paths in (launch.folders, launch.files)
         ]
         host.make_private(below[0], root, below[1])
+    for folder in launch.overlays:
+        overlay.hold_folder(folder)
     for mount in launch.mounts:
         if mount.target == KIT:
             personal.make_kit(Path(mount.source), inside=KIT)
 
 
-def start(launch: Launch) -> NoReturn:
-    """Become the program; its signals, terminal and exit code are its own from here on."""
+def start(launch: Launch, *, answers: bool = False) -> NoReturn:
+    """Become the program; its signals, terminal and exit code are its own from here on.
+
+    With `answers` limpet stays beside it instead, and passes all that on.
+    """
     make_ready(launch)
     # Python ignores SIGPIPE, and what is ignored stays so in the program that it becomes.
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     try:
+        if answers:
+            from limpet.tools import watch
+
+            watch.run_watched(launch.argv, launch.env, answer_failure)
         process.replace_by(launch.argv, launch.env)
     except OSError as error:
         raise HostError(f"{launch.argv[0]} cannot be started.", why=f"{error.strerror}.") from error

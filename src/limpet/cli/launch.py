@@ -40,6 +40,7 @@ _OPTIONS = (
     click.option("--writable-tmpfs", is_flag=True, help="Let writes go to memory (a few MB)."),
     click.option("--pwd", default="", metavar="DIR", help="Start in this folder inside."),
     click.option("--system", default="", metavar="NAME", help="A preset of the configuration."),
+    click.option("--no-answers", is_flag=True, help="Say nothing about failures."),
     click.option("--dry-run", is_flag=True, help="Print the exact command, start nothing."),
     click.option("--explain", is_flag=True, help="Say what would be done and why, start nothing."),
 )
@@ -74,7 +75,7 @@ def shell(session: Session, /, image: str, **flags: Any) -> None:
 
 def start_in(session: Session, image: str, flags: dict[str, Any], **what: Any) -> None:
     """Plan a start, say what there is to say of it, and become it."""
-    from limpet.actions.launch import make_ready, plan_start, start
+    from limpet.actions.launch import make_ready, plan_start, start, wants_answers
     from limpet.actions.settle import settle
 
     lifetime_s = _lifetime_s(flags)
@@ -101,7 +102,8 @@ def start_in(session: Session, image: str, flags: dict[str, Any], **what: Any) -
         for note in notes:
             sys.stderr.write(f"limpet: {safe(note)}\n")
     sys.stderr.flush()
-    start(launch)
+    quiet = flags.get("no_answers") or session.verbosity < 0
+    start(launch, answers=not quiet and wants_answers(launch, request, session.config_file))
 
 
 def _lifetime_s(flags: dict[str, Any]) -> int:

@@ -30,6 +30,7 @@ COMMANDS = {
     "wrap": "limpet.cli.wrap",
     "update": "limpet.cli.update",
     "overlay": "limpet.cli.overlay",
+    "doctor": "limpet.cli.doctor",
     "check": "limpet.cli.check",
     "export": "limpet.cli.export",
     "report": "limpet.cli.report",

@@ -30,6 +30,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     base: str = DEFAULT_BASE
     insecure_registries: tuple[str, ...] = ()
     binds: tuple[str, ...] = ()
+    answers: bool = True
     systems: dict[str, System] = msgspec.field(default_factory=dict)
 
     def system(self, name: str) -> System:

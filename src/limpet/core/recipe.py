@@ -73,6 +73,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     mpi: MpiPolicy = "auto"
     bind: tuple[str, ...] = ()
     pass_variables: tuple[str, ...] = ()
+    answers: bool = True
 
 
 class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -51,6 +51,13 @@ def open_image(text: str) -> BinaryIO:
         raise ImageError(f"{path} cannot be read.", why=f"{error.strerror}.") from error
 
 
+def touch(path: Path) -> None:
+    """Look at the file or folder as reading it will; OSError where that is not possible."""
+    if not path.is_dir():
+        with path.open("rb") as file:
+            file.read(1)
+
+
 def _read_sif(path: Path, file: BinaryIO) -> ImageSeen:
     found = sif.read_sif(file)
     sif.root_partition(found)

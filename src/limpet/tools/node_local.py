@@ -6,15 +6,12 @@ import os
 import re
 from pathlib import Path
 
+from limpet.core.file_systems import SHARED
+
 JOB_VARIABLES = ("SLURM_JOB_ID", "PBS_JOBID", "LSB_JOBID", "FLUX_JOB_ID", "COBALT_JOBID", "JOB_ID")
 
 # What sites set for a job's own folder on the node; TMPDIR counts only in a job.
 PLACES = ("SLURM_TMPDIR", "LOCAL_SCRATCH", "LOCALSCRATCH", "PBS_JOBFS", "JOBFS", "LSF_TMPDIR")
-
-SHARED_TYPES = re.compile(
-    r"nfs\d*|lustre|gpfs|beegfs\w*|ceph|cifs|smb\d*|panfs|pvfs2|orangefs|afs|wekafs|glusterfs"
-    r"|fuse\.(glusterfs|sshfs|ceph\w*|juicefs|cvmfs\w*)"
-)
 
 
 def find_node_local() -> str:
@@ -42,4 +39,4 @@ def is_shared(folder: Path, mounts: Path = Path("/proc/self/mountinfo")) -> bool
         inside = real == point or real.startswith(point.rstrip("/") + "/")
         if inside and len(point) >= longest:  # of two mounts on one place the later one counts
             kind, longest = rest.split()[0], len(point)
-    return SHARED_TYPES.fullmatch(kind) is not None
+    return SHARED.fullmatch(kind) is not None
