@@ -22,6 +22,7 @@ from limpet.tools import (
     gpu,
     host,
     images,
+    overlay,
     personal,
     process,
 )
