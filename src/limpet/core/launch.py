@@ -14,7 +14,7 @@ from limpet.core.homes import Home, plan_home
 from limpet.core.image import ImageFacts
 from limpet.core.mounts import Mount, render_mount
 from limpet.core.personal import Personal, plan_personal
-from limpet.core.places import home_mounts, plan_sight, same_inside, seen_at
+from limpet.core.places import home_mounts, plan_sight, same_inside, seen_at, serve_places
 from limpet.core.recipe import GpuPolicy, HomePolicy, Run, VariablePolicy
 from limpet.core.seeing import ALWAYS
 from limpet.core.seen import HostSeen, ImageSeen, Request
@@ -70,6 +70,7 @@ def plan_launch(image: ImageSeen, host: HostSeen, request: Request) -> Launch:
     caches = plan_caches(home_policy, home, state=own, local=host.local, taken=taken)
     # The home's last: they cover what the others may bring in.
     mounts = (*place.mounts, *home_mounts(home, host), *caches.mounts, *personal.mounts)
+    mounts += serve_places(image)
     added = {n: v for n, v in home.variables.items() if n not in ours}
     # The caches' last: to a variable of flags they add one.
     added |= personal.variables | values | caches.variables

@@ -25,9 +25,9 @@ from limpet.core.homes import INSIDE, PERSONAL, START_FILES
 from limpet.core.launch import Launch, plan_launch
 from limpet.core.launcher_command import COMMAND
 from limpet.core.launcher_text import SESSION
-from limpet.core.mounts import Mount
+from limpet.core.mounts import Mount, render_served
 from limpet.core.personal import CERTIFICATES, CONFIG, KIT, PACKAGES, VARIABLE, PipSeen
-from limpet.core.places import wished_binds
+from limpet.core.places import serve_places, wished_binds
 from limpet.core.recipe import Run, VariablePolicy
 from limpet.core.seeing import ALWAYS, OWN_FOLDERS, OWN_TREES
 from limpet.core.seen import HostSeen, ImageSeen, Request
@@ -42,6 +42,12 @@ _EXPANSIONS = {
     _ROOT: "$_limpet_root",
     _PROGRAM: "$_limpet_program",
 }
+
+# The image's path is known at the start only: as CSV, and then for between single quotes.
+_SERVE = r"""_limpet_replace "$_limpet_image" '"' '""'
+_limpet_replace "type=bind,\"source=$_limpet_text\"" "'" "'\\''"
+_limpet_text=$_limpet_text"""
+_SERVE_END = "\n_limpet_mounts=\"--mount '$_limpet_text' $_limpet_mounts\""
 
 _LETTERS = string.ascii_uppercase + string.ascii_lowercase + "_"
 
@@ -96,7 +102,8 @@ def _of_image(image: ImageSeen, host: HostSeen) -> dict[str, str]:
     prefix = image.facts.prefix if image.facts else ""
     return {
         "PREFIX": quoted(prefix),
-        "BIN_OF_PREFIX": f"{prefix}/bin:" if prefix else "",
+        "BIN_OF_PREFIX": f"{_escaped(prefix)}/bin:" if prefix else "",
+        "SERVED": _render_served(image),
         "TREES": _patterns((*OWN_TREES, prefix) if prefix else OWN_TREES, below=True),
         "CACHES": _render_caches(image, ours, others),
         "CACHE_HOME": _render_cache("XDG_CACHE_HOME", FOLDER, "", ours, others),
@@ -253,6 +260,20 @@ def _render_binds(image: ImageSeen, request: Request) -> str:
             f"else {'_limpet_fail' if asked else '_limpet_say'} {missing}; fi",
         ]
     return "\n".join(lines)
+
+
+def _escaped(path: str) -> str:
+    """The path for between double quotes."""
+    return re.sub(r'([\\"$`])', r"\\\1", path)
+
+
+def _render_served(image: ImageSeen) -> str:
+    """The image's own folders, mounted once more over what the host has there."""
+    return "\n".join(
+        # The line of mounts is read by a shell once more, with each word in single quotes.
+        _SERVE + shlex.quote(f",{render_served(mount)}".replace("'", "'\\''")) + _SERVE_END
+        for mount in reversed(serve_places(image))
+    )
 
 
 def _render_bound(image: ImageSeen, request: Request) -> str:

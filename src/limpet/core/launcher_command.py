@@ -53,6 +53,7 @@ if [ -z "$_limpet_pwd" ]; then
     fi
 fi
 
+@SERVED@
 # This folder itself, so that programs inside can call launchers by their path.
 for _limpet_to in "$_limpet_connection" "$_limpet_venv" "$_limpet_root"; do
     if [ -n "$_limpet_to" ]; then

@@ -102,5 +102,20 @@ def plan_place(
     return Place(pwd=home.start, notes=(note,))
 
 
+def serve_places(image: ImageSeen) -> tuple[Mount, ...]:
+    """The image's own folders where the host's home or working folder may lie over them.
+
+    They are mounted from the image once more, at the same path, last. The number is the partition's
+    place in the SIF: the system first, then the layer that was put on top.
+    """
+    if image.facts is None:
+        return ()
+    number = 2 if image.facts.layout == "layered" else 1
+    return tuple(
+        Mount(source=image.path, target=place, writable=False, partition=number, inside=place)
+        for place in image.facts.places
+    )
+
+
 def same_inside(mounts: Sequence[Mount]) -> tuple[str, ...]:
     return tuple(mount.source for mount in mounts if mount.source == mount.target)
