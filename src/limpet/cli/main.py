@@ -27,6 +27,7 @@ COMMANDS = {
     "inspect": "limpet.cli.inspect",
     "wrap": "limpet.cli.wrap",
     "update": "limpet.cli.wrap",
+    "pack": "limpet.cli.pack",
     "overlay": "limpet.cli.overlay",
     "check": "limpet.cli.check",
     "export": "limpet.cli.export",

@@ -39,10 +39,15 @@ def _scan(folder: str, inside: str, found: list[Seen], closed: list[str]) -> Non
     except PermissionError:
         closed.append(folder)
         return
+    except FileNotFoundError:
+        return  # gone since its folder was listed: the next look at the folder will differ
     for entry in entries:
-        status = entry.stat(follow_symlinks=False)
         path = f"{inside}{entry.name}"
-        one = _seen(entry.path, status, path)
+        try:
+            status = entry.stat(follow_symlinks=False)
+            one = _seen(entry.path, status, path)
+        except FileNotFoundError:
+            continue
         found.append(one)
         if stat.S_ISDIR(status.st_mode):
             _scan(entry.path, f"{path}/", found, closed)
@@ -67,5 +72,5 @@ def _seen(place: str, status: os.stat_result, path: str) -> Seen:
         device=status.st_dev,
         links=status.st_nlink,
         rdev=status.st_rdev,
-        target=os.readlink(place) if is_link else "",
+        target=os.readlink(place) if is_link else "",  # noqa: PTH115 - the very text
     )

@@ -48,7 +48,7 @@ def verify_tree(
 
 
 def _nodes(image: Squashfs, place: str) -> dict[str, Node]:
-    top = image.find(place)
+    top = image.find(place, follow=True)
     found = {"": top} if top is not None else {}
     stack = [("", top)] if top is not None and top.is_dir else []
     while stack:
