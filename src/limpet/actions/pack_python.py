@@ -47,6 +47,7 @@ class Bench(msgspec.Struct, frozen=True, kw_only=True):
     runtime: Runtime
     trees: tuple[Tree, ...]
     links: dict[str, str] = msgspec.field(default_factory=dict)
+    variables: dict[str, str] = msgspec.field(default_factory=dict)
 
     @property
     def binds(self) -> list[Bind]:
@@ -61,7 +62,11 @@ class Bench(msgspec.Struct, frozen=True, kw_only=True):
     def run(self, words: Sequence[str], variables: Mapping[str, str]) -> Finished:
         """Run a command to its end."""
         return run_inside(
-            self.runtime, self.standing.sif, words, binds=self.binds, variables=variables
+            self.runtime,
+            self.standing.sif,
+            words,
+            binds=self.binds,
+            variables=self.variables | dict(variables),
         )
 
 
@@ -92,7 +97,15 @@ def ask_python(bench: Bench, prefix: Prefix, place: str, base: str) -> Inside:
 
 def read_activation(bench: Bench, prefix: Prefix, place: str) -> Activation:
     """What the environment's activation scripts set; nothing where it has none."""
-    return capture(bench, place) if prefix.activates else Activation()
+    if not prefix.activates:
+        return Activation()
+    variables = {
+        "CONDA_PREFIX": place,
+        "CONDA_DEFAULT_ENV": prefix.conda_name or place,
+        "CONDA_SHLVL": "1",
+        "PREPEND_PATH": f"{place}/bin",
+    }
+    return capture(msgspec.structs.replace(bench, variables=variables), place)
 
 
 def compile_missing(

@@ -14,7 +14,14 @@ from limpet.core.homes import Home, plan_home
 from limpet.core.image import ImageFacts
 from limpet.core.mounts import Mount, render_mount
 from limpet.core.personal import Personal, plan_personal
-from limpet.core.places import home_mounts, plan_sight, same_inside, seen_at, serve_places
+from limpet.core.places import (
+    home_mounts,
+    plan_points,
+    plan_sight,
+    same_inside,
+    seen_at,
+    serve_places,
+)
 from limpet.core.recipe import GpuPolicy, HomePolicy, Run, VariablePolicy
 from limpet.core.seeing import ALWAYS
 from limpet.core.seen import HostSeen, ImageSeen, Request
@@ -23,7 +30,8 @@ from limpet.core.variables import Verdict, select_variables
 
 class Launch(msgspec.Struct, frozen=True, kw_only=True):
     """A start, ready to be done: make `folders` and `files` (all below `state` or `local`), hold
-    `overlays` (folders that are written to), then become `argv` with `env`.
+    `overlays` (folders that are written to), then become `argv` with `env`. `points` are folders
+    of the host's that parts of the image are mounted on, and are made where they are missing.
 
     The rest explains it: the policies in force, the verdict on every variable, and notes.
     """
@@ -41,6 +49,7 @@ class Launch(msgspec.Struct, frozen=True, kw_only=True):
     home: HomePolicy
     gpu: Gpu | None = None
     mounts: tuple[Mount, ...] = ()
+    points: tuple[str, ...] = ()
     pwd: str = ""
     added: dict[str, str] = msgspec.field(default_factory=dict)
     verdicts: tuple[Verdict, ...] = ()
@@ -70,7 +79,9 @@ def plan_launch(image: ImageSeen, host: HostSeen, request: Request) -> Launch:
     caches = plan_caches(home_policy, home, state=own, local=host.local, taken=taken)
     # The home's last: they cover what the others may bring in.
     mounts = (*place.mounts, *home_mounts(home, host), *caches.mounts, *personal.mounts)
-    mounts += serve_places(image)
+    served = serve_places(image)
+    points = plan_points(served, mounts, home, host, f"{own}/home")
+    mounts += served
     added = {n: v for n, v in home.variables.items() if n not in ours}
     # The caches' last: to a variable of flags they add one.
     added |= personal.variables | values | caches.variables
@@ -95,6 +106,7 @@ def plan_launch(image: ImageSeen, host: HostSeen, request: Request) -> Launch:
         home=home_policy,
         gpu=gpu,
         mounts=mounts,
+        points=points,
         pwd=place.pwd,
         added=added,
         verdicts=verdicts,

@@ -43,6 +43,26 @@ _EXPANSIONS = {
     _PROGRAM: "$_limpet_program",
 }
 
+# As in `plan_points`: what is mounted below the home or the working folder needs a folder there.
+_POINT = r"""_limpet_point() {
+    _limpet_to=''
+    case $1 in "${_limpet_place:-//}"/* | /tmp/* | /var/tmp/*) _limpet_to=$1 ;; esac
+    case $_limpet_policy:$1 in
+        private:"$_limpet_home"/*) _limpet_to=$_limpet_own/${1#"$_limpet_home"/} ;;
+        isolated:"$_limpet_home"/* | host:"$_limpet_home"/*)
+            _limpet_to=${1#"$_limpet_home"/} _limpet_link=${1#"$_limpet_home"/}
+            case $_limpet_policy:${_limpet_to%%/*} in
+                isolated:@OWN@) _limpet_to=$_limpet_own/$_limpet_to ;;
+                *) _limpet_to=$1 ;;
+            esac
+            [ -d "$_limpet_home/${_limpet_link%%/*}" ] || _limpet_to=$1
+            ;;
+        isolated:"$_limpet_real"/* | host:"$_limpet_real"/*) _limpet_to=$1 ;;
+        *) if _limpet_bound "$1"; then _limpet_to=$1; fi ;;
+    esac
+    if [ -n "$_limpet_to" ] && ! [ -d "$_limpet_to" ]; then _limpet_make "$_limpet_to"; fi
+}
+"""
 # The image's path is known at the start only: as CSV, and then for between single quotes.
 _SERVE = r"""_limpet_replace "$_limpet_image" '"' '""'
 _limpet_replace "type=bind,\"source=$_limpet_text\"" "'" "'\\''"
@@ -269,10 +289,14 @@ def _escaped(path: str) -> str:
 
 def _render_served(image: ImageSeen) -> str:
     """The image's own folders, mounted once more over what the host has there."""
-    return "\n".join(
+    places = serve_places(image)
+    own = " | isolated:".join(personal.folder for personal in PERSONAL)
+    return (_POINT.replace("@OWN@", own) if places else "") + "\n".join(
         # The line of mounts is read by a shell once more, with each word in single quotes.
-        _SERVE + shlex.quote(f",{render_served(mount)}".replace("'", "'\\''")) + _SERVE_END
-        for mount in reversed(serve_places(image))
+        f"_limpet_point {shlex.quote(mount.target)}\n{_SERVE}"
+        + shlex.quote(f",{render_served(mount)}".replace("'", "'\\''"))
+        + _SERVE_END
+        for mount in reversed(places)
     )
 
 

@@ -181,12 +181,12 @@ def is_covered(place: str) -> bool:
 
 def check_needs(needs: Needs, facts: BaseFacts, base: str) -> None:
     """BaseError where programs of the folder cannot run on this base."""
-    for machine, path in sorted(needs.machines.items()):
-        if machine != facts.arch and machine != "i686":
-            raise BaseError(
-                f"The folder has programs for {machine}, and the base is for {facts.arch}.",
-                why=f"One of them is {path}.",
-            )
+    if needs.machines and facts.arch not in needs.machines:  # some packages bring several
+        machine, path = min(needs.machines.items())
+        raise BaseError(
+            f"The folder has programs for {machine}, and the base is for {facts.arch}.",
+            why=f"One of them is {path}.",
+        )
     if not needs.glibc or facts.libc is None:
         return
     if facts.libc.family != "glibc":

@@ -117,5 +117,25 @@ def serve_places(image: ImageSeen) -> tuple[Mount, ...]:
     )
 
 
+def plan_points(
+    served: Sequence[Mount], mounts: Sequence[Mount], home: Home, host: HostSeen, own: str
+) -> tuple[str, ...]:
+    """The host's folders that these are mounted on; the runtime makes none in what it mounts.
+
+    `mounts` come before, in order; `own` is where a home that is not the real one lies.
+    """
+    under = [(folder, folder) for folder in ("/tmp", "/var/tmp")]
+    if home.start == host.home:
+        under.append((host.home, host.home if home.visible else own))
+    under += [(mount.target, mount.source) for mount in mounts]
+    points = []
+    for mount in served:
+        covering = [pair for pair in under if is_below(mount.target, pair[0])]
+        if covering:
+            target, source = covering[-1]
+            points.append(source + mount.target.removeprefix(target.rstrip("/")))
+    return tuple(points)
+
+
 def same_inside(mounts: Sequence[Mount]) -> tuple[str, ...]:
     return tuple(mount.source for mount in mounts if mount.source == mount.target)

@@ -80,11 +80,21 @@ def image_mode(mode: int) -> int:
 
 def find_changes(before: Sequence[Seen], after: Sequence[Seen]) -> tuple[str, ...]:
     """The paths of what came, went or changed between two looks at a folder."""
-    if before == after:
+    old = {one.path: _state(one) for one in before}
+    new = {one.path: _state(one) for one in after}
+    if old == new:
         return ()
-    old = {one.path: one for one in before}
-    new = {one.path: one for one in after}
     return tuple(path for path in sorted(old.keys() | new.keys()) if old.get(path) != new.get(path))
+
+
+def _state(one: Seen) -> tuple[object, ...]:
+    """What tells of a change; how much of the disk a file takes is settled after it is written."""
+    times = (one.mtime_ns, one.ctime_ns)
+    # A folder's own times change with what is in it, and that is compared by itself.
+    return (
+        *(one.mode, one.size_bytes, one.inode, one.device, one.rdev, one.target),
+        *(() if one.is_folder else times),
+    )
 
 
 def source_of(byte_code: str) -> str:
