@@ -61,8 +61,7 @@ _POINT = r"""_limpet_point() {
         *) if _limpet_bound "$1"; then _limpet_to=$1; fi ;;
     esac
     if [ -n "$_limpet_to" ] && ! [ -d "$_limpet_to" ]; then _limpet_make "$_limpet_to"; fi
-}
-"""
+}"""
 # The image's path is known at the start only: as CSV, and then for between single quotes.
 _SERVE = r"""_limpet_replace "$_limpet_image" '"' '""'
 _limpet_replace "type=bind,\"source=$_limpet_text\"" "'" "'\\''"
@@ -124,6 +123,7 @@ def _of_image(image: ImageSeen, host: HostSeen) -> dict[str, str]:
         "PREFIX": quoted(prefix),
         "BIN_OF_PREFIX": f"{_escaped(prefix)}/bin:" if prefix else "",
         "SERVED": _render_served(image),
+        "POINTS": _render_points(image),
         "TREES": _patterns((*OWN_TREES, prefix) if prefix else OWN_TREES, below=True),
         "CACHES": _render_caches(image, ours, others),
         "CACHE_HOME": _render_cache("XDG_CACHE_HOME", FOLDER, "", ours, others),
@@ -289,15 +289,19 @@ def _escaped(path: str) -> str:
 
 def _render_served(image: ImageSeen) -> str:
     """The image's own folders, mounted once more over what the host has there."""
-    places = serve_places(image)
-    own = " | isolated:".join(personal.folder for personal in PERSONAL)
-    return (_POINT.replace("@OWN@", own) if places else "") + "\n".join(
+    return "\n".join(
         # The line of mounts is read by a shell once more, with each word in single quotes.
-        f"_limpet_point {shlex.quote(mount.target)}\n{_SERVE}"
-        + shlex.quote(f",{render_served(mount)}".replace("'", "'\\''"))
-        + _SERVE_END
-        for mount in reversed(places)
+        _SERVE + shlex.quote(f",{render_served(mount)}".replace("'", "'\\''")) + _SERVE_END
+        for mount in reversed(serve_places(image))
     )
+
+
+def _render_points(image: ImageSeen) -> str:
+    """The folders that these are mounted on; last, for what exists decides what is mounted."""
+    served = serve_places(image)
+    own = " | isolated:".join(personal.folder for personal in PERSONAL)
+    lines = [f"_limpet_point {shlex.quote(mount.target)}" for mount in served]
+    return "\n".join([_POINT.replace("@OWN@", own), *lines]) if served else ""
 
 
 def _render_bound(image: ImageSeen, request: Request) -> str:

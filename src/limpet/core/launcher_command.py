@@ -269,6 +269,7 @@ case $_limpet_policy in
     *) [ "$_limpet_home" = "${_limpet_account%/}" ] || _limpet_flag=--home ;;
 esac
 [ "$_limpet_flag" = --home ] || _limpet_word=''
+@POINTS@
 # In few steps, for each one copies all the words.
 set -- --pwd "$_limpet_pwd" "$_limpet_image" @INSIDE@ "$@"
 eval "set -- $_limpet_mounts \"\$@\""

@@ -13,7 +13,7 @@ import msgspec
 PYC_HEADER_BYTES = 16
 _MAGIC_ENDS = b"\r\n"
 _FIRST_WITH_FLAGS, _FIRST_OF_3, _LAST_OF_3 = 3390, 3000, 9999  # magic numbers of Python 3.7, 3.x
-_CACHED = re.compile(r"(?P<stem>.+)\.[a-z]+-?\d[\w-]*(?:\.opt-\w+)?\.pyc")
+_CACHED = re.compile(r"(?P<stem>.+)\.(?!opt-)[a-z]+-?\d[\w-]*(?:\.opt-\w+)?\.pyc")
 
 
 class Seen(msgspec.Struct, frozen=True, kw_only=True, gc=False):

@@ -15,6 +15,8 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Self, cast
 
+import msgspec
+
 from limpet.core.errors import BuildError
 from limpet.core.prefix import Content, Seen, image_mode, settle_byte_code, source_of
 from limpet.formats.squashfs import Entry, Kind
@@ -60,8 +62,18 @@ class TreeReader:
         self._folder = folder
         self._place = place
         self._seen = seen
-        self._modules = {one.path: one for one in seen if one.path.endswith(".py")}
+        self._modules = {one.path: self._module(one) for one in seen if one.path.endswith(".py")}
         self._first = dict(_first_names(seen))
+
+    def _module(self, one: Seen) -> Seen | None:
+        """The module as Python sees it: behind a link."""
+        if not one.is_link:
+            return one
+        try:
+            status = (self._folder / one.path).stat()
+        except OSError:
+            return None
+        return msgspec.structs.replace(one, mtime_ns=status.st_mtime_ns, size_bytes=status.st_size)
 
     def entries(self) -> Iterator[Entry]:
         """One for each thing in the folder; BuildError where something has changed."""
