@@ -120,7 +120,7 @@ def test_an_elf_file_is_read_as_others_read_it() -> None:
     with path.open("rb") as file:
         dynamic = ELFFile(file).get_section_by_name(".dynamic")
         assert isinstance(dynamic, DynamicSection)
-        needed = [tag.needed for tag in dynamic.iter_tags("DT_NEEDED")]
+        needed = [tag.needed for tag in dynamic.iter_tags("DT_NEEDED")]  # type: ignore[attr-defined]
     assert (ours.machine, ours.glibc, list(ours.needed)) == ("x86_64", "2.36", needed)
 
 
