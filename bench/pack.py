@@ -3,8 +3,9 @@
 The tree is made of the files of a real installation (this Python's own packages, or `--like`),
 drawn at random and each made different, so that nothing is stored twice. Every round runs each
 contender once; the order is turned round from one to the next. limpet's time is that of the whole
-command: it also reads which packages there are, merges with a base, reads everything back and
-compares it, and looks once more whether the tree is still the same.
+command: it also reads which packages there are, merges with a base, reads everything back,
+decompresses and compares it, and looks once more whether the tree is still the same. A second
+contender is the part of it that mksquashfs does as well: look at the tree, read, hash, write.
 
     bench/pack.py WORK --base base.sif [--files 50000] [--rounds 3] [--like FOLDER]
 """
@@ -82,6 +83,16 @@ def measure(argv: Sequence[str], output: Path) -> Run:
     return Run(wall_s=wall_s, cpu_s=float(cpu_s), memory_bytes=int(memory_kb) << 10)
 
 
+def write_alone(tree: Path, output: Path) -> None:
+    """The part of limpet's work that mksquashfs does as well."""
+    from limpet.formats.squashfs import write_squashfs
+    from limpet.tools.prefix_scan import scan_tree
+    from limpet.tools.prefix_stream import TreeReader
+
+    with output.open("wb") as out:
+        write_squashfs(out, TreeReader(tree, "tree", scan_tree(tree)).entries())
+
+
 def read_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("work", type=Path)
@@ -93,6 +104,9 @@ def read_options() -> argparse.Namespace:
 
 
 def main() -> None:
+    if sys.argv[1:2] == ["--write-alone"]:
+        write_alone(*map(Path, sys.argv[2:4]))
+        return
     options = read_options()
     work = options.work.absolute()
     tree = work / "tree"
@@ -104,6 +118,10 @@ def main() -> None:
     contenders = {
         "mksquashfs": (["mksquashfs", str(tree), str(work / "m"), *MKSQUASHFS], work / "m"),
         "tar": (["tar", "-C", str(work), "-cf", str(work / "t"), "tree"], work / "t"),
+        "writing": (
+            [sys.executable, __file__, "--write-alone", str(tree), str(work / "w")],
+            work / "w",
+        ),
         "limpet pack": ([*limpet, "-o", str(work / "l"), "--base", options.base], work / "l"),
     }
     runs: dict[str, list[Run]] = {name: [] for name in contenders}

@@ -18,6 +18,7 @@ from limpet.core.lock import FoundPackage
 from limpet.core.pack import Metadata, Prefix, Tree
 
 _DIST = re.compile(r"(?P<site>(?:.*/)?)[^/]+\.(?:dist-info/METADATA|egg-info/PKG-INFO|egg-info)")
+_DIST_ENDS = ("-info/METADATA", "-info/PKG-INFO", ".egg-info")
 _EASYBUILD = re.compile(r"""^(name|version)\s*=\s*(['"])(.+?)\2""", re.MULTILINE)
 _MOST_BYTES = 1 << 20
 
@@ -107,7 +108,7 @@ def _read_tree(tree: Tree, places: tuple[str, ...]) -> Metadata:
         path = one.path
         if not one.is_file:
             continue
-        if matched := _DIST.fullmatch(path):
+        if path.endswith(_DIST_ENDS) and (matched := _DIST.fullmatch(path)):
             told.read_dist(path, matched["site"])
         elif path.endswith(".pth") and "site-packages" in path:
             told.read_pth(path)
@@ -138,8 +139,10 @@ class _Told:
     def read_conda(self) -> None:
         """What conda-meta says, also of the environments below (a Miniconda's)."""
         for one in self._tree.seen:
-            above, meta, name = one.path.rpartition("conda-meta/")
-            if not (meta and name.endswith(".json")) or (above and not above.endswith("/")):
+            if not one.path.endswith(".json"):
+                continue
+            above, meta, _ = one.path.rpartition("conda-meta/")
+            if not meta or (above and not above.endswith("/")):
                 continue
             record = _json(self._tree.folder / one.path)
             if "name" in record and "version" in record:
