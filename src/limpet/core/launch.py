@@ -79,9 +79,7 @@ def plan_launch(image: ImageSeen, host: HostSeen, request: Request) -> Launch:
     caches = plan_caches(home_policy, home, state=own, local=host.local, taken=taken)
     # The home's last: they cover what the others may bring in.
     mounts = (*place.mounts, *home_mounts(home, host), *caches.mounts, *personal.mounts)
-    served = serve_places(image)
-    points = plan_points(served, mounts, home, host, f"{own}/home")
-    mounts += served
+    mounts, points = _serve(image, mounts, home, host)
     added = {n: v for n, v in home.variables.items() if n not in ours}
     # The caches' last: to a variable of flags they add one.
     added |= personal.variables | values | caches.variables
@@ -113,13 +111,20 @@ def plan_launch(image: ImageSeen, host: HostSeen, request: Request) -> Launch:
         notes=(
             *home.notes,
             *((host.state_note,) if host.state_note and folders else ()),
-            *place.notes,
-            *env_notes,
-            *gpu_notes,
+            *(*place.notes, *env_notes, *gpu_notes),
             *fuse_notes(image, host),
             *find_meddling(host.environment),
         ),
     )
+
+
+def _serve(
+    image: ImageSeen, mounts: tuple[Mount, ...], home: Home, host: HostSeen
+) -> tuple[tuple[Mount, ...], tuple[str, ...]]:
+    """With the image's own folders over what the others cover of them."""
+    served = serve_places(image)
+    own = f"{host.state}/{image.identity}/home"
+    return (*mounts, *served), plan_points(served, mounts, home, host, own)
 
 
 def _home(policy: HomePolicy, host: HostSeen, own: str) -> Home:

@@ -188,7 +188,7 @@ def _read(own: dict[str, Any], pylock: Pylock) -> Lock:
     return msgspec.convert(
         {
             "base": msgspec.convert(own["base"], LockedBase),
-            "python": own.get("python", ""),
+            "python": own.get("python", "") if own.get("tree-sha256") else own["python"],
             "interpreter": own.get("interpreter", ""),
             "packages": tuple(_locked(package) for package in pylock.packages),
             "conda": tuple(_conda(table) for table in own.get("conda", ())),
