@@ -194,3 +194,11 @@ def test_a_plan_changes_nothing(packed: Packed, tmp_path: Path) -> None:
     assert result["size_bytes"] == 0
     assert result["plan"]["trees"][0]["files"] == 7  # type: ignore[index]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["home", "tool"]
+
+
+def test_what_the_import_check_sees(
+    conda_original: Path, packed: Packed, limpet: Limpet, tmp_path: Path
+) -> None:
+    image = tmp_path / "conda.sif"
+    packed(conda_original, image)
+    assert "all work" in out_of(limpet("check", image, "--imports", "greeter"))
