@@ -180,7 +180,28 @@ def compare(
     for folder in plan.folders:
         assert Path(folder).is_dir()
         assert Path(folder).stat().st_mode & 0o077 == 0
+    for point in plan.points:
+        assert Path(point).is_dir()
     return done.stderr
+
+
+@pytest.mark.parametrize("home", ["isolated", "private", "none", "host"])
+def test_folders_that_an_image_serves(
+    stage: Stage, shell: list[str], monkeypatch: pytest.MonkeyPatch, home: str
+) -> None:
+    (stage.home / ".local").mkdir()
+    places = (
+        f"{stage.home}/an env, of 'mine'",
+        f"{stage.home}/.local/deep/env",
+        f"{stage.home}/.cache/env",
+        f'{stage.project}/my "env"',
+        "/sw/nowhere/$env",
+    )
+    seen = stage.seen()
+    own = msgspec.structs.replace(facts(), prefix=places[0], places=places)
+    image = msgspec.structs.replace(seen, facts=own)
+    request = msgspec.convert({"home": home}, Request)
+    compare(stage, shell, monkeypatch, request, image=image, cwd=stage.project)
 
 
 @pytest.mark.parametrize("policy", ["clean", "host", "strict"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -47,8 +47,18 @@ class Parts(msgspec.Struct, frozen=True, kw_only=True):
     ident: bytes
 
 
-def assemble(output: Path, parts: Parts, *, scratch: Path, replace: bool) -> int:
-    """Write the image beside `output` and give it its name at the end; its size in bytes."""
+def assemble(
+    output: Path,
+    parts: Parts,
+    *,
+    scratch: Path,
+    replace: bool,
+    check: Callable[[BinaryIO], None] | None = None,
+) -> int:
+    """Write the image beside `output` and give it its name at the end; its size in bytes.
+
+    `check` is given the whole image before that, and may raise.
+    """
     with ExitStack() as stack:
         own = stack.enter_context(tempfile.TemporaryFile(dir=scratch))
         base_file = stack.enter_context(parts.base_sif.open("rb"))
@@ -76,6 +86,9 @@ def assemble(output: Path, parts: Parts, *, scratch: Path, replace: bool) -> int
         for item in parts.objects:
             writer.add_object(item.name, item.data, kind=item.kind)
         writer.finish()
+        if check:
+            image.flush()
+            check(image)
         os.fchmod(image.fileno(), 0o777 & ~_umask())
         return os.fstat(image.fileno()).st_size
 

@@ -8,6 +8,8 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path, PurePosixPath
+from types import MappingProxyType
+from typing import Literal
 
 import msgspec
 
@@ -216,7 +218,7 @@ def gather_parts(
     """All that the image is made of, with what limpet itself writes into it."""
     compression = prepared.recipe.image.compression
     told = dict(read_wheels(pieces))
-    objects = describe(prepared, plan, told, name=request.name or plan.output.stem)
+    objects = describe(prepared, plan.layout, told, name=request.name or plan.output.stem)
     labels = make_labels(prepared)
     skeleton = plan_skeleton(
         prepared.interpreter,
@@ -227,11 +229,8 @@ def gather_parts(
         conda=plan_conda_frame(prepared.lock),
     )
     minor = prepared.interpreter.minor
-    digest = hashlib.sha256()
-    for item in objects:
-        digest.update(item.data)
     return Parts(
-        base_sif=rewritten(prepared, plan, compression),
+        base_sif=rewritten(prepared, compression) if plan.rewrites_base else prepared.sif,
         pieces=pieces,
         own=(*own_entries(skeleton), *staged),
         where_missing=tuple(own_entries(WHERE_MISSING)),
@@ -240,8 +239,16 @@ def gather_parts(
         layout=plan.layout,
         compression=compression,
         arch=architecture_of(prepared.facts.arch),
-        ident=digest.digest()[:16],
+        ident=identify(objects),
     )
+
+
+def identify(objects: Iterable[SifObject]) -> bytes:
+    """The image's own number, by what its objects say."""
+    digest = hashlib.sha256()
+    for item in objects:
+        digest.update(item.data)
+    return digest.digest()[:16]
 
 
 def stale_of(places: Iterable[str], minor: str) -> Iterable[str]:
@@ -251,10 +258,8 @@ def stale_of(places: Iterable[str], minor: str) -> Iterable[str]:
             yield stale_byte_code(PurePosixPath(place), minor)
 
 
-def rewritten(prepared: Prepared, plan: BuildPlan, compression: str) -> Path:
-    """The base's SIF in the image's compression: itself, or a copy kept in the cache."""
-    if not plan.rewrites_base:
-        return prepared.sif
+def rewritten(prepared: Prepared, compression: str) -> Path:
+    """A copy of the base's SIF in the image's compression, kept in the cache."""
     name = prepared.facts.digest.replace(":", "-")
     target = prepared.cache / "bases" / f"{name}.{compression}.sif"
     if not target.exists():
@@ -288,14 +293,23 @@ def read_wheels(pieces: Iterable[Path]) -> Iterator[tuple[str, Metadata]]:
 
 
 def describe(
-    prepared: Prepared, plan: BuildPlan, told: Mapping[str, Metadata], *, name: str
+    prepared: Prepared,
+    layout: Literal["merged", "layered"],
+    told: Mapping[str, Metadata] = MappingProxyType({}),
+    *,
+    name: str,
+    prefix: str = image_core.PREFIX,
+    places: tuple[str, ...] = (),
 ) -> tuple[SifObject, ...]:
     """The objects that travel beside the partitions: facts, lock, bill of materials, recipe."""
     lock_text = render_lock(prepared.lock)
+    lock = prepared.lock
     facts = ImageFacts(
         limpet=__version__,
         name=name,
-        layout=plan.layout,
+        layout=layout,
+        prefix=prefix,
+        places=places,
         arch=prepared.facts.arch,
         python=prepared.lock.python,
         base=prepared.lock.base,
@@ -303,7 +317,9 @@ def describe(
         env=prepared.recipe.env,
         libc=prepared.facts.libc,
         gpu=plan_needs(
-            prepared.lock.provided | {p.name: p.version for p in prepared.lock.packages},
+            lock.provided
+            | {p.name: p.version for p in lock.packages}
+            | {p.name: p.version for p in lock.found},
             prepared.facts.variables,
         ),
         lock_sha256=hashlib.sha256(lock_text.encode()).hexdigest(),

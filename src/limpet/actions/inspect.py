@@ -25,6 +25,11 @@ _OBJECTS: dict[ObjectName, str] = {
     "sbom": SBOM_OBJECT,
     "recipe": RECIPE_OBJECT,
 }
+_SOURCES: dict[str, Literal["pip", "conda", "other"]] = {
+    "pypi": "pip",
+    "conda": "conda",
+    "generic": "other",
+}
 
 
 def inspect_image(text: str, *, contents: bool = False) -> Inspection:
@@ -86,12 +91,17 @@ def list_packages(lock: bytes) -> tuple[Package, ...]:
     """Names and versions of a pylock file; its hashes and addresses are `--lock`'s to show."""
     try:
         table: dict[str, Any] = tomllib.loads(lock.decode())
-        conda = table.get("tool", {}).get("limpet", {}).get("conda", [])
+        own = table.get("tool", {}).get("limpet", {})
+        conda, found = own.get("conda", []), own.get("found", [])
         packages = [
             *(Package(name=e["name"], version=e["version"], source="conda") for e in conda),
             *(
                 Package(name=e["name"], version=e.get("version", ""))
                 for e in table.get("packages", [])
+            ),
+            *(
+                Package(name=e["name"], version=e.get("version", ""), source=_SOURCES[e["kind"]])
+                for e in found
             ),
         ]
     except (ValueError, KeyError, TypeError, AttributeError) as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 from pathlib import Path
@@ -112,6 +113,9 @@ def make_ready(launch: Launch) -> None:
             [p for p in paths if is_below(p, root)] for paths in (launch.folders, launch.files)
         ]
         host.make_private(below[0], root, below[1])
+    for point in launch.points:
+        with contextlib.suppress(OSError):  # the runtime says what is missing
+            Path(point).mkdir(parents=True, exist_ok=True)
     for folder in launch.overlays:
         overlay.hold_folder(folder)
     for mount in launch.mounts:

@@ -98,8 +98,15 @@ def prepare(request: BuildRequest, notify: Notify, given: Given | None = None) -
     known = read_lock(lock_file) if lock_file else given.lock if given else None
     if request.frozen:
         known = _frozen(known, loaded, lock_file)
+    meant = known or _own_lock(paths)
+    if meant and meant.tree_sha256:
+        raise LockError(
+            "Nothing can be built from this lock.",
+            why="It says what was in a folder that was packed as it lay there.",
+            now="Pack the folder again, or lock the packages themselves: limpet lock.",
+        )
     work = open_workplace(request, config, notify)
-    base = settle_base(work, loaded, known or _own_lock(paths))
+    base = settle_base(work, loaded, meant)
     return _lock_on(work, base, loaded, known, lock_file)
 
 
@@ -261,11 +268,11 @@ def _lock_on(
         interpreter=interpreter,
         runtime=work.runtime,
         cache=work.cache,
-        scratch=_scratch_folder(work),
+        scratch=scratch_folder(work),
     )
 
 
-def _scratch_folder(work: Workplace) -> Path:
+def scratch_folder(work: Workplace) -> Path:
     named = work.request.build_dir or work.config.build_dir
     return Path(named).expanduser().absolute() if named else work.cache / "tmp"
 

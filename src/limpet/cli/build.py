@@ -130,15 +130,16 @@ def make_request(session: Session, flags: dict[str, Any]) -> BuildRequest:
 
     given = {
         **flags,
-        "build_args": _pairs("--build-arg", flags["build_args"]),
-        "labels": _pairs("--label", flags.get("labels", ())),
+        "build_args": name_pairs("--build-arg", flags["build_args"]),
+        "labels": name_pairs("--label", flags.get("labels", ())),
         "cache_dir": session.cache_dir,
         "config_file": session.config_file,
     }
     return BuildRequest(**given)
 
 
-def _pairs(option: str, words: tuple[str, ...]) -> dict[str, str]:
+def name_pairs(option: str, words: tuple[str, ...]) -> dict[str, str]:
+    """What `NAME=VALUE` words say; UsageError for another word."""
     pairs = {}
     for word in words:
         name, given, value = word.partition("=")

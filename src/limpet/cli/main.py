@@ -29,6 +29,7 @@ COMMANDS = {
     "diff": "limpet.cli.inspect",
     "wrap": "limpet.cli.wrap",
     "update": "limpet.cli.update",
+    "pack": "limpet.cli.pack",
     "overlay": "limpet.cli.overlay",
     "doctor": "limpet.cli.doctor",
     "check": "limpet.cli.check",

@@ -23,6 +23,7 @@ class ImageFacts(msgspec.Struct, frozen=True, kw_only=True):
 
     `prefix` is the environment's place inside, `python` its interpreter's full version, `layout`
     how it was laid out, `libc` its C library, `gpu` what its packages need of a GPU's driver.
+    `places` are folders inside that a home or working folder of the host's may cover.
     `format` counts changes that an older limpet cannot run.
     """
 
@@ -32,6 +33,7 @@ class ImageFacts(msgspec.Struct, frozen=True, kw_only=True):
     layout: Literal["merged", "layered"]
     arch: str
     prefix: str = PREFIX
+    places: tuple[str, ...] = ()
     python: str = ""
     base: LockedBase
     run: Run = msgspec.field(default_factory=Run)

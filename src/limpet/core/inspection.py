@@ -19,11 +19,11 @@ class Part(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Package(msgspec.Struct, frozen=True, kw_only=True):
-    """An installed package, and whose: `pip` or `conda`."""
+    """An installed package, and whose: `pip`, `conda`, or another tool's."""
 
     name: str
     version: str
-    source: Literal["pip", "conda"] = "pip"
+    source: Literal["pip", "conda", "other"] = "pip"
 
 
 class Inspection(msgspec.Struct, frozen=True, kw_only=True):

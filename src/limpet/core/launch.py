@@ -15,7 +15,14 @@ from limpet.core.homes import Home, plan_home
 from limpet.core.image import ImageFacts
 from limpet.core.mounts import Mount, render_mount
 from limpet.core.personal import Personal, plan_personal
-from limpet.core.places import home_mounts, plan_sight, same_inside, seen_at
+from limpet.core.places import (
+    home_mounts,
+    plan_points,
+    plan_sight,
+    same_inside,
+    seen_at,
+    serve_places,
+)
 from limpet.core.recipe import GpuPolicy, HomePolicy, Run, VariablePolicy
 from limpet.core.seeing import ALWAYS
 from limpet.core.seen import HostSeen, ImageSeen, Request
@@ -24,7 +31,8 @@ from limpet.core.variables import Verdict, select_variables
 
 class Launch(msgspec.Struct, frozen=True, kw_only=True):
     """A start, ready to be done: make `folders` and `files` (all below `state` or `local`), hold
-    `overlays` (folders that are written to), then become `argv` with `env`.
+    `overlays` (folders that are written to), then become `argv` with `env`. `points` are folders
+    of the host's that parts of the image are mounted on, and are made where they are missing.
 
     `options` are those words of `argv` that say what is mounted and how, `inside` the words that
     the image is given to run.
@@ -47,6 +55,7 @@ class Launch(msgspec.Struct, frozen=True, kw_only=True):
     home: HomePolicy
     gpu: Gpu | None = None
     mounts: tuple[Mount, ...] = ()
+    points: tuple[str, ...] = ()
     pwd: str = ""
     added: dict[str, str] = msgspec.field(default_factory=dict)
     verdicts: tuple[Verdict, ...] = ()
@@ -76,6 +85,7 @@ def plan_launch(image: ImageSeen, host: HostSeen, request: Request) -> Launch:
     caches = plan_caches(home_policy, home, state=own, local=host.local, taken=taken)
     # The home's last: they cover what the others may bring in.
     mounts = (*place.mounts, *home_mounts(home, host), *caches.mounts, *personal.mounts)
+    mounts, points = _serve(image, mounts, home, host)
     added = {n: v for n, v in home.variables.items() if n not in ours}
     # The caches' last: to a variable of flags they add one.
     added |= personal.variables | values | caches.variables
@@ -99,19 +109,27 @@ def plan_launch(image: ImageSeen, host: HostSeen, request: Request) -> Launch:
         home=home_policy,
         gpu=gpu,
         mounts=mounts,
+        points=points,
         pwd=place.pwd,
         added=added,
         verdicts=verdicts,
         notes=(
             *home.notes,
             *((host.state_note,) if host.state_note and folders else ()),
-            *place.notes,
-            *env_notes,
-            *gpu_notes,
+            *(*place.notes, *env_notes, *gpu_notes),
             *fuse_notes(image, host),
             *find_meddling(host.environment),
         ),
     )
+
+
+def _serve(
+    image: ImageSeen, mounts: tuple[Mount, ...], home: Home, host: HostSeen
+) -> tuple[tuple[Mount, ...], tuple[str, ...]]:
+    """With the image's own folders over what the others cover of them."""
+    served = serve_places(image)
+    own = f"{host.state}/{image.identity}/home"
+    return (*mounts, *served), plan_points(served, mounts, home, host, own)
 
 
 def _home(policy: HomePolicy, host: HostSeen, own: str) -> Home:

@@ -105,5 +105,40 @@ def plan_place(
     return Place(pwd=home.start, notes=(note,))
 
 
+def serve_places(image: ImageSeen) -> tuple[Mount, ...]:
+    """The image's own folders where the host's home or working folder may lie over them.
+
+    They are mounted from the image once more, at the same path, last. The number is the partition's
+    place in the SIF: the system first, then the layer that was put on top.
+    """
+    if image.facts is None:
+        return ()
+    number = 2 if image.facts.layout == "layered" else 1
+    return tuple(
+        Mount(source=image.path, target=place, writable=False, partition=number, inside=place)
+        for place in image.facts.places
+    )
+
+
+def plan_points(
+    served: Sequence[Mount], mounts: Sequence[Mount], home: Home, host: HostSeen, own: str
+) -> tuple[str, ...]:
+    """The host's folders that these are mounted on; the runtime makes none in what it mounts.
+
+    `mounts` come before, in order; `own` is where a home that is not the real one lies.
+    """
+    under = [(folder, folder) for folder in ("/tmp", "/var/tmp")]
+    if home.start == host.home:
+        under.append((host.home, host.home if home.visible else own))
+    under += [(mount.target, mount.source) for mount in mounts]
+    points = []
+    for mount in served:
+        covering = [pair for pair in under if is_below(mount.target, pair[0])]
+        if covering:
+            target, source = covering[-1]
+            points.append(source + mount.target.removeprefix(target.rstrip("/")))
+    return tuple(points)
+
+
 def same_inside(mounts: Sequence[Mount]) -> tuple[str, ...]:
     return tuple(mount.source for mount in mounts if mount.source == mount.target)

@@ -15,7 +15,7 @@ from limpet.core.conda import CondaPackage, distribution_names
 from limpet.core.conda_install import shown_channel, shown_url
 from limpet.core.contents import Contents, Software, linux_markers
 from limpet.core.dependencies import plan_graph
-from limpet.core.lock import Lock, LockedPackage
+from limpet.core.lock import FoundPackage, Lock, LockedPackage
 from limpet.core.package_files import Metadata
 
 REQUESTED = "limpet:requested"  # a property of the image: one requirement as the recipe has it
@@ -39,6 +39,7 @@ def render_sbom(
     components += [_conda(package) for package in sorted(lock.conda, key=lambda p: p.name)]
     components += [_package(package, known.get(package.name)) for package in lock.packages]
     components += [_python("pypi", *pair, note="base") for pair in sorted(lock.provided.items())]
+    components += [_found(one) for one in lock.found]
     components += [_system(pin, lock) for pin in (*lock.base.packages, *lock.apt)]
     bill: dict[str, Any] = {
         "bomFormat": "CycloneDX",
@@ -96,7 +97,7 @@ def _conda(package: CondaPackage) -> dict[str, Any]:
         "name": package.name,
         "version": package.version,
         "purl": purl,
-        "hashes": [{"alg": "SHA-256", "content": package.sha256}],
+        **({"hashes": [{"alg": "SHA-256", "content": package.sha256}]} if package.sha256 else {}),
         "externalReferences": [{"type": "distribution", "url": shown_url(package)}],
     }
     if package.license:
@@ -106,7 +107,7 @@ def _conda(package: CondaPackage) -> dict[str, Any]:
 
 def _python(kind: str, name: str, version: str, *, note: str = "") -> dict[str, Any]:
     purl = f"pkg:{kind}/{quote(name)}@{quote(version, safe='')}"
-    component = {
+    component: dict[str, Any] = {
         "type": "library",
         "bom-ref": purl,
         "name": name,
@@ -115,6 +116,15 @@ def _python(kind: str, name: str, version: str, *, note: str = "") -> dict[str, 
     }
     if note:
         component["group"] = note
+    return component
+
+
+def _found(package: FoundPackage) -> dict[str, Any]:
+    """What lies there, without a hash: nobody knows of what."""
+    component = _python(package.kind, package.name, package.version)
+    if package.place:
+        component["bom-ref"] += f"#{quote(package.place)}"
+        component["properties"] = [{"name": "limpet:place", "value": package.place}]
     return component
 
 

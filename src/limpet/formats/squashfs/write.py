@@ -129,7 +129,7 @@ class _Tree:
         kind = TYPES[entry.kind]
         node = Node(kind, entry.mode, entry.uid, entry.gid, _seconds(entry.mtime))
         if kind == FILE:
-            content = self._blocks.store(b"" if entry.content is None else entry.content)
+            content = self._blocks.store(entry.content or b"", entry.sha256)
             node.size_bytes, node.sparse_bytes = content.size_bytes, content.sparse_bytes
             self._contents.append((node, content))
         elif kind == SYMLINK:
