@@ -32,6 +32,12 @@ _OPTIONS = (
         type=click.Choice(["auto", "none", "nvidia", "amd"]),
         help="Which GPUs are handed in; auto: those that are here.",
     ),
+    click.option(
+        "--mpi",
+        default="",
+        metavar="auto|image|host|none|NAME",
+        help="Whose MPI is used; auto: the image's where it fits the launcher, else the host's.",
+    ),
     click.option("-B", "--bind", multiple=True, metavar="SRC[:DST[:ro]]", help="Mount inside."),
     click.option("-e", "--env", multiple=True, metavar="NAME[=VALUE]", help="Pass or set."),
     click.option(
@@ -102,6 +108,7 @@ def _request(session: Session, flags: dict[str, Any], what: dict[str, Any]) -> R
         home=flags["home"],
         variables=flags["variables"],
         gpu=flags["gpu"],
+        mpi=flags["mpi"],
         env=flags["env"],
         binds=flags["bind"],
         overlays=flags["overlay"],

@@ -13,6 +13,7 @@ from limpet.core.handover import find_meddling, hand_over, parse_env, prefixed, 
 from limpet.core.homes import Home, plan_home
 from limpet.core.image import ImageFacts
 from limpet.core.mounts import Mount, render_mount
+from limpet.core.mpi_plan import MpiPlan, plan_mpi
 from limpet.core.personal import Personal, plan_personal
 from limpet.core.places import home_mounts, plan_sight, same_inside, seen_at
 from limpet.core.recipe import GpuPolicy, HomePolicy, Run, VariablePolicy
@@ -40,6 +41,7 @@ class Launch(msgspec.Struct, frozen=True, kw_only=True):
     variables: VariablePolicy
     home: HomePolicy
     gpu: Gpu | None = None
+    mpi: MpiPlan = MpiPlan()
     mounts: tuple[Mount, ...] = ()
     pwd: str = ""
     added: dict[str, str] = msgspec.field(default_factory=dict)
@@ -69,7 +71,9 @@ def plan_launch(image: ImageSeen, host: HostSeen, request: Request) -> Launch:
     taken = set_by_prefix(passed) | passed | ours | values
     caches = plan_caches(home_policy, home, state=own, local=host.local, taken=taken)
     # The home's last: they cover what the others may bring in.
+    mpi = plan_mpi(request.mpi or wants.mpi, host.mpi)
     mounts = (*place.mounts, *home_mounts(home, host), *caches.mounts, *personal.mounts)
+    mounts += mpi.mounts
     added = {n: v for n, v in home.variables.items() if n not in ours}
     # The caches' last: to a variable of flags they add one.
     added |= personal.variables | values | caches.variables
@@ -81,7 +85,7 @@ def plan_launch(image: ImageSeen, host: HostSeen, request: Request) -> Launch:
             *(word for mount in mounts for word in render_mount(mount)),
             *("--pwd", place.pwd),
             image.path,
-            *_inside(image, request),
+            *_inside(image, request, mpi, tuple(values)),
         ),
         env=hand_over(passed, added, host.runtime_kind),
         image=image,
@@ -93,6 +97,7 @@ def plan_launch(image: ImageSeen, host: HostSeen, request: Request) -> Launch:
         variables=policy,
         home=home_policy,
         gpu=gpu,
+        mpi=mpi,
         mounts=mounts,
         pwd=place.pwd,
         added=added,
@@ -103,6 +108,7 @@ def plan_launch(image: ImageSeen, host: HostSeen, request: Request) -> Launch:
             *place.notes,
             *env_notes,
             *gpu_notes,
+            *mpi.notes,
             *fuse_notes(image, host),
             *find_meddling(host.environment),
         ),
@@ -163,12 +169,15 @@ _SHELL = (
 )
 
 
-def _inside(image: ImageSeen, request: Request) -> tuple[str, ...]:
+def _inside(
+    image: ImageSeen, request: Request, mpi: MpiPlan, given: tuple[str, ...]
+) -> tuple[str, ...]:
     command = request.command
     if request.shell:
         # bash evaluates a prompt, so nothing of a file's name may mean something to it.
         prompt = f"[{re.sub(r'[^A-Za-z0-9._+-]', '_', image.title)}]"
         command = ("/bin/sh", "-c", _SHELL, "limpet", prompt)
+    command = mpi.around(command, given)
     if image.facts is None:
         return command
     prefix = image.facts.prefix

@@ -1,0 +1,157 @@
+"""What MPI a start has to do with, and `limpet mpi`: which libraries go together here."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+
+from limpet.core.config import Config
+from limpet.core.facts import Libc
+from limpet.core.mpi import HostSet, ImageMpi, Library, Pairing, Tasks, find_pairings
+from limpet.core.mpi_plan import MpiSeen, choose_set, needs_host
+from limpet.core.seen import ImageSeen, Request
+
+
+class MpiReport(msgspec.Struct, frozen=True, kw_only=True):
+    """What `limpet mpi` found: the image's MPI, the host's sets, which pairs work, what is chosen.
+
+    `slurm` is what `srun --mpi=list` says; `chosen` is `image`, a set's name, or empty.
+    """
+
+    image: str
+    mpi: ImageMpi
+    libc: Libc | None
+    sets: tuple[HostSet, ...]
+    pairings: tuple[Pairing, ...]
+    slurm: tuple[str, ...]
+    tasks: Tasks | None
+    chosen: str = ""
+    flag: str = ""
+
+
+def look_for_mpi(image: ImageSeen, request: Request, config: Config, cache: Path) -> MpiSeen | None:
+    """As much as this start needs; usually nothing but a few variables."""
+    policy = request.mpi or (image.facts.run.mpi if image.facts else "auto")
+    if policy == "none":
+        return None
+    if policy == "auto" and image.facts and image.facts.mpi and not image.facts.mpi.consumers:
+        return None
+    if policy == "auto" and not may_be_parallel() and not _lacks_library(image):
+        return None
+    # Brings readers of ELF and squashfs, which few starts need.
+    from limpet.tools import host_mpi, image_mpi
+
+    tasks = host_mpi.probe_tasks()
+    found = image.facts.mpi if image.facts else None
+    libc = image.libc
+    if found is None or needs_host(policy, found, tasks):
+        kept = image_mpi.with_mpi(image, cache)
+        found, libc = kept.mpi, kept.libc
+    sets: tuple[HostSet, ...] = ()
+    if needs_host(policy, found, tasks):
+        sets = tuple(find_sets(config, cache))
+    return MpiSeen(tasks=tasks, image=found, libc=libc, sets=sets)
+
+
+_MARKS = ("PMI_FD", "PMI_PORT", "PMIX_NAMESPACE", "PALS_RANKID", "SLURM_STEP_NUM_TASKS")
+
+
+def may_be_parallel() -> bool:
+    """Whether a variable hints at several tasks."""
+    return any(name in os.environ for name in _MARKS)
+
+
+def _lacks_library(image: ImageSeen) -> bool:
+    found = image.facts.mpi if image.facts else None
+    return bool(found and found.consumers and not found.libraries)
+
+
+def find_sets(config: Config, cache: Path | None) -> Iterator[HostSet]:
+    """The site's, then what the session's modules and the system bring."""
+    from limpet.tools import host_mpi
+
+    taken = set()
+    for name, site in config.mpi.items():
+        found = host_mpi.read_set(name, site.library, "the configuration", site=site, cache=cache)
+        if found:
+            taken.add(os.path.realpath(site.library))
+            yield found
+    names: set[str] = set(config.mpi)
+    for path, origin in host_mpi.find_libraries().items():
+        found = host_mpi.read_set("", path, origin, cache=cache)
+        if found and os.path.realpath(path) not in taken:
+            name = _name_of(found.library, names)
+            names.add(name)
+            yield msgspec.structs.replace(found, name=name)
+
+
+def _name_of(library: Library, taken: set[str]) -> str:
+    """`mpich-4.3.2`, and `mpich-4.3.2-2` for another one of this name."""
+    word = library.title.lower().replace(" ", "-") if library.title else library.family
+    word = word.replace("open-mpi", "openmpi")
+    number = 1
+    while (name := word if number == 1 else f"{word}-{number}") in taken:
+        number += 1
+    return name
+
+
+def examine(image: str, *, config_file: str = "", cache_dir: str = "") -> MpiReport:
+    """The image's MPI and the host's, and which of them go together; nothing is started in it."""
+    from limpet.tools import files, host_mpi, image_mpi, images
+    from limpet.tools.config import read_config
+
+    config = read_config(config_file)
+    cache = files.cache_folder(cache_dir or config.cache_dir)
+    seen = images.read_image(image)
+    kept = image_mpi.with_mpi(seen, cache)
+    sets = tuple(find_sets(config, cache))
+    pairings = find_pairings(kept.mpi, kept.libc, sets)
+    slurm = host_mpi.ask_slurm()
+    chosen, flag = choose(kept.mpi, sets, pairings, slurm)
+    return MpiReport(
+        image=seen.path,
+        mpi=kept.mpi,
+        libc=kept.libc,
+        sets=sets,
+        pairings=pairings,
+        slurm=slurm,
+        tasks=host_mpi.probe_tasks(),
+        chosen=chosen,
+        flag=flag,
+    )
+
+
+def choose(
+    image: ImageMpi,
+    sets: tuple[HostSet, ...],
+    pairings: tuple[Pairing, ...],
+    slurm: tuple[str, ...],
+) -> tuple[str, str]:
+    """What `auto` would take under srun, and the `--mpi=` of srun for it."""
+    library = image.library
+    if library and (flag := slurm_flag(library, slurm)) is not None:
+        return "image", flag
+    for host in sets:
+        works = any(p.works for p in pairings if p.name == host.name)
+        if works and (flag := slurm_flag(host.library, slurm)) is not None:
+            return host.name, flag
+    if library:
+        return "image", ""
+    first = choose_set(sets, pairings, None)
+    return (first.name if first else ""), ""
+
+
+def slurm_flag(library: Library, slurm: tuple[str, ...]) -> str | None:
+    """The way of srun's that this library speaks; None for none, empty without Slurm."""
+    if not slurm:
+        return ""
+    if "libpmi" in library.pmi:
+        return next((word for word in ("cray_shasta", "pmi2") if word in slurm), "none")
+    if "pmi2" in library.pmi and "pmi2" in slurm:
+        return "pmi2"
+    if "pmix" in library.pmi:
+        return next((word for word in slurm if word.startswith("pmix")), None)
+    return None
