@@ -314,8 +314,8 @@ def parse_tasks(
         offers.append("libpmi")
     else:
         return None
-    counts = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "PALS_SIZE")
-    ranks = ("OMPI_COMM_WORLD_RANK", "PMI_RANK", "PMIX_RANK", "PALS_RANKID")
+    counts: tuple[str, ...] = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "PALS_SIZE")
+    ranks: tuple[str, ...] = ("OMPI_COMM_WORLD_RANK", "PMI_RANK", "PMIX_RANK", "PALS_RANKID")
     if step:
         counts, ranks = (*counts, "SLURM_STEP_NUM_TASKS"), (*ranks, "SLURM_PROCID")
     named = {"OMPI_COMM_WORLD_SIZE": "mpirun", "PALS_RANKID": "PALS"}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import glob
 import hashlib
 import os
 import re
@@ -31,8 +30,10 @@ from limpet.tools import files, process
 # Variables of modules and installers, and where the library lies below the folder they name.
 _PLACES = ("lib-abi-mpich", "lib", "lib64", "lib/release", "latest/lib/release", "latest/lib")
 _IMPI_PLACES = ("mpi/latest/lib/release", "mpi/latest/lib", "intel64/lib/release")
-_ROOTS = ("CRAY_MPICH_DIR", "MPICH_DIR", "I_MPI_ROOT", "MPI_HOME", "MPI_ROOT", "MPI_DIR")
-_ROOTS = (*_ROOTS, "OPENMPI_DIR", "OMPI_DIR", "OPAL_PREFIX", "MVAPICH_DIR", "HPCX_MPI_DIR")
+_ROOTS = (
+    *("CRAY_MPICH_DIR", "MPICH_DIR", "I_MPI_ROOT", "MPI_HOME", "MPI_ROOT", "MPI_DIR"),
+    *("OPENMPI_DIR", "OMPI_DIR", "OPAL_PREFIX", "MVAPICH_DIR", "HPCX_MPI_DIR"),
+)
 _EASYBUILD = re.compile(r"EBROOT(OPENMPI|MPICH|IMPI|MVAPICH\d?|PSMPI|CRAYMPICH\w*|HPCX|ICOMPI)$")
 _LIBRARY_NAMES = ("libmpi.so.12", "libmpi.so.40", "libmpich.so.12", "libmpi_abi.so.1")
 _PROGRAMS = ("mpicc", "mpirun", "mpiexec")
@@ -131,11 +132,13 @@ def _folders_of(variables: Mapping[str, str]) -> Iterator[tuple[str, str]]:
             yield folder, "LD_LIBRARY_PATH"
     for program in _PROGRAMS:
         path = process.find_program(program, path=variables.get("PATH"))
-        if path:
-            for root in dict.fromkeys(
-                (path.absolute().parent.parent, path.resolve().parent.parent)
-            ):
-                yield from ((str(root / place), program) for place in ("lib", "lib64", *_PLACES))
+        for prefix in _prefixes_of(path) if path else ():
+            yield from ((str(prefix / place), program) for place in _PLACES)
+
+
+def _prefixes_of(program: Path) -> dict[Path, None]:
+    """Two folders above it, and above what it is a link to."""
+    return dict.fromkeys((program.absolute().parent.parent, program.resolve().parent.parent))
 
 
 def read_loader_cache() -> dict[str, str]:
@@ -200,6 +203,11 @@ def _kept_at(path: str, site: SiteSet | None, cache: Path | None) -> Path | None
     return None
 
 
+def _expand(pattern: str) -> list[str]:
+    """The files that an absolute pattern stands for."""
+    return [str(path) for path in Path("/").glob(pattern.lstrip("/")) if path.is_file()]
+
+
 class _Walk:
     """From a library to all that it needs, as the loader would find it."""
 
@@ -219,7 +227,7 @@ class _Walk:
             return None
         exports = self._add(library.soname, path, needed=True, symbols=True)
         for pattern in site.copies if site else ():
-            for copy in sorted(glob.glob(pattern)):
+            for copy in sorted(_expand(pattern)):
                 self._add(Path(copy).name, copy, needed=True)
         variables = dict(site.variables) if site else {}
         if "libfabric" in self._folders_of_plugins:
@@ -270,7 +278,7 @@ class _Walk:
         """Where the loader finds a library that the one at `path` needs; empty for nowhere."""
         if "/" in name:
             return name if Path(name).exists() else ""
-        origins = dict.fromkeys((os.path.dirname(path), os.path.dirname(os.path.realpath(path))))
+        origins = dict.fromkeys((str(Path(path).parent), str(Path(path).resolve().parent)))
 
         def expand(folders: Sequence[str]) -> list[str]:
             return [re.sub(r"\$(ORIGIN|\{ORIGIN\})", o, f) for f in folders for o in origins]

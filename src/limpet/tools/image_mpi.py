@@ -8,7 +8,6 @@ import io
 import os
 import re
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Protocol
 
@@ -53,8 +52,7 @@ def with_mpi(image: ImageSeen, cache: Path | None) -> Kept:
     if kept:
         with contextlib.suppress(OSError, msgspec.DecodeError):
             return msgspec.json.decode(kept.read_bytes(), type=Kept)
-    with ExitStack() as stack:
-        trees = open_trees(image, stack)
+    with open_trees(image) as trees:
         found = Kept(mpi=read_mpi(trees), libc=image.libc or _read_libc(trees))
     if kept:
         with contextlib.suppress(OSError, LimpetError):
@@ -70,16 +68,19 @@ def _key_of(path: Path) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:24]
 
 
-def open_trees(image: ImageSeen, stack: ExitStack) -> list[_Tree]:
+@contextlib.contextmanager
+def open_trees(image: ImageSeen) -> Iterator[list[_Tree]]:
     """The image's file system, lowest layer first."""
     if image.kind == "sandbox":
-        return [_Folder(Path(image.path))]
-    file = stack.enter_context(Path(image.path).open("rb"))
-    if image.kind == "squashfs":
-        return [SquashfsTree(Squashfs(file))]
-    parts = [item for item in read_sif(file).descriptors if item.fs is FileSystem.SQUASHFS]
-    ordered = sorted(parts, key=lambda item: item.part is not PartitionKind.ROOT)
-    return [SquashfsTree(Squashfs(file, item.offset)) for item in ordered]
+        yield [_Folder(Path(image.path))]
+        return
+    with Path(image.path).open("rb") as file:
+        offsets = [0]
+        if image.kind == "sif":
+            parts = [p for p in read_sif(file).descriptors if p.fs is FileSystem.SQUASHFS]
+            parts.sort(key=lambda item: item.part is not PartitionKind.ROOT)
+            offsets = [part.offset for part in parts]
+        yield [SquashfsTree(Squashfs(file, offset)) for offset in offsets]
 
 
 class SquashfsTree:
