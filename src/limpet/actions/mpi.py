@@ -9,7 +9,9 @@ from pathlib import Path
 import msgspec
 
 from limpet.core.config import Config
+from limpet.core.errors import HostError, ImageError
 from limpet.core.facts import Libc
+from limpet.core.mounts import is_below
 from limpet.core.mpi import HostSet, ImageMpi, Library, Pairing, Tasks, find_pairings
 from limpet.core.mpi_plan import MpiSeen, choose_set, needs_host
 from limpet.core.seen import ImageSeen, Request
@@ -91,7 +93,7 @@ def find_sets(config: Config, cache: Path | None) -> Iterator[HostSet]:
 def _name_of(library: Library, taken: set[str]) -> str:
     """`mpich-4.3.2`, and `mpich-4.3.2-2` for another one of this name."""
     word = library.title.lower().replace(" ", "-") if library.title else library.family
-    word = word.replace("open-mpi", "openmpi")
+    word = word.replace("open-mpi", "openmpi") + ("-abi" if library.family == "abi" else "")
     number = 1
     while (name := word if number == 1 else f"{word}-{number}") in taken:
         number += 1
@@ -155,3 +157,108 @@ def slurm_flag(library: Library, slurm: tuple[str, ...]) -> str | None:
     if "pmix" in library.pmi:
         return next((word for word in slurm if word.startswith("pmix")), None)
     return None
+
+
+# ---- really starting ranks -----------------------------------------------------------------------
+
+_LOADED = (
+    "import re; lines = [line for line in open('/proc/self/maps') if '.so' in line]; "
+    "maps = {line.split(None, 5)[5].strip() for line in lines}; "
+    "libs = sorted(p for p in maps if re.search(r'/libmpi(ch|_abi)?[.]so', p)); "
+    "title = MPI.Get_library_version().splitlines()[0].strip(' \\0'); "
+)
+_LOOK = (
+    "import mpi4py; mpi4py.rc.initialize = False; from mpi4py import MPI; "
+    + _LOADED
+    + "print('limpet-mpi', title, '|', ' '.join(libs))"
+)
+_MEET = (
+    "import json; from mpi4py import MPI; world = MPI.COMM_WORLD; "
+    "total = world.allreduce(world.rank + 1); "
+    + _LOADED
+    + "print('limpet-mpi', json.dumps([world.rank, world.size, total, title, libs]), flush=True)"
+)
+_PYTHON = 'exec "$(command -v python3 || command -v python || echo python3)" -c "$1"'
+_PROBE_TIMEOUT_S = 120
+
+
+class Probe(msgspec.Struct, frozen=True, kw_only=True):
+    """Two ranks of one set: how they were started, whether they met, what each had loaded."""
+
+    name: str
+    command: str
+    met: bool
+    title: str = ""
+    loaded: tuple[str, ...] = ()
+    said: str = ""
+
+
+def ask_loaded(image: str, request: Request, *, config_file: str = "", system: str = "") -> str:
+    """What mpi4py in the image loads with this request, by loading it without starting MPI."""
+    from limpet.actions.launch import plan_start
+    from limpet.tools import process
+
+    looked = msgspec.structs.replace(
+        request, command=_command(_LOOK), home="none", shell=False, overlays=(), pwd="/"
+    )
+    launch = plan_start(image, looked, config_file=config_file, system=system)
+    done = process.run(launch.argv, env=launch.env, timeout_s=60)
+    for line in done.text.splitlines():
+        if line.startswith("limpet-mpi "):
+            return line.removeprefix("limpet-mpi ").replace(" | ", ", ")
+    last = [line for line in done.stderr.splitlines() if line.strip()][-1:]
+    return f"nothing: {last[0] if last else f'exit code {done.code}'}"
+
+
+def _command(script: str) -> tuple[str, ...]:
+    return ("/bin/sh", "-c", _PYTHON, "limpet", script)
+
+
+def probe_sets(
+    image: str, report: MpiReport, *, config_file: str = "", names: tuple[str, ...] = ()
+) -> tuple[Probe, ...]:
+    """Two ranks for each host set that should work (or those named), one set after the other."""
+    if not any(consumer.name.startswith("mpi4py") for consumer in report.mpi.consumers):
+        raise ImageError(
+            f"{report.image} has no mpi4py, which the probe speaks with.",
+            now="Add mpi4py to its packages.",
+        )
+    working = {pairing.name for pairing in report.pairings if pairing.works}
+    sets = [host for host in report.sets if host.name in (names or working)]
+    if not sets:
+        raise HostError(
+            "There is no MPI of this machine to probe.",
+            why="None was found that works with the image.",
+            now="Load the module that brings one; limpet mpi IMAGE says what there is.",
+        )
+    return tuple(_probe(image, host, report, config_file) for host in sets)
+
+
+def _probe(image: str, host: HostSet, report: MpiReport, config_file: str) -> Probe:
+    from limpet.actions.launch import plan_start
+    from limpet.tools import host_mpi, process
+    from limpet.tools.host import make_private
+
+    request = Request(command=_command(_MEET), mpi=host.name, home="none", pwd="/")
+    launch = plan_start(image, request, config_file=config_file)
+    make_private([p for p in launch.folders if is_below(p, launch.state)], launch.state)
+    starter = host_mpi.find_starter(host, slurm_flag(host.library, report.slurm))
+    if not starter:
+        return Probe(name=host.name, command="", met=False, said="No mpiexec or srun fits it.")
+    # Ranks in user namespaces of their own may not read each other's memory.
+    env = os.environ | launch.env | {"APPTAINER_SHARENS": "1"}
+    try:
+        done = process.run([*starter, *launch.argv], env=env, timeout_s=_PROBE_TIMEOUT_S)
+    except HostError as error:
+        return Probe(name=host.name, command=" ".join(starter), met=False, said=str(error))
+    lines = [w.partition("limpet-mpi ")[2] for w in done.text.splitlines() if "limpet-mpi " in w]
+    ranks = [msgspec.json.decode(line, type=tuple[int, int, int, str, list[str]]) for line in lines]
+    met = sorted(rank[:3] for rank in ranks) == [(0, 2, 3), (1, 2, 3)]
+    return Probe(
+        name=host.name,
+        command=" ".join(starter),
+        met=met,
+        title=ranks[0][3] if ranks else "",
+        loaded=tuple(dict.fromkeys(path for rank in ranks for path in rank[4])),
+        said="" if met else done.stderr.strip()[-1000:],
+    )

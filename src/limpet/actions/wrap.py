@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from pathlib import Path
 
 import msgspec
 
 from limpet import __version__
+from limpet.actions.mpi import look_for_mpi
+from limpet.core.config import Config
 from limpet.core.errors import UsageError
 from limpet.core.fronts import check_kernel_name, render_kernel, render_module
 from limpet.core.launcher import render_launcher
+from limpet.core.mpi_plan import plan_mpi
 from limpet.core.personal import KIT
 from limpet.core.places import wished_binds
 from limpet.core.seen import HostSeen, ImageSeen
@@ -21,7 +25,7 @@ from limpet.core.wrap import (
     check_host_allowed,
     choose_programs,
 )
-from limpet.tools import apptainer, host, images, launchers, personal, programs
+from limpet.tools import apptainer, files, host, images, launchers, personal, programs
 from limpet.tools.config import read_config
 
 
@@ -50,7 +54,7 @@ def wrap_image(
         programs.list_programs(seen, request.folders), request, title=seen.title
     )
     launchers.check_free(folder, force=force)
-    return _write(seen, folder, request, chosen, dry_run=dry_run)
+    return _write(seen, folder, request, chosen, config, dry_run=dry_run)
 
 
 def update_wrap(folder: Path, image: str = "", *, dry_run: bool = False) -> WrapReport:
@@ -63,7 +67,7 @@ def update_wrap(folder: Path, image: str = "", *, dry_run: bool = False) -> Wrap
     found = programs.list_programs(seen, request.folders)
     chosen = choose_programs(found, request, title=seen.title, strict=False)
     launchers.check_free(folder, force=False)
-    return _write(seen, folder, request, chosen, dry_run=dry_run)
+    return _write(seen, folder, request, chosen, read_config(""), dry_run=dry_run)
 
 
 def bring_back(folder: Path) -> WrapReport:
@@ -96,9 +100,16 @@ def _absolute_bind(text: str) -> str:
 
 
 def _write(
-    seen: ImageSeen, folder: Path, request: WrapRequest, chosen: dict[str, str], *, dry_run: bool
+    seen: ImageSeen,
+    folder: Path,
+    request: WrapRequest,
+    chosen: dict[str, str],
+    config: Config,
+    *,
+    dry_run: bool,
 ) -> WrapReport:
-    here = _probe(seen, request)
+    here = _probe(seen, request, config)
+    rendered = partial(_render, seen, here, str(folder))
     versions = launchers.list_versions(folder)
     old = launchers.read_wrap(folder, launchers.current_version(folder)) if versions else None
     wrap = Wrap(
@@ -113,7 +124,7 @@ def _write(
         request=request,
     )
     if dry_run:
-        render_launcher(wrap, seen, here, str(folder))
+        rendered(wrap)
         return _report(folder, wrap, old)
     with launchers.changed(folder):
         # Another update may have come first.
@@ -122,7 +133,7 @@ def _write(
         if request.copy:
             image = launchers.keep_image(folder, Path(seen.path), seen.identity)
         wrap = msgspec.structs.replace(wrap, number=number, image=image)
-        script = render_launcher(wrap, seen, here, str(folder))
+        script = rendered(wrap)
         extra = {"on_top.py": launchers.on_top_script()}
         launchers.write_version(folder, wrap, script, extra)
         launchers.put_in_force(folder, number)
@@ -134,7 +145,18 @@ def _write(
     return _report(folder, wrap, old)
 
 
-def _probe(seen: ImageSeen, request: WrapRequest) -> HostSeen:
+def _render(seen: ImageSeen, here: HostSeen, folder: str, wrap: Wrap) -> str:
+    """The launcher, with the host's MPI as it is now where that was asked for."""
+    launch = wrap.request.launch
+    policy = launch.mpi or (seen.facts.run.mpi if seen.facts else "auto")
+    mounts = plan_mpi(policy, here.mpi).mounts
+    binds = (f"{m.source}:{m.target}{'' if m.writable else ':ro'}" for m in mounts)
+    launch = msgspec.structs.replace(launch, site_binds=(*launch.site_binds, *binds))
+    request = msgspec.structs.replace(wrap.request, launch=launch)
+    return render_launcher(msgspec.structs.replace(wrap, request=request), seen, here, folder)
+
+
+def _probe(seen: ImageSeen, request: WrapRequest, config: Config) -> HostSeen:
     offered, asked = wished_binds(seen, request.launch, "/")
     runtime = apptainer.probe_runtime()
     here = host.probe_host(
@@ -145,7 +167,10 @@ def _probe(seen: ImageSeen, request: WrapRequest) -> HostSeen:
         binds=(*offered, *asked),
     )
     pip = personal.probe_pip(Path(here.state), Path(here.home or "/"))
-    return msgspec.structs.replace(here, pip=pip)
+    mpi = look_for_mpi(seen, request.launch, config, files.cache_folder(config.cache_dir))
+    # A launcher serves all starts: whether tasks can meet is not known now.
+    mpi = msgspec.structs.replace(mpi, tasks=None) if mpi else None
+    return msgspec.structs.replace(here, pip=pip, mpi=mpi)
 
 
 def _write_fronts(folder: Path, wrap: Wrap) -> None:

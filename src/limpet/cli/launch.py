@@ -12,6 +12,7 @@ import click
 from limpet.cli.session import Session, pass_session
 
 if TYPE_CHECKING:
+    from limpet.core.launch import Launch
     from limpet.core.seen import Request
 
 Command = Callable[..., Any]
@@ -47,7 +48,7 @@ _OPTIONS = (
     click.option("--pwd", default="", metavar="DIR", help="Start in this folder inside."),
     click.option("--system", default="", metavar="NAME", help="A preset of the configuration."),
     click.option("--dry-run", is_flag=True, help="Print the exact command, start nothing."),
-    click.option("--explain", is_flag=True, help="Say what would be done and why, start nothing."),
+    click.option("--explain", is_flag=True, help="Say what would be done and why; start nothing."),
 )
 
 
@@ -87,7 +88,7 @@ def start_in(session: Session, image: str, flags: dict[str, Any], **what: Any) -
         from limpet.report.launch import render_command, render_explanation
 
         if flags["explain"]:
-            sys.stdout.write(render_explanation(launch))
+            sys.stdout.write(render_explanation(launch, _loaded(session, image, request, launch)))
         if flags["dry_run"]:
             sys.stdout.write(render_command(launch, os.environ))
         return
@@ -99,6 +100,15 @@ def start_in(session: Session, image: str, flags: dict[str, Any], **what: Any) -
             sys.stderr.write(f"limpet: {safe(note)}\n")
     sys.stderr.flush()
     start(launch)
+
+
+def _loaded(session: Session, image: str, request: Request, launch: Launch) -> str:
+    """What a look inside says that mpi4py loads, where MPI plays a part in this start."""
+    if not launch.mpi.loads:
+        return ""
+    from limpet.actions.mpi import ask_loaded
+
+    return ask_loaded(image, request, config_file=session.config_file)
 
 
 def _request(session: Session, flags: dict[str, Any], what: dict[str, Any]) -> Request:

@@ -30,6 +30,7 @@ COMMANDS = {
     "overlay": "limpet.cli.overlay",
     "check": "limpet.cli.check",
     "export": "limpet.cli.export",
+    "mpi": "limpet.cli.mpi",
 }
 
 

@@ -159,13 +159,11 @@ def identify(path: str, soname: str, needed: Sequence[str], data: bytes) -> Libr
     if family is None:
         return None
     versions = [found.decode() for found in _VERSION.findall(data)]
-    for mark, product, pattern in _PRODUCTS:
-        if mark in data:
-            fitting = [v for v in versions if re.match(pattern, v)]
-            break
-    else:
-        product = "Open MPI" if family == "openmpi" else "MPI"
-        fitting = [v for v in versions if re.match(r"[345]\.", v)] if family == "openmpi" else []
+    product, pattern = next(
+        ((product, pattern) for mark, product, pattern in _PRODUCTS if mark in data),
+        ("Open MPI" if family == "openmpi" else "MPI", r"[345]\." if family == "openmpi" else "$"),
+    )
+    fitting = [version for version in versions if re.match(pattern, version)]
     version = min(fitting, key=lambda v: ("rc" in v, -len(version_key(v)), v), default="")
     return Library(
         path=path,
@@ -190,13 +188,12 @@ _PRODUCTS = (
 def find_pmi(family: Family, needed: Sequence[str], data: bytes) -> tuple[Pmi, ...]:
     """The ways in which a library can meet its launcher."""
     kinds: list[Pmi] = []
+    is_open = family == "openmpi" or b"Open MPI v" in data
     if any(re.match(r"libpmi2?\.so", name) for name in needed):
         kinds.append("libpmi")
-    elif family != "openmpi" and b"PMI_FD\0" in data and b"Open MPI v" not in data:
+    elif not is_open and b"PMI_FD\0" in data:
         kinds += ["pmi1", "pmi2"]
-    if any(name.startswith("libpmix.so") for name in needed) or b"Open MPI v" in data:
-        kinds.append("pmix")
-    elif family == "openmpi":
+    if is_open or any(name.startswith("libpmix.so") for name in needed):
         kinds.append("pmix")
     return tuple(kinds)
 

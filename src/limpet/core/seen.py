@@ -76,8 +76,8 @@ class HostSeen(msgspec.Struct, frozen=True, kw_only=True):
 class Request(msgspec.Struct, frozen=True, kw_only=True):
     """What the user asked for; what is None or empty, the image and the site decide.
 
-    `mpi` is a policy or the name of a host set. `binds` are the user's own `--bind` (they must exist), `site_binds` the configuration's,
-    which the action adds.
+    `mpi` is a policy or the name of a host set. `binds` are the user's own `--bind` (they must
+    exist), `site_binds` the configuration's, which the action adds.
     """
 
     command: tuple[str, ...] = ()

@@ -34,13 +34,17 @@ def _mpi(launch: Launch) -> str:
     return f"the image's: {found.library.title}, {found.library.path}"
 
 
-def render_explanation(launch: Launch) -> str:
-    """Which policies are in force, and what became of every variable."""
+def render_explanation(launch: Launch, loaded: str = "") -> str:
+    """Which policies are in force, and what became of every variable.
+
+    `loaded` is the MPI library that was seen in a program of the image.
+    """
     lines = [
         f"runtime      {launch.argv[0]} ({launch.runtime})",
         f"home         {launch.home}",
         f"gpu          {launch.gpu or 'none'}",
         f"mpi          {_mpi(launch)}",
+        *((f"mpi loads    {loaded}",) if loaded else ()),
         f"starts in    {launch.pwd}",
     ]
     lines += [

@@ -160,6 +160,20 @@ def parse_loader_cache(text: str) -> dict[str, str]:
     return found
 
 
+def find_starter(host: HostSet, flag: str | None) -> tuple[str, ...]:
+    """The words before a command that start two of it: the library's own mpiexec, else srun."""
+    own = Path(host.library.path).parents[1] / "bin"
+    mpiexec = process.find_program("mpiexec", path=str(own))
+    if mpiexec is None and host.library.family == "openmpi":
+        mpiexec = process.find_program("ompi-mpiexec") or process.find_program("mpirun")
+    if mpiexec:
+        # Open MPI counts cores, of which a login node may give one.
+        more = ("--oversubscribe",) if host.library.family == "openmpi" else ()
+        return (str(mpiexec), *more, "-n", "2")
+    srun = process.find_program("srun")
+    return (str(srun), "-n", "2", f"--mpi={flag}") if srun and flag else ()
+
+
 # ---- what a library takes along ------------------------------------------------------------------
 
 
@@ -226,6 +240,8 @@ class _Walk:
         if library is None:
             return None
         exports = self._add(library.soname, path, needed=True, symbols=True)
+        if library.product == "Intel MPI":
+            self._add_intel_fabric(path)
         for pattern in site.copies if site else ():
             for copy in sorted(_expand(pattern)):
                 self._add(Path(copy).name, copy, needed=True)
@@ -267,6 +283,16 @@ class _Walk:
                 self._missing.append(other)
         self._add_plugins(name, path)
         return elf.exports
+
+    def _add_intel_fabric(self, path: str) -> None:
+        """Intel's library loads its libfabric at run time, from its own installation."""
+        wheel, *roots = Path(path).parents[:3]
+        places = [f / p for f in roots for p in ("opt/mpi/libfabric/lib", "libfabric/lib")]
+        places.append(wheel / "libfabric")
+        found = next((p / "libfabric.so.1" for p in places if (p / "libfabric.so.1").exists()), "")
+        found = found or self._cached.get("libfabric.so.1", "")
+        if found:
+            self._add("libfabric.so.1", str(found), needed=True)
 
     def _note_versions(self, path: str, elf: Elf) -> None:
         for kind, version in elf.asked.items():
