@@ -73,7 +73,7 @@ def plan_launch(image: ImageSeen, host: HostSeen, request: Request) -> Launch:
     # The home's last: they cover what the others may bring in.
     mpi = plan_mpi(request.mpi or wants.mpi, host.mpi)
     mounts = (*place.mounts, *home_mounts(home, host), *caches.mounts, *personal.mounts)
-    mounts += mpi.mounts
+    mounts = (*mounts, *mpi.mounts)
     added = {n: v for n, v in home.variables.items() if n not in ours}
     # The caches' last: to a variable of flags they add one.
     added |= personal.variables | values | caches.variables
@@ -105,10 +105,7 @@ def plan_launch(image: ImageSeen, host: HostSeen, request: Request) -> Launch:
         notes=(
             *home.notes,
             *((host.state_note,) if host.state_note and folders else ()),
-            *place.notes,
-            *env_notes,
-            *gpu_notes,
-            *mpi.notes,
+            *(*place.notes, *env_notes, *gpu_notes, *mpi.notes),
             *fuse_notes(image, host),
             *find_meddling(host.environment),
         ),
