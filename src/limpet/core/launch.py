@@ -63,17 +63,15 @@ def plan_launch(image: ImageSeen, host: HostSeen, request: Request) -> Launch:
     visible = (*ALWAYS, *home.visible, *same_inside(place.mounts))
     named, values, env_notes = parse_env(request.env, host.environment)
     names = (*wants.pass_variables, *named)
-    hidden = [mount.target for mount in home.mounts]
-    passed, verdicts = select_variables(
-        host.environment, policy, named=names, visible=visible, hidden=hidden
-    )
+    seen = {"visible": visible, "hidden": [mount.target for mount in home.mounts]}
+    passed, verdicts = select_variables(host.environment, policy, named=names, **seen)
     ours = image.facts.env if image.facts else {}
     taken = set_by_prefix(passed) | passed | ours | values
     caches = plan_caches(home_policy, home, state=own, local=host.local, taken=taken)
     # The home's last: they cover what the others may bring in.
     mpi = plan_mpi(request.mpi or wants.mpi, host.mpi)
-    mounts = (*place.mounts, *home_mounts(home, host), *caches.mounts, *personal.mounts)
-    mounts = (*mounts, *mpi.mounts)
+    sight = (*place.mounts, *mpi.mounts)
+    mounts = (*sight, *home_mounts(home, host), *caches.mounts, *personal.mounts)
     added = {n: v for n, v in home.variables.items() if n not in ours}
     # The caches' last: to a variable of flags they add one.
     added |= personal.variables | values | caches.variables

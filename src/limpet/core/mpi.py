@@ -150,7 +150,7 @@ class Pairing(msgspec.Struct, frozen=True, kw_only=True):
 
 # ---- what a library says of itself ---------------------------------------------------------------
 
-_VERSION = re.compile(rb"\0v?(\d+\.\d+(?:\.\d+)*(?:(?:rc|a|b|p)\d+)?)\0")
+_VERSION = re.compile(rb"\0v?(\d+\.\d+(?:\.\d+)*(?:(?:rc|a|b|p)\d+)?)(?=\0)")
 
 
 def identify(path: str, soname: str, needed: Sequence[str], data: bytes) -> Library | None:
