@@ -202,7 +202,9 @@ def ask_loaded(image: str, request: Request, *, config_file: str = "", system: s
         request, command=_command(_LOOK), home="none", shell=False, overlays=(), pwd="/"
     )
     launch = plan_start(image, looked, config_file=config_file, system=system)
-    done = process.run(launch.argv, env=launch.env, timeout_s=60)
+    # A look of one task's own, whatever is shared with the others later.
+    env = {n: v for n, v in launch.env.items() if n != "APPTAINER_SHARENS"}
+    done = process.run(launch.argv, env=env, timeout_s=60)
     for line in done.text.splitlines():
         if line.startswith("limpet-mpi "):
             return line.removeprefix("limpet-mpi ").replace(" | ", ", ")
