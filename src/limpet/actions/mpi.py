@@ -197,11 +197,13 @@ def ask_loaded(image: str, request: Request, *, config_file: str = "", system: s
     """What mpi4py in the image loads with this request, by loading it without starting MPI."""
     from limpet.actions.launch import plan_start
     from limpet.tools import process
+    from limpet.tools.host import make_private
 
     looked = msgspec.structs.replace(
         request, command=_command(_LOOK), home="none", shell=False, overlays=(), pwd="/"
     )
     launch = plan_start(image, looked, config_file=config_file, system=system)
+    make_private([p for p in launch.folders if is_below(p, launch.state)], launch.state)
     # A look of one task's own, whatever is shared with the others later.
     env = {n: v for n, v in launch.env.items() if n != "APPTAINER_SHARENS"}
     done = process.run(launch.argv, env=env, timeout_s=60)
