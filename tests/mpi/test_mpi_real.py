@@ -201,29 +201,52 @@ def test_a_host_library_that_lacks_a_symbol_is_refused(
     assert "mpi4py/MPI needs MPI_Comm_dup, which MPICH 5.0.2 does not have" in done.stderr
 
 
-def test_a_host_of_another_family_than_the_images_programs_is_refused(
+def test_a_compiled_program_takes_its_own_family_of_the_host_and_no_other(
     worker: Worker, hosts: dict[str, Path], mpi_images: dict[str, Path]
 ) -> None:
-    """mpi4py's wheels know both families; an extension that was compiled knows one."""
-    source = "int MPI_Init(void *, void *); int start(void) { return MPI_Init(0, 0); }\n"
+    """mpi4py's wheels know both families; what was compiled knows one, and has an RPATH, which the
+    loader follows before anything that can be set."""
+    source = (
+        "int MPI_Get_library_version(char *, int *);\n"
+        "int version(char *text) { int size; return MPI_Get_library_version(text, &size); }\n"
+    )
     library = hosts["mpich"] / "lib/libmpi.so.12"
     build = ["gcc", "-shared", "-fPIC", "-x", "c", "-", "-x", "none", str(library)]
-    build += ["-Wl,--unresolved-symbols=ignore-all", "-o", "solver.so"]
+    build += ["-Wl,--unresolved-symbols=ignore-all,--disable-new-dtags,-rpath,/opt/env/lib"]
+    build += ["-o", "solver.so"]
     subprocess.run(build, input=source.encode(), cwd=worker.folder, check=True)
     recipe = worker.folder / "limpet.toml"
     recipe.write_text(
         '[image]\nbase = "debian:trixie"\n[packages]\npip = ["mpich==4.3.2"]\n'
         '[files]\n"solver.so" = "/opt/solver/solver.so"\n'
     )
-    worker.said(*worker.limpet("-q", "build", recipe, "-o", "solver.sif"))
-    env = {"LD_LIBRARY_PATH": str(hosts["openmpi"] / "lib")}
-    run = worker.limpet("run", "--mpi", "host", "solver.sif", "true")
-    done = worker.run(*run, env=env)
+    layers = ("--layout", "layered")  # which have to be read one over the other
+    worker.said(*worker.limpet("-q", "build", recipe, *layers, "-o", "solver.sif"))
+    told = worker.said(*worker.limpet("mpi", "solver.sif"))
+    assert "MPICH 4.3.2 (libmpi.so.12), speaks PMI-1, PMI-2: /opt/env/lib/libmpi.so.12" in told
+    assert "glibc 2.41" in told
+    script = "import ctypes; text = ctypes.create_string_buffer(9999); "
+    script += "ctypes.CDLL('/opt/solver/solver.so').version(text); print(text.value.decode()[:40])"
+    ours, theirs = (
+        worker.limpet("run", "--mpi", policy, "solver.sif", "python", "-c", script)
+        for policy in ("image", "host")
+    )
+    env = {"LD_LIBRARY_PATH": str(hosts["mpich"] / "lib")}
+    assert "4.3.2" in worker.said(*ours, env=env)
+    assert "5.0.2" in worker.said(*theirs, env=env)
+    done = worker.run(*theirs, env={"LD_LIBRARY_PATH": str(hosts["openmpi"] / "lib")})
     assert done.returncode == 125
     assert "/opt/solver/solver needs libmpi.so.12; Open MPI 5.0.11 is libmpi.so.40" in done.stderr
-    assert (
-        worker.said(*worker.limpet("run", "--mpi", "image", "solver.sif", "echo", "yes")) == "yes\n"
-    )
+
+
+def test_an_image_in_a_folder_is_read_as_well(worker: Worker, hosts: dict[str, Path]) -> None:
+    sandbox = worker.folder / "sandbox"
+    (sandbox / "bin").mkdir(parents=True)
+    (sandbox / "bin/sh").touch()
+    shutil.copytree(hosts["mpich"] / "lib", sandbox / "usr/local/lib")
+    told = worker.said(*worker.limpet("mpi", sandbox))
+    assert "MPICH 5.0.2 (libmpi.so.12), speaks PMI-1, PMI-2: /usr/local/lib/libmpi.so.12" in told
+    assert "nothing in it is linked to MPI" in told
 
 
 def test_variables_of_another_job_are_not_believed(

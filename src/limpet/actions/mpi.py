@@ -43,6 +43,16 @@ def look_for_mpi(image: ImageSeen, request: Request, config: Config, cache: Path
         return None
     if policy == "auto" and not may_be_parallel() and not _lacks_library(image):
         return None
+    try:
+        return _look(image, policy, config, cache)
+    except OSError:
+        # An image whose files cannot all be read may be started all the same.
+        if policy == "auto":
+            return None
+        raise
+
+
+def _look(image: ImageSeen, policy: str, config: Config, cache: Path) -> MpiSeen:
     # Brings readers of ELF and squashfs, which few starts need.
     from limpet.tools import host_mpi, image_mpi
 

@@ -139,12 +139,11 @@ class SiteSet(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
 
 class Pairing(msgspec.Struct, frozen=True, kw_only=True):
-    """Whether an image works with a host set: the reasons against it, and remarks."""
+    """Whether an image works with a host set: and the reasons against it."""
 
     name: str
     works: bool
     against: tuple[str, ...] = ()
-    remarks: tuple[str, ...] = ()
     brings_compiler: bool = False
 
 
@@ -221,7 +220,6 @@ def pair(image: ImageMpi, libc: Libc | None, host: HostSet) -> Pairing:
         name=host.name,
         works=not against,
         against=tuple(against),
-        remarks=tuple(_remarks(image, host)),
         brings_compiler=bool(brings),
     )
 
@@ -259,15 +257,6 @@ def _libc_troubles(libc: Libc | None, host: HostSet) -> Iterator[str]:
             f"{host.asked_by.get('GLIBC', host.library.path)} needs glibc {asked}; the image has "
             f"{libc.version}. Build on a newer base."
         )
-
-
-def _remarks(image: ImageMpi, host: HostSet) -> Iterator[str]:
-    for consumer in image.consumers:
-        if image.library and not consumer.name.startswith("mpi4py"):
-            yield (
-                f"{consumer.name} takes the image's own library where it was linked with an RPATH "
-                "that leads there: that goes before all that can be set."
-            )
 
 
 def find_pairings(

@@ -169,7 +169,7 @@ def _no_set(
 
 
 def _bound(host: HostSet, pairing: Pairing, image: ImageMpi) -> MpiPlan:
-    """The set's files below LIBRARIES, where nothing of the image lies."""
+    """The set's files below LIBRARIES, where the image has nothing, and over its own library."""
     files = {name: path for name, path in host.files.items() if name not in image.general}
     if pairing.brings_compiler:
         files |= host.compiler
@@ -179,6 +179,12 @@ def _bound(host: HostSet, pairing: Pairing, image: ImageMpi) -> MpiPlan:
     mounts = [
         Mount(source=source, target=f"{LIBRARIES}/{name}", writable=False)
         for name, source in sorted(places.items())
+    ]
+    # A program with an RPATH to the image's own library gets this one as well.
+    mounts += [
+        Mount(source=host.library.path, target=own.path, writable=False)
+        for own in image.libraries
+        if own.family == host.library.family
     ]
     mounts += [parse_bind(text, "/") for text in host.binds]
     return MpiPlan(

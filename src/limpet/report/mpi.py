@@ -90,7 +90,7 @@ def _host_lines(host: HostSet, pairing: Pairing) -> list[str]:
     lines += [f"         needs glibc {asked}, takes {len(host.files)} files along"] if asked else []
     verdict = "works with the image" if pairing.works else "does not work with the image"
     lines.append(f"         {verdict}")
-    return lines + [f"           {line}" for line in (*pairing.against, *pairing.remarks)]
+    return lines + [f"           {line}" for line in pairing.against]
 
 
 def _choice(report: _Report) -> str:

@@ -190,7 +190,8 @@ def read_set(
     if kept:
         with contextlib.suppress(OSError, msgspec.DecodeError):
             found = msgspec.json.decode(kept.read_bytes(), type=HostSet)
-            if not all(Path(file).exists() for file in found.files.values()):
+            needed = (*found.files.values(), *found.folders.values())
+            if not all(Path(place).exists() for place in needed):
                 found = None
     if found is None:
         found = _Walk(os.environ.get("LD_LIBRARY_PATH", "")).gather(path, site)
