@@ -197,6 +197,8 @@ def test_symbols_are_left_out_of_what_is_read_at_every_start() -> None:
         (STEP, True, "srun", 4, ""),
         (STEP | MPICH_STEP | {"PMI_JOBID": "1.0"}, True, "srun", 4, "pmi1 pmi2"),
         (STEP | MPICH_STEP, False, "mpiexec", 4, "pmi1 pmi2"),
+        (STEP | MPICH_STEP, True, "mpiexec", 4, "pmi1 pmi2"),
+        (STEP | {"PMIX_NAMESPACE": "a", "PMIX_SERVER_URI": "b"}, True, "srun", 4, "pmix"),
         (MPICH_STEP, False, "mpiexec", 4, "pmi1 pmi2"),
         ({"PMIX_NAMESPACE": "a", "PMIX_SERVER_URI41": "b", "OMPI_COMM_WORLD_SIZE": "2"}, False,
          "mpirun", 2, "pmix"),

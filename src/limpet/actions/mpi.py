@@ -13,7 +13,7 @@ from limpet.core.errors import HostError, ImageError
 from limpet.core.facts import Libc
 from limpet.core.mounts import is_below
 from limpet.core.mpi import HostSet, ImageMpi, Library, Pairing, Tasks, find_pairings
-from limpet.core.mpi_plan import MpiSeen, choose_set, needs_host
+from limpet.core.mpi_plan import MpiSeen, choose_set, is_parallel, needs_host
 from limpet.core.seen import ImageSeen, Request
 
 
@@ -45,20 +45,22 @@ def look_for_mpi(image: ImageSeen, request: Request, config: Config, cache: Path
         return None
     try:
         return _look(image, policy, config, cache)
-    except OSError:
+    except (OSError, ImageError):
         # An image whose files cannot all be read may be started all the same.
         if policy == "auto":
             return None
         raise
 
 
-def _look(image: ImageSeen, policy: str, config: Config, cache: Path) -> MpiSeen:
+def _look(image: ImageSeen, policy: str, config: Config, cache: Path) -> MpiSeen | None:
     # Brings readers of ELF and squashfs, which few starts need.
     from limpet.tools import host_mpi, image_mpi
 
     tasks = host_mpi.probe_tasks()
     found = image.facts.mpi if image.facts else None
     libc = image.libc
+    if policy == "auto" and found is None and not is_parallel(tasks):
+        return None
     if found is None or needs_host(policy, found, tasks):
         kept = image_mpi.with_mpi(image, cache)
         found, libc = kept.mpi, kept.libc

@@ -306,7 +306,8 @@ def parse_tasks(
         counts, ranks = (*counts, "SLURM_STEP_NUM_TASKS"), (*ranks, "SLURM_PROCID")
     named = {"OMPI_COMM_WORLD_SIZE": "mpirun", "PALS_RANKID": "PALS"}
     launcher = next((word for name, word in named.items() if name in environment), "mpiexec")
-    if step and (len(offers) == 1 or "SLURM_PMI_FD" in environment or "PMI_JOBID" in environment):
+    # Slurm's own PMI-2 names the job; mpiexec's within a step does not.
+    if step and launcher == "mpiexec" and ("pmi1" not in offers or "PMI_JOBID" in environment):
         launcher = "srun"
     return Tasks(
         count=next((n for name in counts if (n := _number(environment, name)) is not None), 0),
