@@ -76,13 +76,15 @@ class ImageMpi(msgspec.Struct, frozen=True, kw_only=True):
     """The MPI of an image; `compiler` is what its libstdc++ and libgcc_s have: GLIBCXX 3.4.33.
 
     `libraries` stand in the order in which mpi4py looks for them. `general` are the libraries that
-    it has itself and that a host's MPI uses, too: zlib and its like.
+    it has itself and that a host's MPI uses, too: zlib and its like. `troubles` are what its
+    programs need and its own library lacks.
     """
 
     libraries: tuple[Library, ...] = ()
     consumers: tuple[Consumer, ...] = ()
     compiler: dict[str, str] = msgspec.field(default_factory=dict)
     general: tuple[str, ...] = ()
+    troubles: tuple[str, ...] = ()
 
     @property
     def library(self) -> Library | None:
@@ -235,16 +237,23 @@ def _family_troubles(image: ImageMpi, host: HostSet) -> Iterator[str]:
 
 
 def _symbol_troubles(image: ImageMpi, host: HostSet) -> Iterator[str]:
-    there = set(host.exports)
-    for consumer in image.consumers:
+    return find_lacking(image.consumers, host.library, host.exports)
+
+
+def find_lacking(
+    consumers: Sequence[Consumer], library: Library, exports: Sequence[str]
+) -> Iterator[str]:
+    """What programs need and a library with these exports does not have."""
+    there = set(exports)
+    for consumer in consumers:
         for soname, symbols in consumer.needs.items():
             lacking = [s for s in symbols if s not in there]
-            if family_of(soname) == host.library.family and lacking and there:
+            if family_of(soname) == library.family and lacking and there:
                 more = f" and {len(lacking) - _SHOWN_SYMBOLS} more"
                 yield (
                     f"{consumer.name} needs {', '.join(lacking[:_SHOWN_SYMBOLS])}"
                     f"{more if len(lacking) > _SHOWN_SYMBOLS else ''}, which "
-                    f"{host.library.title} does not have: it is too old for it."
+                    f"{library.title} does not have: it is too old for it, or was built without."
                 )
 
 

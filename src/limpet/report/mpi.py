@@ -75,6 +75,7 @@ def _image_lines(mpi: ImageMpi, libc: Libc | None) -> list[str]:
     lines = [_library(library) for library in mpi.libraries] or ["no MPI library"]
     for consumer in mpi.consumers:
         lines.append(f"{consumer.name} can use {' or '.join(consumer.needs)}")
+    lines += [f"but {trouble}" for trouble in mpi.troubles]
     if not mpi.consumers:
         lines.append("nothing in it is linked to MPI")
     return [*lines, f"{libc.family} {libc.version}"] if libc else lines

@@ -16,7 +16,15 @@ import msgspec
 from limpet.core.elf import COMPILER, is_general
 from limpet.core.errors import LimpetError
 from limpet.core.facts import Libc
-from limpet.core.mpi import NAMES, Consumer, ImageMpi, Library, family_of, identify
+from limpet.core.mpi import (
+    NAMES,
+    Consumer,
+    ImageMpi,
+    Library,
+    family_of,
+    find_lacking,
+    identify,
+)
 from limpet.core.seen import ImageSeen
 from limpet.formats.elf import MAGIC, read_elf
 from limpet.formats.sif import FileSystem, PartitionKind, read_sif
@@ -64,7 +72,7 @@ def with_mpi(image: ImageSeen, cache: Path | None) -> Kept:
 
 def _key_of(path: Path) -> str:
     status = path.stat()
-    text = f"2 {path.resolve()} {status.st_mtime_ns} {status.st_size} {status.st_ino}"
+    text = f"3 {path.resolve()} {status.st_mtime_ns} {status.st_size} {status.st_ino}"
     return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:24]
 
 
@@ -123,9 +131,11 @@ def read_mpi(trees: Sequence[_Tree]) -> ImageMpi:
     if not named and not any(path.endswith("/mpi4py/__init__.py") for path in there):
         return ImageMpi()
     libraries = [library for path in named if (library := _library(path, there[path][0]))]
+    found = ImageMpi(libraries=_ordered(libraries), consumers=_read_consumers(there))
     return ImageMpi(
-        libraries=_ordered(libraries),
-        consumers=_read_consumers(there),
+        libraries=found.libraries,
+        consumers=found.consumers,
+        troubles=tuple(_read_troubles(found, there)),
         compiler=_read_compiler(there),
         general=_read_general(there),
     )
@@ -135,6 +145,14 @@ def _library(path: str, tree: _Tree) -> Library | None:
     data = tree.read(path)
     elf = read_elf(io.BytesIO(data))
     return identify(f"/{path}", elf.soname, elf.needed, data) if elf else None
+
+
+def _read_troubles(found: ImageMpi, there: dict[str, tuple[_Tree, int]]) -> Iterator[str]:
+    """What the image's own library lacks for its own programs."""
+    if found.library and found.consumers:
+        path = found.library.path.lstrip("/")
+        elf = read_elf(io.BytesIO(there[path][0].read(path)), symbols=True)
+        yield from find_lacking(found.consumers, found.library, elf.exports if elf else ())
 
 
 def _ordered(libraries: list[Library]) -> tuple[Library, ...]:
