@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -22,11 +22,15 @@ COPY_BYTES = 8 * 1024 * 1024
 
 
 class SifObject(msgspec.Struct, frozen=True, kw_only=True):
-    """A named thing that travels in the SIF beside its partitions."""
+    """A named thing that travels in the SIF beside its partitions.
+
+    `complete` adds to it what only all parts together tell.
+    """
 
     name: str
     data: bytes
     kind: Literal["json", "raw", "sbom"] = "raw"
+    complete: Callable[[bytes, Sequence[Squashfs]], bytes] | None = None
 
 
 class Parts(msgspec.Struct, frozen=True, kw_only=True):
@@ -84,7 +88,9 @@ def assemble(
             with writer.partition(kind="overlay") as out:
                 compose(out, layers, remove=[path for path in parts.removed if path not in gone])
         for item in parts.objects:
-            writer.add_object(item.name, item.data, kind=item.kind)
+            trees = (base, *(layer.squashfs for layer in layers))
+            data = item.complete(item.data, trees) if item.complete else item.data
+            writer.add_object(item.name, data, kind=item.kind)
         writer.finish()
         if check:
             image.flush()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path, PurePosixPath
 from types import MappingProxyType
@@ -37,6 +37,7 @@ from limpet.core.errors import BaseError, ExistsError, RecipeError, SpaceError, 
 from limpet.core.events import Event, Notify, ignore
 from limpet.core.gpu import plan_needs
 from limpet.core.image import ImageFacts
+from limpet.core.mpi import without_symbols
 from limpet.core.package_files import Metadata, parse_metadata
 from limpet.core.plan import BuildPlan, BuildReport, LockReport, plan_build
 from limpet.core.pylock import render_lock
@@ -46,7 +47,7 @@ from limpet.core.skeleton import WHERE_MISSING, plan_conda_frame, plan_skeleton
 from limpet.core.staging import plan_destinations, stale_byte_code
 from limpet.formats.sif import architecture_of
 from limpet.formats.squashfs import Entry, Squashfs
-from limpet.tools import files
+from limpet.tools import files, image_mpi
 from limpet.tools.files import hash_tree
 from limpet.tools.recipes import render_recipe
 
@@ -334,11 +335,24 @@ def describe(
     )
     recipe = render_recipe(close_recipe(prepared.loaded))
     return (
-        SifObject(name=image_core.FACTS_OBJECT, data=msgspec.json.encode(facts), kind="json"),
+        SifObject(
+            name=image_core.FACTS_OBJECT,
+            data=msgspec.json.encode(facts),
+            kind="json",
+            complete=add_mpi,
+        ),
         SifObject(name=image_core.LOCK_OBJECT, data=lock_text.encode()),
         SifObject(name=image_core.SBOM_OBJECT, data=sbom.encode(), kind="sbom"),
         SifObject(name=image_core.RECIPE_OBJECT, data=recipe.encode()),
     )
+
+
+def add_mpi(data: bytes, trees: Sequence[Squashfs]) -> bytes:
+    """The facts with the MPI that is in the finished image: symbols' names are left to those who
+    ask for them."""
+    found = image_mpi.read_mpi([image_mpi.SquashfsTree(tree) for tree in trees])
+    facts = msgspec.json.decode(data, type=ImageFacts)
+    return msgspec.json.encode(msgspec.structs.replace(facts, mpi=without_symbols(found)))
 
 
 def warmed(prepared: Prepared, parts: Parts, scratch: Path, notify: Notify) -> Parts:

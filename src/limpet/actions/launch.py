@@ -10,6 +10,7 @@ from typing import NoReturn
 
 import msgspec
 
+from limpet.actions.mpi import look_for_mpi
 from limpet.actions.overlay import choose_overlays
 from limpet.core.errors import HostError, UsageError
 from limpet.core.launch import Launch, plan_launch
@@ -63,7 +64,8 @@ def plan_start(image: str, request: Request, *, config_file: str = "", system: s
         driver=gpu.probe_driver(gpus, cache=cache),
     )
     pip = personal.probe_pip(Path(here.state), Path(here.home or "/"))
-    here = msgspec.structs.replace(here, pip=pip, local=find_node_local())
+    mpi = look_for_mpi(seen, request, config, cache)
+    here = msgspec.structs.replace(here, pip=pip, local=find_node_local(), mpi=mpi)
     chosen = choose_overlays(seen, here, request.overlays)
     request = msgspec.structs.replace(request, overlays=chosen.words)
     launch = plan_launch(seen, here, request)

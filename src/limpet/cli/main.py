@@ -36,6 +36,7 @@ COMMANDS = {
     "export": "limpet.cli.export",
     "report": "limpet.cli.report",
     "completion": "limpet.cli.completion",
+    "mpi": "limpet.cli.mpi",
 }
 
 

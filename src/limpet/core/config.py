@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from limpet.core.errors import UsageError
+from limpet.core.mpi import SiteSet
 
 DEFAULT_BASE = "docker://python:{python}-slim"
 
@@ -32,6 +33,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     binds: tuple[str, ...] = ()
     answers: bool = True
     systems: dict[str, System] = msgspec.field(default_factory=dict)
+    mpi: dict[str, SiteSet] = msgspec.field(default_factory=dict)
 
     def system(self, name: str) -> System:
         """The preset of that name (none for an empty one); UsageError where there is none."""

@@ -14,6 +14,7 @@ from limpet.core.handover import find_meddling, hand_over, parse_env, prefixed, 
 from limpet.core.homes import Home, plan_home
 from limpet.core.image import ImageFacts
 from limpet.core.mounts import Mount, render_mount
+from limpet.core.mpi_plan import MpiPlan, plan_mpi
 from limpet.core.personal import Personal, plan_personal
 from limpet.core.places import (
     home_mounts,
@@ -54,6 +55,7 @@ class Launch(msgspec.Struct, frozen=True, kw_only=True):
     variables: VariablePolicy
     home: HomePolicy
     gpu: Gpu | None = None
+    mpi: MpiPlan = MpiPlan()
     mounts: tuple[Mount, ...] = ()
     points: tuple[str, ...] = ()
     pwd: str = ""
@@ -84,7 +86,9 @@ def plan_launch(image: ImageSeen, host: HostSeen, request: Request) -> Launch:
     taken = set_by_prefix(passed) | passed | ours | values
     caches = plan_caches(home_policy, home, state=own, local=host.local, taken=taken)
     # The home's last: they cover what the others may bring in.
-    mounts = (*place.mounts, *home_mounts(home, host), *caches.mounts, *personal.mounts)
+    mpi = plan_mpi(request.mpi or wants.mpi, host.mpi)
+    sight = (*place.mounts, *mpi.mounts)
+    mounts = (*sight, *home_mounts(home, host), *caches.mounts, *personal.mounts)
     mounts, points = _serve(image, mounts, home, host)
     added = {n: v for n, v in home.variables.items() if n not in ours}
     # The caches' last: to a variable of flags they add one.
@@ -93,7 +97,7 @@ def plan_launch(image: ImageSeen, host: HostSeen, request: Request) -> Launch:
     gpu, gpu_notes = _gpu(request.gpu or wants.gpu, image, host)
     runtime = (host.runtime, *(() if request.verbose else ("--quiet",)))
     options = _options(request, home, gpu, mounts)
-    inside = _inside(image, request)
+    inside = _inside(image, request, mpi, tuple(values))
     return Launch(
         argv=(*runtime, "exec", *options, "--pwd", place.pwd, image.path, *inside),
         options=options,
@@ -108,17 +112,16 @@ def plan_launch(image: ImageSeen, host: HostSeen, request: Request) -> Launch:
         variables=policy,
         home=home_policy,
         gpu=gpu,
+        mpi=mpi,
         mounts=mounts,
         points=points,
         pwd=place.pwd,
         added=added,
         verdicts=verdicts,
         notes=(
-            *home.notes,
-            *((host.state_note,) if host.state_note and folders else ()),
-            *(*place.notes, *env_notes, *gpu_notes),
-            *fuse_notes(image, host),
-            *find_meddling(host.environment),
+            *(*home.notes, *((host.state_note,) if host.state_note and folders else ())),
+            *(*place.notes, *env_notes, *gpu_notes, *mpi.notes),
+            *(*fuse_notes(image, host), *find_meddling(host.environment)),
         ),
     )
 
@@ -187,12 +190,15 @@ _SHELL = (
 )
 
 
-def _inside(image: ImageSeen, request: Request) -> tuple[str, ...]:
+def _inside(
+    image: ImageSeen, request: Request, mpi: MpiPlan, given: tuple[str, ...]
+) -> tuple[str, ...]:
     command = request.command
     if request.shell:
         # bash evaluates a prompt, so nothing of a file's name may mean something to it.
         prompt = f"[{re.sub(r'[^A-Za-z0-9._+-]', '_', image.title)}]"
         command = ("/bin/sh", "-c", _SHELL, "limpet", prompt)
+    command = mpi.around(command, given)
     if image.facts is None:
         return command
     prefix = image.facts.prefix

@@ -9,6 +9,7 @@ import msgspec
 from limpet.core.facts import Libc
 from limpet.core.gpu import Driver, Gpu, GpuNeeds
 from limpet.core.image import ImageFacts
+from limpet.core.mpi_plan import MpiSeen
 from limpet.core.personal import PipSeen
 from limpet.core.recipe import GpuPolicy, HomePolicy, VariablePolicy
 
@@ -43,7 +44,8 @@ class HostSeen(msgspec.Struct, frozen=True, kw_only=True):
     the folder for images' personal things; `state_note` is set where it is only a passing one.
     `local` is the user's folder on the node's own disk, empty outside a job. `missing` are the
     sources of wished binds that do not exist. `fuse` and `namespaces`: whether this user may use
-    them; `setuid`: whether the runtime needs neither (None: unknown).
+    them; `setuid`: whether the runtime needs neither (None: unknown). `mpi` is
+    None where nobody asks for MPI.
     """
 
     runtime: str
@@ -68,13 +70,14 @@ class HostSeen(msgspec.Struct, frozen=True, kw_only=True):
     setuid: bool | None = None
     missing: tuple[str, ...] = ()
     pip: PipSeen = PipSeen()
+    mpi: MpiSeen | None = None
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):
     """What the user asked for; what is None or empty, the image and the site decide.
 
-    `binds` are the user's own `--bind` (they must exist), `site_binds` the configuration's,
-    which the action adds.
+    `mpi` is a policy or the name of a host set. `binds` are the user's own `--bind` (they must
+    exist), `site_binds` the configuration's, which the action adds.
     """
 
     command: tuple[str, ...] = ()
@@ -82,6 +85,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     variables: VariablePolicy | None = None
     home: HomePolicy | None = None
     gpu: GpuPolicy | None = None
+    mpi: str = ""
     env: tuple[str, ...] = ()
     binds: tuple[str, ...] = ()
     site_binds: tuple[str, ...] = ()
