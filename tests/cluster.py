@@ -1,8 +1,8 @@
 """A real Slurm on this machine, all of it a plain user's own: four nodes, each a `slurmd`.
 
-A node has its own view of the file system (a user and mount namespace), so that all nodes have a
-folder of their own at one and the same place, as nodes have their disks, and a test can take
-something from a single node.
+A node is a set of namespaces: it has its own name, processes, shared memory and view of the file
+system, so that all nodes have a disk of their own at one and the same place, MPI does not take two
+of them for one, and a test can take something from a single node.
 """
 
 from __future__ import annotations
@@ -66,6 +66,15 @@ SCRIPTS = {
 # sbcast's file is written by a child of slurmd that first takes on the user's groups, which only
 # root can, even where they are the same: this makes it nothing for slurmd.
 SETGROUPS = "int setgroups(unsigned long count, const void *groups) { return 0; }\n"
+
+# The first process of a node. Whether the tests end or are killed, its input closes, it ends, and
+# with it all that was started there.
+NODE = """\
+mount --bind "$1" "$2" && mount -t tmpfs none /dev/shm && hostname "$0" || exit 1
+setpriv --inh-caps=-all --ambient-caps=-all \\
+    env LD_PRELOAD="$4" slurmd -D -f "$3" -N "$0" </dev/null &
+read -r _
+"""
 
 # Joins the node's namespaces and mounts there, or takes the last mount away again.
 MOUNT = """\
@@ -193,7 +202,7 @@ class Cluster:
             self._argv(name),
             env={**os.environ, **self.env},
             cwd=self.folder,
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE,
             stdout=log,
             stderr=log,
         )
@@ -201,13 +210,11 @@ class Cluster:
 
     def stop(self, name: str) -> None:
         daemon = self.daemons.pop(name, None)
-        if daemon:
-            daemon.terminate()
-            try:
-                daemon.wait(5)
-            except subprocess.TimeoutExpired:
-                daemon.kill()
-                daemon.wait()
+        if daemon and daemon.stdin:
+            daemon.stdin.close()
+            if name not in NODES:
+                daemon.terminate()
+            daemon.wait(10)
 
     @contextmanager
     def stopped(self, name: str) -> Iterator[None]:
@@ -229,12 +236,10 @@ class Cluster:
             return [*die_with_us, "munged", "--force", "--foreground", sockets, *files]
         if name == "slurmctld":
             return [*die_with_us, "slurmctld", "-D", "-f", str(self.config)]
-        own = ["unshare", "--user", "--map-current-user", "--keep-caps", "--mount"]
-        plain = [*die_with_us, "--inh-caps=-all", "--ambient-caps=-all"]
-        plain += ["env", f"LD_PRELOAD={self.folder}/setgroups.so"]
-        script = 'mount --bind "$1" "$2" && shift 2 && exec "$@"'
-        shell = ["sh", "-c", script, "node", str(self.on_disk(name)), str(self.local)]
-        return [*own, *shell, *plain, "slurmd", "-D", "-f", str(self.config), "-N", name]
+        spaces = ["--user", "--map-current-user", "--keep-caps", "--mount", "--uts", "--ipc"]
+        process = ["--pid", "--fork", "--kill-child", "--mount-proc"]
+        shell = ["sh", "-c", NODE, name, str(self.on_disk(name)), str(self.local), str(self.config)]
+        return ["unshare", *spaces, *process, *shell, f"{self.folder}/setgroups.so"]
 
     def logs(self) -> str:
         files = sorted(self.folder.glob("*.log"))
