@@ -18,6 +18,7 @@ from limpet.core.places import home_mounts, plan_sight, same_inside, seen_at
 from limpet.core.recipe import GpuPolicy, HomePolicy, Run, VariablePolicy
 from limpet.core.seeing import ALWAYS
 from limpet.core.seen import HostSeen, ImageSeen, Request
+from limpet.core.share import plan_share
 from limpet.core.variables import Verdict, select_variables
 
 
@@ -73,17 +74,18 @@ def plan_launch(image: ImageSeen, host: HostSeen, request: Request) -> Launch:
     added = {n: v for n, v in home.variables.items() if n not in ours}
     # The caches' last: to a variable of flags they add one.
     added |= personal.variables | values | caches.variables
-    folders = tuple(dict.fromkeys((*home.folders, *caches.folders, *personal.folders)))
     gpu, gpu_notes = _gpu(request.gpu or wants.gpu, image, host)
+    options = _options(host, request, home, gpu)
+    words = [word for mount in mounts for word in render_mount(mount)]
+    shared = plan_share(host, " ".join((image.identity, *options, *words)))
+    folders = tuple(dict.fromkeys((*home.folders, *caches.folders, *personal.folders)))
     return Launch(
         argv=(
-            *_options(host, request, home, gpu),
-            *(word for mount in mounts for word in render_mount(mount)),
-            *("--pwd", place.pwd),
-            image.path,
-            *_inside(image, request),
+            *(*options, *shared.options, *words),
+            *("--pwd", place.pwd, image.path),
+            *(*shared.words, *_inside(image, request)),
         ),
-        env=hand_over(passed, added, host.runtime_kind),
+        env=hand_over(passed, added, host.runtime_kind) | shared.env,
         image=image,
         runtime=f"{host.runtime_kind} {host.runtime_version}",
         state=host.state,

@@ -24,6 +24,7 @@ from limpet.core.handover import parse_env
 from limpet.core.homes import INSIDE, PERSONAL, START_FILES
 from limpet.core.launch import Launch, plan_launch
 from limpet.core.launcher_command import COMMAND
+from limpet.core.launcher_job import job_parts
 from limpet.core.launcher_text import SESSION
 from limpet.core.mounts import Mount
 from limpet.core.personal import CERTIFICATES, CONFIG, KIT, PACKAGES, VARIABLE, PipSeen
@@ -48,14 +49,20 @@ _LETTERS = string.ascii_uppercase + string.ascii_lowercase + "_"
 
 def render_launcher(wrap: Wrap, image: ImageSeen, host: HostSeen, root: str) -> str:
     """The text of every launcher of `wrap` in the folder `root`."""
+    job = job_parts(host, image.identity)
+    text = SESSION
+    for name in ("JOB", "SIBLINGS"):
+        text = text.replace(f"@{name}@", job[name])
+    text += COMMAND.replace("@SHARE@", job["SHARE"])
     parts = {
         **_CONSTANTS,
         **_names(host),
+        **job,
         **_of_folder(wrap, image, host, root),
         **_of_image(image, host),
         **_of_plan(wrap.request.launch, image, host),
     }
-    return re.sub(r"@([A-Z_]+)@", lambda found: parts[found[1]], SESSION + COMMAND)
+    return re.sub(r"@([A-Z_]+)@", lambda found: parts[found[1]], text)
 
 
 def _names(host: HostSeen) -> dict[str, str]:

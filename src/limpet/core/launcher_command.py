@@ -269,7 +269,8 @@ case $_limpet_policy in
 esac
 [ "$_limpet_flag" = --home ] || _limpet_word=''
 # In few steps, for each one copies all the words.
-set -- --pwd "$_limpet_pwd" "$_limpet_image" @INSIDE@ "$@"
+@SHARE@
+set -- --pwd "$_limpet_pwd" "$_limpet_image" "$@"
 eval "set -- $_limpet_mounts \"\$@\""
 exec "$_limpet_runtime" @HEAD@ $_limpet_flag ${_limpet_word:+"$_limpet_word"} $_limpet_gpu \
     @REST@ "$@"

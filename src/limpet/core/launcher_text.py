@@ -83,11 +83,12 @@ if [ -n "$_limpet_venv" ]; then
     set -- -I -S -c 'import os, sys; os.execv(sys.argv[1], sys.argv[2:])' \
         "$_limpet_program" "$_limpet_venv/bin/${0##*/}" "$@"
 fi
+@JOB@
 if [ -e /.singularity.d ]; then
     # Already inside: of this image, the program is here; another one has no runtime to start it.
-    if [ "${APPTAINER_CONTAINER-${SINGULARITY_CONTAINER-}}" = "$_limpet_image" ]; then
-        exec "$_limpet_program" "$@"
-    fi
+    case ${APPTAINER_CONTAINER-${SINGULARITY_CONTAINER-}} in
+        "$_limpet_image" | */"@STAGED@") exec "$_limpet_program" "$@" ;;
+    esac
     _limpet_fail "$_limpet_name is a launcher for $_limpet_image." \
         'It cannot be used from inside another container: call it from outside.'
 fi

@@ -33,6 +33,18 @@ class ImageSeen(msgspec.Struct, frozen=True, kw_only=True):
     libc: Libc | None = None
 
 
+class Siblings(msgspec.Struct, frozen=True, kw_only=True):
+    """The ranks of a step on this node: the process that starts them, how many, which this is.
+
+    `folder` is the job's own place on this node, empty where there is none.
+    """
+
+    parent: int
+    count: int
+    rank: int
+    folder: str = ""
+
+
 class HostSeen(msgspec.Struct, frozen=True, kw_only=True):
     """What a launch has to know of this machine and this session.
 
@@ -43,7 +55,8 @@ class HostSeen(msgspec.Struct, frozen=True, kw_only=True):
     the folder for images' personal things; `state_note` is set where it is only a passing one.
     `local` is the user's folder on the node's own disk, empty outside a job. `missing` are the
     sources of wished binds that do not exist. `fuse` and `namespaces`: whether this user may use
-    them; `setuid`: whether the runtime needs neither (None: unknown).
+    them; `setuid`: whether the runtime needs neither (None: unknown). `siblings` are the ranks of
+    the same step on this node, None for one alone.
     """
 
     runtime: str
@@ -68,6 +81,7 @@ class HostSeen(msgspec.Struct, frozen=True, kw_only=True):
     setuid: bool | None = None
     missing: tuple[str, ...] = ()
     pip: PipSeen = PipSeen()
+    siblings: Siblings | None = None
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):

@@ -6,10 +6,9 @@ import os
 import re
 from pathlib import Path
 
-JOB_VARIABLES = ("SLURM_JOB_ID", "PBS_JOBID", "LSB_JOBID", "FLUX_JOB_ID", "COBALT_JOBID", "JOB_ID")
+from limpet.core.slurm import OWN_PLACES
 
-# What sites set for a job's own folder on the node; TMPDIR counts only in a job.
-PLACES = ("SLURM_TMPDIR", "LOCAL_SCRATCH", "LOCALSCRATCH", "PBS_JOBFS", "JOBFS", "LSF_TMPDIR")
+JOB_VARIABLES = ("SLURM_JOB_ID", "PBS_JOBID", "LSB_JOBID", "FLUX_JOB_ID", "COBALT_JOBID", "JOB_ID")
 
 SHARED_TYPES = re.compile(
     r"nfs\d*|lustre|gpfs|beegfs\w*|ceph|cifs|smb\d*|panfs|pvfs2|orangefs|afs|wekafs|glusterfs"
@@ -21,7 +20,7 @@ def find_node_local() -> str:
     """The user's folder below the job's node-local one, not made yet; empty where there is none."""
     if not any(os.environ.get(name) for name in JOB_VARIABLES):
         return ""
-    for name in (*PLACES, "TMPDIR"):
+    for name in (*OWN_PLACES, "TMPDIR"):
         folder = Path(os.environ.get(name, ""))
         if folder.is_absolute() and os.access(folder, os.W_OK | os.X_OK) and not is_shared(folder):
             return str(folder.resolve() / f"limpet-{os.getuid()}")
