@@ -8,6 +8,7 @@ of them for one, and a test can take something from a single node.
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import shutil
 import socket
@@ -193,6 +194,45 @@ class Cluster:
         subprocess.run(
             [sys.executable, "-I", "-c", MOUNT, str(self.daemons[node].pid), *words], check=True
         )
+
+    def processes(self, node: str) -> dict[int, str]:
+        """What runs on a node beside Slurm itself: process → command line."""
+        space = os.stat(f"/proc/{self.daemons[node].pid}/ns/pid_for_children").st_ino
+        found = {}
+        for folder in Path("/proc").glob("[0-9]*"):
+            with suppress(OSError):
+                inside = (folder / "ns/pid").stat().st_ino == space
+                words = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode().strip()
+                if (
+                    inside
+                    and words
+                    and not re.match(r"\S*(slurm|sleep 100000000)|sh -c mount", words)
+                ):
+                    found[int(folder.name)] = words
+        return found
+
+    def shared_memory(self, node: str) -> list[str]:
+        """The names in the node's /dev/shm."""
+        return sorted(os.listdir(f"/proc/{self.daemons[node].pid}/root/dev/shm"))
+
+    def leftovers(self) -> list[str]:
+        """What jobs have left on the nodes: processes, files on their disks, mounts."""
+        left = []
+        for node in NODES:
+            left += [f"{node} runs {words}" for words in self.processes(node).values()]
+            left += [f"{node} has {p}" for p in self.on_disk(node).rglob("*")]
+            mounts = Path(f"/proc/{self.daemons[node].pid}/mountinfo").read_text()
+            left += [
+                f"{node} mounts {line}" for line in mounts.splitlines() if "squashfuse" in line
+            ]
+        return left
+
+    def wait_until_clean(self, timeout_s: float = 20) -> None:
+        for _ in range(int(timeout_s * 10)):
+            if not (left := self.leftovers()):
+                return
+            time.sleep(0.1)
+        raise AssertionError("\n".join(left))
 
     # ---- the daemons: munged, slurmctld, n1 … n4 ----
 

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 from pathlib import Path
 
 import msgspec
 
 from limpet.core.seen import Siblings
 from limpet.core.share import find_siblings
-from limpet.core.slurm import OWN_PLACES, PLACES, job_folder, staged_name
+from limpet.core.slurm import OWN_PLACES, PLACES, explain_failure, job_folder, staged_name
+from limpet.tools import process
+
+_OF_JOBS = ("SLURM_JOB", "SLURM_STEP", "SLURM_TASK", "SLURM_N", "SLURM_CPU", "SLURM_MEM", "PMI_")
 
 
 def probe_siblings(proc: Path = Path("/proc")) -> Siblings | None:
@@ -43,3 +47,25 @@ def find_staged(identity: str) -> str:
             if copy.is_absolute() and copy.stat().st_uid == os.getuid():
                 return str(copy)
     return ""
+
+
+def list_pmi() -> tuple[str, ...]:
+    """The kinds of `srun --mpi`; none where there is no srun, or no answer."""
+    if not process.find_program("srun"):
+        return ()
+    done = process.run(["srun", "--mpi=list"])
+    said = (done.text + done.stderr).splitlines() if done.code == 0 else []
+    return tuple(line.strip() for line in said if re.fullmatch(r"\s+\w+", line))
+
+
+def submit(script: str, folder: Path | None = None) -> str:
+    """The number of the job that this script became; HostError with what Slurm said.
+
+    Where this is in a job itself, that one's variables are not handed on.
+    """
+    env = {name: value for name, value in os.environ.items() if not name.startswith(_OF_JOBS)}
+    text = script.encode("utf-8", "surrogateescape")
+    done = process.run(["sbatch", "--parsable"], env=env, input_bytes=text, cwd=folder)
+    if done.code:
+        raise explain_failure("sbatch", done.stderr)
+    return done.text.strip().partition(";")[0]
