@@ -77,7 +77,10 @@ def plan_launch(image: ImageSeen, host: HostSeen, request: Request) -> Launch:
     gpu, gpu_notes = _gpu(request.gpu or wants.gpu, image, host)
     options = _options(host, request, home, gpu)
     words = [word for mount in mounts for word in render_mount(mount)]
-    shared = plan_share(host, " ".join((image.identity, *options, *words)))
+    # Not the mounts: while ranks start, the first one's folders appear in the home of the next.
+    asked = (*options[1:], *request.binds, *request.env, request.pwd, "with limpet run")
+    prefix = image.facts.prefix if image.facts else ""
+    shared = plan_share(host, " ".join((image.identity, *asked)), prefix)
     folders = tuple(dict.fromkeys((*home.folders, *caches.folders, *personal.folders)))
     return Launch(
         argv=(

@@ -49,7 +49,7 @@ _LETTERS = string.ascii_uppercase + string.ascii_lowercase + "_"
 
 def render_launcher(wrap: Wrap, image: ImageSeen, host: HostSeen, root: str) -> str:
     """The text of every launcher of `wrap` in the folder `root`."""
-    job = job_parts(host, image.identity)
+    job = job_parts(host, image.identity, image.facts.prefix if image.facts else "")
     text = SESSION
     for name in ("JOB", "SIBLINGS"):
         text = text.replace(f"@{name}@", job[name])

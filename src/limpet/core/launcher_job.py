@@ -8,7 +8,7 @@ from __future__ import annotations
 import shlex
 
 from limpet.core.seen import HostSeen
-from limpet.core.share import GATHER, LAUNCHERS, RECORDS, SLURM, SWITCH, can_share
+from limpet.core.share import GATHER, LAUNCHERS, RECORDS, SLURM, SWITCH, TUNE, can_share
 from limpet.core.slurm import OWN_PLACES, PLACES, job_folder, staged_name
 
 JOB = r"""
@@ -74,14 +74,14 @@ esac"""
 _SHARE = r"""
 if [ -n "$_limpet_ranks" ]; then
     set -- /bin/sh -c @GATHER@ limpet "$PPID" "$_limpet_ranks" "$_limpet_rank" \
-        "@IDENTITY@ $_limpet_flag $_limpet_word $_limpet_gpu $_limpet_mounts" @INSIDE@ "$@"
+        @IDENTITY@" $_limpet_gpu $_limpet_root." @TUNE@ @INSIDE@ "$@"
     _limpet_gpu="--sharens $_limpet_gpu"
 else
     set -- @INSIDE@ "$@"
 fi"""
 
 
-def job_parts(host: HostSeen, identity: str) -> dict[str, str]:
+def job_parts(host: HostSeen, identity: str, prefix: str) -> dict[str, str]:
     """What fills in the names of `JOB`; `SIBLINGS` and `SHARE` where the runtime can share."""
     places = " ".join(f'"${{{name}-}}"' for name in PLACES)
     parts = {
@@ -104,5 +104,7 @@ def job_parts(host: HostSeen, identity: str) -> dict[str, str]:
     text = text.replace("@SIZES@", "".join(f"${{{size}-}}" for size in LAUNCHERS))
     return parts | {
         "SIBLINGS": text.replace("@SWITCH@", SWITCH).replace("@SLURM@", SLURM),
-        "SHARE": _SHARE.replace("@GATHER@", shlex.quote(GATHER)),
+        "SHARE": _SHARE.replace("@GATHER@", shlex.quote(GATHER)).replace(
+            "@TUNE@", shlex.join((f"{prefix}/bin/python", TUNE) if prefix else ("", ""))
+        ),
     }

@@ -93,41 +93,68 @@ class Shared(msgspec.Struct, frozen=True, kw_only=True):
     env: dict[str, str] = msgspec.field(default_factory=dict)
 
 
-def plan_share(host: HostSeen, same: str) -> Shared:
-    """`same` is what all ranks must agree on, for all get what the first one asked for."""
+def plan_share(host: HostSeen, same: str, prefix: str) -> Shared:
+    """`same` is what all ranks must agree on, for all get what the first one asked for; `prefix`
+    the environment's place inside, empty in an image that limpet did not make."""
     if host.siblings is None or not can_share(host):
         return Shared()
     seen = host.siblings
-    told = (str(seen.parent), str(seen.count), str(seen.rank), same)
+    tune = (f"{prefix}/bin/python", TUNE) if prefix else ("", "")
+    told = (str(seen.parent), str(seen.count), str(seen.rank), same, *tune)
     words = ("/bin/sh", "-c", GATHER, "limpet", *told)
     own = seen.folder and RECORDS not in host.environment
     env = {RECORDS: f"{seen.folder}/apptainer"} if own else {}
     return Shared(options=("--sharens",), words=words, env=env)
 
 
+# A signal to a rank kills the runtime's process before it, except before the first one: that hands
+# it on, to the process group of its program. So all programs of the node are put into that group,
+# and outlive the process before them: each hears the signal once, for whoever starts ranks signals all
+# of a node alike. The first one's task lasts until all programs have ended, as they hold its lock.
+# Run by the image's Python, which becomes the program: a shell can do neither.
+TUNE = """\
+import ctypes, os, signal, sys, time
+for number in (signal.SIGINT, signal.SIGPIPE, signal.SIGXFSZ):
+    signal.signal(number, signal.SIG_DFL)
+for _ in range(200):
+    try:
+        os.setpgid(0, int(sys.argv[1]))
+        break
+    except OSError:
+        time.sleep(0.01)
+if int(sys.argv[1]) != os.getpid():
+    ctypes.CDLL(None).prctl(1, 0)
+try:
+    os.execvp(sys.argv[2], sys.argv[2:])
+except OSError as error:
+    sys.exit("limpet: %s: %s" % (sys.argv[2], error.strerror))
+"""
+
 # Run inside, by each rank before its program. Marks are empty files in /dev/shm, named by the
 # parent's process: the first rank goes on when all others have left theirs, then removes them. For
 # a rank that never comes it waits half a minute. What is written must not end the shell (`true`,
 # not `:`), and the names must be none that a program might have exported.
-GATHER = r"""_limpet_f=/dev/shm/limpet.$1 _limpet_n=$2 _limpet_r=$3 _limpet_w=$4 _limpet_t=0
-shift 4
+GATHER = r"""_limpet_f=/dev/shm/limpet.$1 _limpet_n=$2 _limpet_r=$3 _limpet_w=$4 _limpet_p=$5
+_limpet_c=$6 _limpet_t=0
+shift 6
 _limpet_nap() {
     _limpet_t=$((_limpet_t + 1))
     [ "$_limpet_t" -lt 600 ] && { sleep 0.05 2>/dev/null || sleep 1; }
 }
+_limpet_g=$$
 if [ -n "${APPTAINER_SHARENS_MASTER-}" ]; then
-    { printf '%s\n' "$_limpet_w" >"$_limpet_f.first"; } 2>/dev/null
+    { printf '%s\n' "$$ $_limpet_w" >"$_limpet_f.first"; } 2>/dev/null
     while :; do
-        _limpet_c=1
+        _limpet_k=1
         for _limpet_m in "$_limpet_f".[0-9]*; do
-            [ -e "$_limpet_m" ] && _limpet_c=$((_limpet_c + 1))
+            [ -e "$_limpet_m" ] && _limpet_k=$((_limpet_k + 1))
         done
-        [ "$_limpet_c" -lt "$_limpet_n" ] && _limpet_nap || break
+        [ "$_limpet_k" -lt "$_limpet_n" ] && _limpet_nap || break
     done
     rm -f "$_limpet_f".*
 else
     until [ -s "$_limpet_f.first" ]; do _limpet_nap || break; done
-    { IFS= read -r _limpet_m <"$_limpet_f.first"; } 2>/dev/null
+    { IFS=' ' read -r _limpet_g _limpet_m <"$_limpet_f.first"; } 2>/dev/null
     { true >"$_limpet_f.$_limpet_r"; } 2>/dev/null
     if [ "${_limpet_m-}" != "$_limpet_w" ]; then
         printf 'limpet: %s\n' 'The ranks of this step on one node are not started alike.' \
@@ -136,5 +163,6 @@ else
         exit 125
     fi
 fi
+[ -z "$_limpet_p" ] || exec "$_limpet_p" -I -S -c "$_limpet_c" "$_limpet_g" "$@"
 exec "$@"
 """
