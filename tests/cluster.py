@@ -244,7 +244,7 @@ class Cluster:
         left = []
         for node in NODES:
             left += [f"{node} runs {words}" for words in self.processes(node).values()]
-            left += [f"{node} has {p}" for p in self.on_disk(node).rglob("*")]
+            left += [f"{node} has {path}" for path in self.on_disk(node).iterdir()]
             mounts = Path(f"/proc/{self.daemons[node].pid}/mountinfo").read_text()
             left += [
                 f"{node} mounts {line}" for line in mounts.splitlines() if "squashfuse" in line

@@ -108,9 +108,9 @@ def plan_share(host: HostSeen, same: str, prefix: str) -> Shared:
 
 
 # A signal to a rank kills the runtime's process before it, except before the first one: that hands
-# it on, to the process group of its program. So all programs of the node are put into that group,
-# and outlive the process before them: each hears the signal once, for whoever starts ranks signals all
-# of a node alike. The first one's task lasts until all programs have ended, as they hold its lock.
+# it on, to the process group of its program. So all programs of the node are put into that group
+# and outlive the process before them: each hears the signal once, for whoever starts ranks signals
+# all of a node alike. The first one's task lasts until all have ended, as they hold its lock.
 # Run by the image's Python, which becomes the program: a shell can do neither.
 TUNE = """\
 import ctypes, os, signal, sys, time
