@@ -1,4 +1,4 @@
-"""All ranks write their parts of one file, and read their neighbour's: MPI-IO to a shared folder."""
+"""All ranks write parts of one file and read their neighbour's: MPI-IO to a shared folder."""
 
 import sys
 from array import array

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 import msgspec
 
@@ -18,7 +19,7 @@ from limpet.core.places import home_mounts, plan_sight, same_inside, seen_at
 from limpet.core.recipe import GpuPolicy, HomePolicy, Run, VariablePolicy
 from limpet.core.seeing import ALWAYS
 from limpet.core.seen import HostSeen, ImageSeen, Request
-from limpet.core.share import plan_share
+from limpet.core.share import Shared, plan_share
 from limpet.core.variables import Verdict, select_variables
 
 
@@ -77,10 +78,7 @@ def plan_launch(image: ImageSeen, host: HostSeen, request: Request) -> Launch:
     gpu, gpu_notes = _gpu(request.gpu or wants.gpu, image, host)
     options = _options(host, request, home, gpu)
     words = [word for mount in mounts for word in render_mount(mount)]
-    # Not the mounts: while ranks start, the first one's folders appear in the home of the next.
-    asked = (*options[1:], *request.binds, *request.env, request.pwd, "with limpet run")
-    prefix = image.facts.prefix if image.facts else ""
-    shared = plan_share(host, " ".join((image.identity, *asked)), prefix)
+    shared = _shared(image, host, request, options)
     folders = tuple(dict.fromkeys((*home.folders, *caches.folders, *personal.folders)))
     return Launch(
         argv=(
@@ -126,6 +124,13 @@ def _home(policy: HomePolicy, host: HostSeen, own: str) -> Home:
 
 def _gpu(policy: GpuPolicy, image: ImageSeen, host: HostSeen) -> tuple[Gpu | None, tuple[str, ...]]:
     return plan_gpu(policy, host.gpus, host.driver, image.needs, image.libc)
+
+
+def _shared(image: ImageSeen, host: HostSeen, request: Request, options: Sequence[str]) -> Shared:
+    # Not the mounts: while ranks start, the first one's folders appear in the home of the next.
+    asked = (*options[1:], *request.binds, *request.env, request.pwd, "with limpet run")
+    prefix = image.facts.prefix if image.facts else ""
+    return plan_share(host, " ".join((image.identity, *asked)), prefix)
 
 
 def _personal(image: ImageSeen, host: HostSeen, policy: HomePolicy, home: Home) -> Personal:
