@@ -77,12 +77,11 @@ def plan_launch(image: ImageSeen, host: HostSeen, request: Request) -> Launch:
     added |= personal.variables | values | caches.variables
     gpu, gpu_notes = _gpu(request.gpu or wants.gpu, image, host)
     options = _options(host, request, home, gpu)
-    words = [word for mount in mounts for word in render_mount(mount)]
     shared = _shared(image, host, request, options)
     folders = tuple(dict.fromkeys((*home.folders, *caches.folders, *personal.folders)))
     return Launch(
         argv=(
-            *(*options, *shared.options, *words),
+            *(*options, *shared.options, *(w for mount in mounts for w in render_mount(mount))),
             *("--pwd", place.pwd, image.path),
             *(*shared.words, *_inside(image, request)),
         ),
