@@ -8,6 +8,7 @@ of them for one, and a test can take something from a single node.
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import shutil
 import socket
@@ -63,9 +64,30 @@ SCRIPTS = {
     "task-prolog": 'echo "export SLURM_TMPDIR={folder}/local/job-$SLURM_JOB_ID"',
 }
 
-# sbcast's file is written by a child of slurmd that first takes on the user's groups, which only
-# root can, even where they are the same: this makes it nothing for slurmd.
-SETGROUPS = "int setgroups(unsigned long count, const void *groups) { return 0; }\n"
+# Two things that Slurm's daemons do only as root, or with control groups. sbcast's file is written
+# by a child of slurmd that first takes on the user's groups. And signals other than SIGKILL
+# go to the tasks alone, which are slurmstepd's children, not to all that those have started.
+AS_ROOT = """\
+#include <dlfcn.h>
+#include <signal.h>
+#include <stdio.h>
+#include <unistd.h>
+
+int setgroups(unsigned long count, const void *groups) { return 0; }
+
+int kill(pid_t pid, int number) {
+    int (*really)(pid_t, int) = (int (*)(pid_t, int))dlsym(RTLD_NEXT, "kill");
+    char path[64], state;
+    int parent = getpid();
+    FILE *file;
+    snprintf(path, sizeof path, "/proc/%d/stat", (int)pid);
+    if (pid > 0 && number != SIGKILL && number > 0 && (file = fopen(path, "r"))) {
+        if (fscanf(file, "%*d (%*[^)]) %c %d", &state, &parent) != 2) parent = getpid();
+        fclose(file);
+    }
+    return parent == getpid() ? really(pid, number) : 0;
+}
+"""
 
 # The first process of a node. Whether the tests end or are killed, its input closes, it ends, and
 # with it all that was started there.
@@ -194,6 +216,48 @@ class Cluster:
             [sys.executable, "-I", "-c", MOUNT, str(self.daemons[node].pid), *words], check=True
         )
 
+    def processes(self, node: str) -> dict[int, str]:
+        """What runs on a node beside Slurm itself: process → command line."""
+        space = Path(f"/proc/{self.daemons[node].pid}/ns/pid_for_children").stat().st_ino
+        found = {}
+        for folder in Path("/proc").glob("[0-9]*"):
+            with suppress(OSError):
+                inside = (folder / "ns/pid").stat().st_ino == space
+                words = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode().strip()
+                if (
+                    inside
+                    and words
+                    and not re.match(
+                        r"\S*(slurm|sleep 100000000)|sh -c mount|/bin/sh \\S*/(pro|epi)log", words
+                    )
+                ):
+                    found[int(folder.name)] = words
+        return found
+
+    def shared_memory(self, node: str) -> list[str]:
+        """The names in the node's /dev/shm."""
+        folder = Path(f"/proc/{self.daemons[node].pid}/root/dev/shm")
+        return sorted(path.name for path in folder.iterdir())
+
+    def leftovers(self) -> list[str]:
+        """What jobs have left on the nodes: processes, files on their disks, mounts."""
+        left = []
+        for node in NODES:
+            left += [f"{node} runs {words}" for words in self.processes(node).values()]
+            left += [f"{node} has {path}" for path in self.on_disk(node).iterdir()]
+            mounts = Path(f"/proc/{self.daemons[node].pid}/mountinfo").read_text()
+            left += [
+                f"{node} mounts {line}" for line in mounts.splitlines() if "squashfuse" in line
+            ]
+        return left
+
+    def wait_until_clean(self, timeout_s: float = 20) -> None:
+        for _ in range(int(timeout_s * 10)):
+            if not (left := self.leftovers()):
+                return
+            time.sleep(0.1)
+        raise AssertionError("\n".join(left))
+
     # ---- the daemons: munged, slurmctld, n1 … n4 ----
 
     def start(self, name: str) -> None:
@@ -239,7 +303,7 @@ class Cluster:
         spaces = ["--user", "--map-current-user", "--keep-caps", "--mount", "--uts", "--ipc"]
         process = ["--pid", "--fork", "--kill-child", "--mount-proc"]
         shell = ["sh", "-c", NODE, name, str(self.on_disk(name)), str(self.local), str(self.config)]
-        return ["unshare", *spaces, *process, *shell, f"{self.folder}/setgroups.so"]
+        return ["unshare", *spaces, *process, *shell, f"{self.folder}/as-root.so"]
 
     def logs(self) -> str:
         files = sorted(self.folder.glob("*.log"))
@@ -266,8 +330,9 @@ def make_cluster(folder: Path) -> Cluster:
     for name, text in SCRIPTS.items():
         (folder / name).write_text(f"#!/bin/sh\n{text.format(folder=folder)}\n")
         (folder / name).chmod(0o755)
-    build = ["gcc", "-shared", "-fPIC", "-x", "c", "-", "-o", f"{folder}/setgroups.so"]
-    subprocess.run(build, input=SETGROUPS.encode(), check=True)
+    build = ["gcc", "-D_GNU_SOURCE", "-shared", "-fPIC", "-x", "c", "-"]
+    build += ["-o", f"{folder}/as-root.so"]
+    subprocess.run(build, input=AS_ROOT.encode(), check=True)
     host = socket.gethostname().split(".")[0]
     user = subprocess.check_output(["id", "-un"], text=True).strip()
     ports = free_ports(1 + len(NODES))

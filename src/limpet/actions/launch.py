@@ -27,6 +27,7 @@ from limpet.tools import (
     overlay,
     personal,
     process,
+    slurm,
 )
 from limpet.tools.config import read_config
 from limpet.tools.node_local import find_node_local
@@ -46,6 +47,7 @@ def plan_start(image: str, request: Request, *, config_file: str = "", system: s
     site_binds = (*config.binds, *config.system(system).bind)
     request = msgspec.structs.replace(request, site_binds=site_binds)
     seen = images.read_image(image)
+    seen = msgspec.structs.replace(seen, path=slurm.find_staged(seen.identity) or seen.path)
     offered, asked = wished_binds(seen, request, host.working_folder())
     cache = files.cache_folder(config.cache_dir)
     runtime = apptainer.probe_runtime(cache)
@@ -64,8 +66,13 @@ def plan_start(image: str, request: Request, *, config_file: str = "", system: s
         driver=gpu.probe_driver(gpus, cache=cache),
     )
     pip = personal.probe_pip(Path(here.state), Path(here.home or "/"))
-    mpi = look_for_mpi(seen, request, config, cache)
-    here = msgspec.structs.replace(here, pip=pip, local=find_node_local(), mpi=mpi)
+    here = msgspec.structs.replace(
+        here,
+        pip=pip,
+        local=find_node_local(),
+        mpi=look_for_mpi(seen, request, config, cache),
+        siblings=slurm.probe_siblings(),
+    )
     chosen = choose_overlays(seen, here, request.overlays)
     request = msgspec.structs.replace(request, overlays=chosen.words)
     launch = plan_launch(seen, here, request)

@@ -86,7 +86,7 @@ def start_in(session: Session, image: str, flags: dict[str, Any], **what: Any) -
     from limpet.actions.settle import settle
 
     lifetime_s = _lifetime_s(flags)
-    request = _request(session, flags, what)
+    request = _request(session, flags, {**what, "keep": lifetime_s > 0})
     launch = plan_start(image, request, config_file=session.config_file, system=flags["system"])
     if flags["dry_run"] or flags["explain"]:
         from limpet.report.launch import render_command, render_explanation

@@ -37,6 +37,8 @@ COMMANDS = {
     "report": "limpet.cli.report",
     "completion": "limpet.cli.completion",
     "mpi": "limpet.cli.mpi",
+    "stage": "limpet.cli.stage",
+    "sbatch": "limpet.cli.sbatch",
 }
 
 

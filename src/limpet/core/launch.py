@@ -27,6 +27,7 @@ from limpet.core.places import (
 from limpet.core.recipe import GpuPolicy, HomePolicy, Run, VariablePolicy
 from limpet.core.seeing import ALWAYS
 from limpet.core.seen import HostSeen, ImageSeen, Request
+from limpet.core.share import Shared, plan_share
 from limpet.core.variables import Verdict, select_variables
 
 
@@ -79,30 +80,30 @@ def plan_launch(image: ImageSeen, host: HostSeen, request: Request) -> Launch:
     named, values, env_notes = parse_env(request.env, host.environment)
     names = (*wants.pass_variables, *named)
     hidden = [mount.target for mount in (*home.first, *home.mounts)]
-    passed, verdicts = select_variables(
-        host.environment, policy, named=names, visible=visible, hidden=hidden
-    )
+    seen = {"visible": visible, "hidden": hidden}
+    passed, verdicts = select_variables(host.environment, policy, named=names, **seen)
     ours = image.facts.env if image.facts else {}
     taken = set_by_prefix(passed) | passed | ours | values
     caches = plan_caches(home_policy, home, state=own, local=host.local, taken=taken)
     # The home's last: they cover what the others may bring in.
     mpi = plan_mpi(request.mpi or wants.mpi, host.mpi)
-    sight = (*place.mounts, *mpi.mounts)
-    mounts = (*sight, *home_mounts(home, host), *caches.mounts, *personal.mounts)
-    mounts, points = _serve(image, mounts, home, host)
+    own_mounts = (*home_mounts(home, host), *caches.mounts, *personal.mounts)
+    mounts, points = _serve(image, (*place.mounts, *mpi.mounts, *own_mounts), home, host)
     added = {n: v for n, v in home.variables.items() if n not in ours}
     # The caches' last: to a variable of flags they add one.
     added |= personal.variables | values | caches.variables
-    folders = tuple(dict.fromkeys((*home.folders, *caches.folders, *personal.folders)))
     gpu, gpu_notes = _gpu(request.gpu or wants.gpu, image, host)
     runtime = (host.runtime, *(() if request.verbose else ("--quiet",)))
-    options = _options(request, home, gpu, mounts)
-    inside = _inside(image, request, mpi, tuple(values))
+    flags = _flags(request, home, gpu)
+    shared = _shared(image, host, request, flags)
+    options = (*flags, *shared.options, *(word for one in mounts for word in render_mount(one)))
+    inside = (*shared.words, *_inside(image, request, mpi, tuple(values)))
+    folders = tuple(dict.fromkeys((*home.folders, *caches.folders, *personal.folders)))
     return Launch(
         argv=(*runtime, "exec", *options, "--pwd", place.pwd, image.path, *inside),
         options=options,
         inside=inside,
-        env=hand_over(passed, added, host.runtime_kind),
+        env=hand_over(passed, added, host.runtime_kind) | shared.env,
         image=image,
         runtime=f"{host.runtime_kind} {host.runtime_version}",
         state=host.state,
@@ -149,6 +150,15 @@ def _gpu(policy: GpuPolicy, image: ImageSeen, host: HostSeen) -> tuple[Gpu | Non
     return plan_gpu(policy, host.gpus, host.driver, image.needs, image.libc)
 
 
+def _shared(image: ImageSeen, host: HostSeen, request: Request, flags: Sequence[str]) -> Shared:
+    if request.keep:
+        return Shared()
+    # Not the mounts: while ranks start, the first one's folders appear in the home of the next.
+    asked = (*flags, *request.binds, *request.env, request.pwd, "with limpet run")
+    prefix = image.facts.prefix if image.facts else ""
+    return plan_share(host, " ".join((image.identity, *asked)), prefix)
+
+
 def _personal(image: ImageSeen, host: HostSeen, policy: HomePolicy, home: Home) -> Personal:
     return plan_personal(
         policy,
@@ -160,9 +170,7 @@ def _personal(image: ImageSeen, host: HostSeen, policy: HomePolicy, home: Home) 
     )
 
 
-def _options(
-    request: Request, home: Home, gpu: Gpu | None, mounts: Sequence[Mount]
-) -> tuple[str, ...]:
+def _flags(request: Request, home: Home, gpu: Gpu | None) -> tuple[str, ...]:
     # --no-eval: without it the runtime evaluates `$` and backquotes in what limpet hands over.
     # --no-mount cwd: the runtime would mount even /usr/lib over the image's own; see `plan_place`.
     options = ["--no-eval", "--no-mount", "cwd", *home.options]
@@ -172,7 +180,7 @@ def _options(
         options.append("--writable-tmpfs")
     for overlay in request.overlays:
         options += ["--overlay", overlay]
-    return (*options, *(word for mount in mounts for word in render_mount(mount)))
+    return tuple(options)
 
 
 # Started through a file of the environment, so that a layer which the runtime left out is an

@@ -34,6 +34,18 @@ class ImageSeen(msgspec.Struct, frozen=True, kw_only=True):
     libc: Libc | None = None
 
 
+class Siblings(msgspec.Struct, frozen=True, kw_only=True):
+    """The ranks of a step on this node: the process that starts them, how many, which this is.
+
+    `folder` is the job's own place on this node, empty where there is none.
+    """
+
+    parent: int
+    count: int
+    rank: int
+    folder: str = ""
+
+
 class HostSeen(msgspec.Struct, frozen=True, kw_only=True):
     """What a launch has to know of this machine and this session.
 
@@ -45,7 +57,8 @@ class HostSeen(msgspec.Struct, frozen=True, kw_only=True):
     `local` is the user's folder on the node's own disk, empty outside a job. `missing` are the
     sources of wished binds that do not exist. `fuse` and `namespaces`: whether this user may use
     them; `setuid`: whether the runtime needs neither (None: unknown). `mpi` is
-    None where nobody asks for MPI.
+    None where nobody asks for MPI. `siblings` are the ranks of the same step on this node, None for
+    one alone.
     """
 
     runtime: str
@@ -71,13 +84,15 @@ class HostSeen(msgspec.Struct, frozen=True, kw_only=True):
     missing: tuple[str, ...] = ()
     pip: PipSeen = PipSeen()
     mpi: MpiSeen | None = None
+    siblings: Siblings | None = None
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):
     """What the user asked for; what is None or empty, the image and the site decide.
 
     `mpi` is a policy or the name of a host set. `binds` are the user's own `--bind` (they must
-    exist), `site_binds` the configuration's, which the action adds.
+    exist), `site_binds` the configuration's, which the action adds. `keep`: the image is
+    to stay mounted for further starts.
     """
 
     command: tuple[str, ...] = ()
@@ -93,3 +108,4 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     writable_tmpfs: bool = False
     pwd: str = ""
     verbose: bool = False
+    keep: bool = False
