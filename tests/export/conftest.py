@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -34,7 +34,7 @@ def base(push: Push) -> str:
 def project(
     base: str, cache_dir: Path, shared_once: SharedOnce, tmp_path_factory: pytest.TempPathFactory
 ) -> Workshop:
-    """A recipe with a wheel beside it, one from the index, a file, variables; built as image.sif."""
+    """A recipe with a wheel beside it, one from the index, a file and a variable."""
 
     def make() -> str:
         workshop = Workshop(tmp_path_factory.mktemp("my prüject"), cache=cache_dir, base=base)
@@ -83,15 +83,15 @@ Buildah = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture(scope="session")
-def buildah(run_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Buildah:
+def buildah(run_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Buildah]:
     """Debian's buildah, rootless, with a store of its own."""
     folder = tmp_path_factory.mktemp("buildah")
     for name in ("home", "run"):
         (folder / name).mkdir()
 
     def run(*words: str | Path, fails: bool = False) -> subprocess.CompletedProcess[str]:
-        store = ["--storage-driver", "vfs", "--root", folder / "store", "--runroot", folder / "run"]
-        argv: Sequence[str | Path] = ["buildah", *store, *words]
+        argv: list[str | Path] = ["buildah", "--storage-driver", "vfs"]
+        argv += ["--root", folder / "store", "--runroot", folder / "run", *words]
         done = subprocess.run(
             [str(word) for word in argv],
             env={**os.environ, "HOME": str(folder / "home"), "BUILDAH_ISOLATION": "chroot"},
@@ -104,4 +104,5 @@ def buildah(run_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Build
         assert fails or done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
         return done
 
-    return run
+    yield run
+    run("unshare", "rm", "-rf", folder / "store")  # it belongs to the user's other ids

@@ -76,7 +76,7 @@ def assemble(output: Path, parts: Parts, *, scratch: Path, replace: bool) -> int
         for item in parts.objects:
             writer.add_object(item.name, item.data, kind=item.kind)
         writer.finish()
-        os.fchmod(image.fileno(), 0o777 & ~_umask())
+        os.fchmod(image.fileno(), 0o777 & ~files.umask())
         return os.fstat(image.fileno()).st_size
 
 
@@ -191,9 +191,3 @@ def _copy_root(base_file: BinaryIO, out: BinaryIO) -> None:
     while left and (chunk := base_file.read(min(COPY_BYTES, left))):
         out.write(chunk)
         left -= len(chunk)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

@@ -30,6 +30,8 @@ COMMANDS = {
     "overlay": "limpet.cli.overlay",
     "check": "limpet.cli.check",
     "export": "limpet.cli.export",
+    "push": "limpet.cli.transfer",
+    "pull": "limpet.cli.transfer",
 }
 
 

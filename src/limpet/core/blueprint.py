@@ -29,6 +29,7 @@ REQUIREMENTS_AT = "/opt/requirements.txt"
 EXPLICIT_AT = "/opt/explicit.txt"
 PIP_AT = "/opt/pip"
 _PYPI = "https://pypi.org/simple"
+_PYPI_FILES = "https://files.pythonhosted.org/"
 # Debian's packages of each, and the library that mpi4py is to load.
 _MPI = {
     "mpich": ("mpich", "/usr/lib/{arch}-linux-gnu/libmpich.so.12"),
@@ -107,6 +108,7 @@ def plan_blueprint(
         step, variable = _mpi_step(lock, site, mpi)
         final = (*system, step)
         environment += [variable] if variable else []
+    stages: tuple[Stage, ...]
     if lock.conda:
         stages = (_conda_stage(lock, copies, requirements, site), _last(origin, final, "conda"))
     else:
@@ -218,7 +220,7 @@ def _compiler_steps(lock: Lock, site: Site, mpi: Mpi) -> tuple[Step, ...]:
     packages = ["build-essential", *git]
     if lock.interpreter.startswith("/usr/bin/"):
         packages.append("python3-dev")
-    if mpi:
+    if mpi and any(one.name == "mpi4py" and not _is_wheel(one) for one in lock.packages):
         packages.append(f"lib{mpi}-dev")
     return (apt_step(comment, packages),)
 
@@ -242,8 +244,8 @@ def _install(
 ) -> Step:
     """pip installs what is locked and nothing else, and leaves nothing of its own."""
     pip = f"{python} -m pip" if has_pip else f"{PIP_AT}/bin/pip"
-    pip += f" --python {PREFIX}/bin/python install --no-cache-dir --no-compile --no-deps"
-    pip += " --ignore-installed"
+    pip += f" --python {PREFIX}/bin/python install"
+    options = "--no-cache-dir --no-compile --no-deps --ignore-installed"
     commands: list[tuple[str, ...]] = [first] if first else []
     if not has_pip:
         commands.append((f"{python} -m venv {PIP_AT}",))
@@ -251,7 +253,8 @@ def _install(
     for lines, flag in ((hashed, " --require-hashes"), (others, "")):
         if lines:
             commands.append(written(REQUIREMENTS_AT, lines))
-            commands.append((f"{pip}{flag} -r {REQUIREMENTS_AT}",))
+            what = f"    {options}{flag} -r {REQUIREMENTS_AT}"
+            commands.append((f"{pip} \\", what))
     # Not a file of every package is Python 3; and a check of the source at import costs a look.
     compiled = f"{PREFIX}/bin/python -m compileall -q --invalidation-mode unchecked-hash"
     commands.append((f"({compiled} {PREFIX}/lib || true)",))
@@ -259,9 +262,7 @@ def _install(
     return Step(comment="The environment, exactly as locked.", commands=tuple(commands))
 
 
-def _requirements(
-    lock: Lock, site: Site
-) -> tuple[tuple[Copy, ...], tuple[list[str], list[str]]]:
+def _requirements(lock: Lock, site: Site) -> tuple[tuple[Copy, ...], tuple[list[str], list[str]]]:
     """Lines for pip, those with a hash first, and the local files and folders they name."""
     hashed, others, copies = [], [], []
     for package in sorted(lock.packages, key=lambda one: one.name):
@@ -285,7 +286,8 @@ def _requirements(
 
 def _requirement(package: LockedPackage, place: str) -> str:
     artifact = package.artifact
-    if artifact.kind in ("wheel", "sdist") and not artifact.path and package.index:
+    on_index = package.index or place.startswith(_PYPI_FILES)
+    if artifact.kind in ("wheel", "sdist") and not artifact.path and on_index:
         return f"{package.name}=={package.version}"
     if artifact.kind == "vcs":
         place = f"git+{place.removeprefix('git+')}@{artifact.commit}"
@@ -330,11 +332,9 @@ def _mpi_step(lock: Lock, site: Site, mpi: Mpi) -> tuple[Step, tuple[str, str] |
             "openmpi, or conda's.",
         )
     package, library = _MPI[mpi]
-    step = apt_step(
-        f"MPI: at a start, mpi4py loads what MPI4PY_LIBMPI names: {mpi}, or the host's.",
-        [package],
-    )
     has_mpi4py = any(one.name == "mpi4py" for one in lock.packages)
+    why = "; mpi4py loads what MPI4PY_LIBMPI names: this one, or the host's" if has_mpi4py else ""
+    step = apt_step(f"MPI: {mpi}{why}.", [package])
     variable = ("MPI4PY_LIBMPI", library.format(arch=lock.base.arch))
     return step, variable if has_mpi4py else None
 

@@ -76,7 +76,7 @@ def _from(origin: Reference, bases: Mapping[str, str], name: str) -> list[str]:
 def _runs(steps: Iterable[Step]) -> Iterator[str]:
     for step in steps:
         yield f"# {step.comment}"
-        text = " \\\n    && ".join("\n".join(command) for command in step.commands)
+        text = " \\\n    && ".join("\n    ".join(command) for command in step.commands)
         yield f"RUN {text}"
 
 
@@ -97,7 +97,7 @@ def _new_user(plan: Blueprint) -> list[str]:
     made = f"useradd --create-home --uid {USER_ID} --shell /bin/sh {USER}"
     if plan.musl:
         made = f"adduser -D -u {USER_ID} {USER}"
-    return ["# Whoever breaks out of the program is nobody in particular.", f"RUN {made}"]
+    return ["# Nobody in particular: programs have no need of root.", f"RUN {made}"]
 
 
 def _docker_end(plan: Blueprint) -> list[str]:
