@@ -46,15 +46,18 @@ def find_changes(base: Tree, tree: Tree) -> Iterator[tuple[str, Node | None]]:
     folders on the way to a change are among the changes, each before what is in it.
     """
     same = _Comparison().is_same
-    wanted = {
-        path for path in base.keys() - tree.keys() if not _parent(path) or _parent(path) in tree
-    }
+    gone = (path for path in base if path not in tree)
+    wanted = {path for path in gone if _is_folder(tree, _parent(path))}
     wanted |= {path for path, node in tree.items() if not same(base.get(path), node)}
     for path in tuple(wanted):
         while (path := _parent(path)) and path not in wanted:
             wanted.add(path)
     for path in sorted(wanted):
         yield path, tree.get(path)
+
+
+def _is_folder(tree: Tree, path: str) -> bool:
+    return not path or (path in tree and tree[path].is_dir)
 
 
 def _parent(path: str) -> str:
