@@ -49,7 +49,7 @@ def serve(store: Store) -> Iterator[str]:
             here = f"http://127.0.0.1:{server.server_port}/token"
             said = f'Bearer realm="{here}",scope="{store.scope}"'
             self.read_body()
-            self.answer(401, **{"WWW-Authenticate": said})
+            self.answer(401, b"", **{"WWW-Authenticate": said})
             return True
 
         def read_body(self) -> bytes:
