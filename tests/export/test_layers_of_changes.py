@@ -88,6 +88,12 @@ def test_modes_count_owners_and_times_do_not() -> None:
     assert names(find_changes(base, changed)) == {"a": True}
 
 
+def test_what_engines_mount_themselves_is_no_change() -> None:
+    base = tree(make(file("dev/null"), file("etc/resolv.conf", b"x"), file("etc/group")))
+    image = tree(make(Entry("dev", "dir", mode=0o755), file("etc/group"), file("proc/x")))
+    assert names(find_changes(base, image)) == {"proc": True}
+
+
 def test_an_overlay_hides_replaces_and_adds() -> None:
     base = make(*BASE)
     overlay = make(

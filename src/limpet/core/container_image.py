@@ -21,6 +21,9 @@ TITLE = "org.opencontainers.image.title"
 ENV_SCRIPT = ".singularity.d/env/95-limpet.sh"
 # Apptainer's own files: it writes them anew when it makes a SIF of such an image.
 _RUNTIME = (".singularity.d", ".exec", ".run", ".shell", ".test", "environment", "singularity")
+# Every engine mounts its own there, and writes its own names into the two files.
+_MOUNTED = ("dev", "proc", "sys")
+_WRITTEN_OVER = ("etc/resolv.conf", "etc/hosts")
 _DOCKER_LAYERS = {
     "application/vnd.docker.image.rootfs.diff.tar.gzip": f"{LAYER_TYPE}+gzip",
     "application/vnd.docker.image.rootfs.diff.tar.zstd": f"{LAYER_TYPE}+zstd",
@@ -49,7 +52,8 @@ def is_runtimes_own(path: str) -> bool:
     """
     if path == ENV_SCRIPT or ENV_SCRIPT.startswith(f"{path}/"):
         return False
-    return path.split("/", 1)[0] in _RUNTIME
+    top, _, below = path.partition("/")
+    return top in _RUNTIME or (bool(below) and top in _MOUNTED) or path in _WRITTEN_OVER
 
 
 def oci_type(media_type: str) -> str:
