@@ -29,6 +29,7 @@ COMMANDS = {
     "update": "limpet.cli.wrap",
     "overlay": "limpet.cli.overlay",
     "check": "limpet.cli.check",
+    "advise": "limpet.cli.advise",
     "export": "limpet.cli.export",
     "push": "limpet.cli.transfer",
     "pull": "limpet.cli.transfer",
