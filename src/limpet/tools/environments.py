@@ -247,14 +247,17 @@ def read_manager(path: Path) -> Manager:
 def find_site_packages(prefix: Path) -> list[Path]:
     """Where an environment's packages lie."""
     found = [prefix / "site-packages"] if (prefix / "site-packages").is_dir() else []
-    return found + sorted(prefix.glob("lib*/python3*/site-packages"))
+    for place in sorted(prefix.glob("lib*/python3*/site-packages")):
+        if place.resolve() not in [one.resolve() for one in found]:  # lib64 is often a link to lib
+            found.append(place)
+    return found
 
 
 def read_contents(prefix: Path) -> Contents:
     """Packages and modules, by the names of files."""
     packages: set[str] = set()
     modules: Counter[str] = Counter()
-    folders = [place for place in find_site_packages(prefix) if not place.parent.is_symlink()]
+    folders = find_site_packages(prefix)
     for folder in folders:
         for name in _names(folder):
             if match := _DIST.fullmatch(name):
@@ -310,7 +313,7 @@ def measure_start(prefix: Path, contents: Contents, share: float) -> Cost:
     """
     imports = choose_imports(contents.modules)
     modules = int(sum(contents.modules.values()) * share)
-    operations = estimate_operations(modules, contents.path_entries)
+    operations = estimate_operations(modules, len(contents.modules), contents.path_entries)
     how = f"estimated from {modules:,} modules and {contents.path_entries} folders on sys.path"
     estimate = Cost(operations=operations, how=how, imports=imports)
     strace, python = process.find_program("strace"), prefix / "bin" / "python"
