@@ -79,6 +79,13 @@ def test_wheels_need_one_stage_and_no_compiler() -> None:
     assert docker.index("useradd") < docker.index("tabulate==")  # what changes least comes first
 
 
+def test_a_lock_that_is_older_than_its_recipe_is_told() -> None:
+    for text in both(site=changed(SITE, is_stale=True)):
+        assert "\n# The recipe has changed since it was locked" in text
+    for text in both():
+        assert "has changed" not in text
+
+
 def test_a_base_without_pip_lends_one_that_does_not_stay() -> None:
     for text in both(site=changed(SITE, has_pip=False)):
         assert "python3 -m venv /opt/pip" in text

@@ -20,12 +20,12 @@ from limpet.actions.base_making import local_path, open_registry
 from limpet.actions.bases import fetch_base, probe_base
 from limpet.core import container_image as core
 from limpet.core.container_image import Descriptor
-from limpet.core.errors import BaseError, ImageError
+from limpet.core.errors import ImageError
 from limpet.core.events import Event, Notify, ignore
 from limpet.core.image import ImageFacts
 from limpet.core.lock import LockedBase
 from limpet.core.reference import Reference, parse_reference
-from limpet.core.transfer import Transfer
+from limpet.core.transfer import Transfer, parse_place
 from limpet.formats.layer import Compression, LayerStats, write_layer
 from limpet.formats.sif import overlay_partitions, read_sif, root_partition
 from limpet.formats.squashfs import Squashfs
@@ -96,10 +96,10 @@ def push_image(
 ) -> Transfer:
     """Push the image; what the registry has already, there or in the base's place, stays there."""
     started_s = time.monotonic()
-    target = parse_reference(reference)
-    if target.digest:
-        raise BaseError(f"{reference} has a digest.", now="Name a tag: what is pushed has its own.")
+    target = parse_place(reference, "docker", writes=True)
     client = open_registry(target, read_config(config_file).insecure_registries)
+    images.read_image(image)
+    client.check_access()
     with make_image(image, compression, cache_dir, config_file, notify) as made:
         moved, progress = 0, _progress(made, notify)
         for one in made.blobs:

@@ -41,7 +41,7 @@ def export_container(
     """
     path = Path(source).absolute()
     lock, lock_folder = find_lock(path)
-    recipe, recipe_folder = _find_recipe(path)
+    recipe, recipe_folder, sha256 = _find_recipe(path)
     folder = output.parent if output else lock_folder
     cache = files.cache_folder(cache_dir or read_config(config_file).cache_dir)
     facts = None if base else _known_facts(cache, lock)
@@ -52,6 +52,7 @@ def export_container(
         has_pip=_has_pip(facts, lock),
         has_apt="apt-get" in facts.programs if facts else None,
         musl=bool(facts and facts.libc and facts.libc.family == "musl"),
+        is_stale=bool(sha256 and lock.recipe_sha256 != sha256),
         base_variables=facts.variables if facts else {},
     )
     origin = _origin(lock, base, lock_folder, folder)
@@ -59,15 +60,15 @@ def export_container(
     return render_dockerfile(plan) if form == "dockerfile" else render_definition(plan)
 
 
-def _find_recipe(path: Path) -> tuple[Recipe, Path | None]:
-    """What the user asked for, and where its files lie; nothing of that is in a lock alone."""
+def _find_recipe(path: Path) -> tuple[Recipe, Path | None, str]:
+    """The recipe, where its files lie, and its hash; nothing of that is in a lock alone."""
     if images.is_sif(path):
         text = images.read_named(path, RECIPE_OBJECT)
-        return (parse_recipe(text.decode(), str(path)) if text else Recipe()), None
+        return (parse_recipe(text.decode(), str(path)) if text else Recipe()), None, ""
     if is_own_lock(path.read_text("utf-8", errors="replace")):
-        return Recipe(), None
+        return Recipe(), None, ""
     loaded = read_recipe([path])
-    return loaded.recipe, loaded.folder
+    return loaded.recipe, loaded.folder, loaded.recipe_sha256
 
 
 def _known_facts(cache: Path, lock: Lock) -> BaseFacts | None:

@@ -15,10 +15,9 @@ from pathlib import Path
 from limpet.actions.base_making import open_registry
 from limpet.core import container_image as core
 from limpet.core.container_image import Descriptor
-from limpet.core.errors import BaseError, FetchError, ImageError, UsageError
+from limpet.core.errors import FetchError, ImageError, UsageError
 from limpet.core.events import Event, Notify, ignore
-from limpet.core.reference import Reference, parse_reference
-from limpet.core.transfer import Transfer
+from limpet.core.transfer import Transfer, parse_place
 from limpet.formats.sif import ObjectKind, read_sif
 from limpet.tools import apptainer, files, images, oci
 from limpet.tools.config import read_config
@@ -31,13 +30,12 @@ def push_sif(
 ) -> Transfer:
     """Push a SIF under a tag; what the registry has already is not sent again."""
     started_s = time.monotonic()
-    target = _parse(reference)
-    if target.digest:
-        raise BaseError(f"{reference} has a digest.", now="Name a tag: what is pushed has its own.")
+    target = parse_place(reference, "oras", writes=True)
     path = Path(image).absolute()
     with images.open_image(str(path)) as file:
         read_sif(file)
     client = open_registry(target, read_config(config_file).insecure_registries)
+    client.check_access()
     size = path.stat().st_size
     sif = Descriptor(
         media_type=core.SIF_LAYER_TYPE,
@@ -82,7 +80,7 @@ def pull_sif(
     signature that is wrong, and with `key` for a missing one.
     """
     started_s = time.monotonic()
-    source = _parse(reference)
+    source = parse_place(reference, "oras", writes=False)
     if key and not Path(key).is_file():
         raise UsageError(f"There is no key {key}.")
     client = open_registry(source, read_config(config_file).insecure_registries)
@@ -107,19 +105,6 @@ def pull_sif(
         signature=signature,
         elapsed_s=time.monotonic() - started_s,
     )
-
-
-def _parse(reference: str) -> Reference:
-    parsed = parse_reference(reference)
-    if parsed.scheme != "oras":
-        raise UsageError(
-            f"{reference} is no place for a SIF.",
-            why="SIFs lie in registries as oras://HOST/NAME:TAG.",
-            now=f"For a container image: limpet build --base {reference} … -o FILE."
-            if parsed.scheme in ("docker", "library")
-            else "",
-        )
-    return parsed
 
 
 def _chunks(path: Path) -> Iterator[bytes]:

@@ -10,7 +10,6 @@ import click
 
 from limpet.cli.build import progress_form
 from limpet.cli.session import Session, pass_session
-from limpet.core.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -83,12 +82,6 @@ def push_container(
     session: Session, image: str, reference: str, compression: Any, *, as_json: bool = False
 ) -> None:
     """Push an image for container engines."""
-    if not reference.startswith("docker://"):
-        raise UsageError(
-            f"{reference} is no place for a container image.",
-            why="It is written docker://HOST/NAME:TAG.",
-            now=f"A SIF as it is: limpet push {image} oras://HOST/NAME:TAG.",
-        )
     from limpet.actions.container_image import push_image
 
     def work(notify: Any) -> Transfer:

@@ -80,6 +80,7 @@ class Site(msgspec.Struct, frozen=True, kw_only=True):
     """What is known of where it is built: `folder` is that of the file, `lock_folder` the lock's.
 
     `has_pip`: the base's Python has pip. `musl`: it is an Alpine. `has_apt` may be unknown.
+    `is_stale`: the recipe is not the one that was locked.
     `recipe_folder` is None where the recipe comes out of an image and its files are elsewhere.
     """
 
@@ -89,6 +90,7 @@ class Site(msgspec.Struct, frozen=True, kw_only=True):
     has_pip: bool = False
     has_apt: bool | None = None
     musl: bool = False
+    is_stale: bool = False
     base_variables: dict[str, str] = msgspec.field(default_factory=dict)
 
 
@@ -143,6 +145,8 @@ def _notes(lock: Lock, recipe: Recipe, site: Site) -> tuple[str, ...]:
         notes.append("The files of [files] are not part of the lock: put them beside this file.")
     if recipe == Recipe() and site.recipe_folder is None:
         notes.append("Made from a lock alone: a recipe's [files], [env] and post are not in it.")
+    if site.is_stale:
+        notes.append("The recipe has changed since it was locked, or was locked with flags.")
     if lock.conda:
         notes.append("What activate.d scripts of conda packages set is not in ENV.")
     return tuple(notes)

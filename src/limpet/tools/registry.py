@@ -98,10 +98,16 @@ class Registry:
             )
 
     def has_blob(self, digest: str) -> bool:
-        """Whether the repository has it already."""
+        """Whether the repository has it already; a refusal of access is an error."""
         response = self._ask("HEAD", f"blobs/{digest}")
+        if response.status_code in (401, 403):
+            raise self._refusal(response, f"blobs/{digest}")
         response.close()
         return response.status_code == 200
+
+    def check_access(self) -> None:
+        """FetchError where the registry cannot be reached, or wants another login."""
+        self.has_blob(f"sha256:{hashlib.sha256(b'').hexdigest()}")
 
     def mount_blob(self, digest: str, source: str) -> bool:
         """Let the registry take a blob from another of its repositories; False where it will not.
