@@ -95,7 +95,7 @@ def assemble(
         if check:
             image.flush()
             check(image)
-        os.fchmod(image.fileno(), 0o777 & ~_umask())
+        os.fchmod(image.fileno(), 0o777 & ~files.umask())
         return os.fstat(image.fileno()).st_size
 
 
@@ -210,9 +210,3 @@ def _copy_root(base_file: BinaryIO, out: BinaryIO) -> None:
     while left and (chunk := base_file.read(min(COPY_BYTES, left))):
         out.write(chunk)
         left -= len(chunk)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

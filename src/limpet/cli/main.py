@@ -33,12 +33,15 @@ COMMANDS = {
     "overlay": "limpet.cli.overlay",
     "doctor": "limpet.cli.doctor",
     "check": "limpet.cli.check",
+    "advise": "limpet.cli.advise",
     "export": "limpet.cli.export",
     "report": "limpet.cli.report",
     "completion": "limpet.cli.completion",
     "mpi": "limpet.cli.mpi",
     "stage": "limpet.cli.stage",
     "sbatch": "limpet.cli.sbatch",
+    "push": "limpet.cli.transfer",
+    "pull": "limpet.cli.transfer",
 }
 
 

@@ -23,7 +23,10 @@ class System(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """All settings. `base` may hold `{python}`, which the wanted version takes the place of."""
+    """All settings. `base` may hold `{python}`, which the wanted version takes the place of.
+
+    `images` are folders with images for everybody; `advice` is a site's own table of advice.
+    """
 
     cache_dir: str = ""
     build_dir: str = ""
@@ -32,6 +35,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     insecure_registries: tuple[str, ...] = ()
     binds: tuple[str, ...] = ()
     answers: bool = True
+    images: tuple[str, ...] = ()
+    advice: str = ""
     systems: dict[str, System] = msgspec.field(default_factory=dict)
     mpi: dict[str, SiteSet] = msgspec.field(default_factory=dict)
 

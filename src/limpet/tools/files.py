@@ -226,3 +226,10 @@ def check_space(folder: Path, *, size_bytes: int, files: int = 0) -> None:
             f"Not enough inodes in {folder}: {files} files needed, {status.f_favail} free.",
             now="Remove files, or name another folder.",
         )
+
+
+def umask() -> int:
+    """The user's umask, which can only be asked by setting it."""
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

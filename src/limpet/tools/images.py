@@ -116,6 +116,12 @@ def _seen(
     )
 
 
+def is_sif(path: Path) -> bool:
+    """Whether a file is a SIF, whatever its name."""
+    with path.open("rb") as file:
+        return sif.MAGIC in file.read(64)
+
+
 def list_parts(path: Path) -> tuple[Part, ...]:
     """The objects of a SIF with their sizes."""
     with open_image(str(path)) as file:
