@@ -109,9 +109,9 @@ def _unmount(mount: subprocess.Popen[bytes], place: Path) -> None:
     while mount.poll() is None and subprocess.run(unmount, capture_output=True).returncode:
         if time.monotonic() > deadline_s:
             subprocess.run([*unmount, "-z"], check=False)
-            mount.terminate()
             break
         time.sleep(0.05)
+    mount.kill()  # a container that started meanwhile may hold on to the mount
     mount.wait(PATIENCE_S)
 
 

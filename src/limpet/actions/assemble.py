@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -13,9 +13,17 @@ from typing import BinaryIO, Literal
 import msgspec
 
 from limpet.core.errors import RecipeError
+from limpet.core.image import AHEAD_OBJECT, Ahead
 from limpet.core.skeleton import Member
 from limpet.formats.sif import SifWriter, read_sif, root_partition
-from limpet.formats.squashfs import Entry, Source, Squashfs, compose, write_squashfs
+from limpet.formats.squashfs import (
+    Entry,
+    Source,
+    Squashfs,
+    SquashfsStats,
+    compose,
+    write_squashfs,
+)
 from limpet.tools import files
 
 COPY_BYTES = 8 * 1024 * 1024
@@ -32,7 +40,8 @@ class SifObject(msgspec.Struct, frozen=True, kw_only=True):
 class Parts(msgspec.Struct, frozen=True, kw_only=True):
     """All that one image is made of; `removed` are paths that no part may bring.
 
-    `own` is what limpet puts on top, `where_missing` what it adds unless the base has it.
+    `own` is what limpet puts on top, `where_missing` what it adds unless the base has it. The files
+    `order` lie first.
     """
 
     base_sif: Path
@@ -40,9 +49,11 @@ class Parts(msgspec.Struct, frozen=True, kw_only=True):
     own: tuple[Entry, ...]
     where_missing: tuple[Entry, ...] = ()
     removed: tuple[str, ...] = ()
+    order: tuple[str, ...] = ()
     objects: tuple[SifObject, ...] = ()
     layout: Literal["merged", "layered"]
     compression: str
+    level: int = 3
     arch: str
     ident: bytes
 
@@ -65,19 +76,29 @@ def assemble(output: Path, parts: Parts, *, scratch: Path, replace: bool) -> int
         layers.append(Source(squashfs=Squashfs(own)))
         image = stack.enter_context(files.written_beside(output, replace=replace))
         writer = SifWriter(image, arch=parts.arch, ident=parts.ident)
+        removed: Sequence[str] = parts.removed
         if parts.layout == "merged":
-            with writer.partition(kind="root") as out:
-                compose(out, [Source(squashfs=base), *layers], remove=parts.removed)
+            layers.insert(0, Source(squashfs=base))
         else:
+            removed = [path for path in parts.removed if path not in gone]
             with writer.partition(kind="root") as out:
                 _copy_root(base_file, out)
-            with writer.partition(kind="overlay") as out:
-                compose(out, layers, remove=[path for path in parts.removed if path not in gone])
+        with writer.partition(kind="root" if parts.layout == "merged" else "overlay") as out:
+            origin = out.tell()
+            stats = compose(out, layers, order=parts.order, remove=removed, level=parts.level)
+        if stats.hot_bytes:
+            ahead = msgspec.json.encode(_ahead(origin, stats))
+            writer.add_object(AHEAD_OBJECT, ahead, kind="json")
         for item in parts.objects:
             writer.add_object(item.name, item.data, kind=item.kind)
         writer.finish()
         os.fchmod(image.fileno(), 0o777 & ~_umask())
         return os.fstat(image.fileno()).st_size
+
+
+def _ahead(origin: int, stats: SquashfsStats) -> Ahead:
+    tables_bytes = stats.size_bytes - stats.tables_start
+    return Ahead(ranges=((origin + stats.tables_start, tables_bytes), (origin, stats.hot_bytes)))
 
 
 def open_root(file: BinaryIO) -> Squashfs:

@@ -1,9 +1,9 @@
-"""Loaded by every Python of a profiled run as `sitecustomize`: notes which files it opens, in order.
+"""Every Python of a profiled run loads this as `sitecustomize`: notes which files it opens.
 
-Appends one path a line to the file that LIMPET_OPENED names, at once, so that nothing is lost when
-the program crashes or is stopped. Shared libraries, which the loader opens, are seen in the memory
-map after each extension module. Works from Python 3.6 on; before 3.8, which has no audit hooks, the
-modules and libraries are noted when the program ends.
+Appends one path a line, in their order, to the file that LIMPET_OPENED names: at once, so that
+nothing is lost when the program crashes or is stopped. Shared libraries, which the loader opens,
+are seen in the memory map after each extension module. Works from Python 3.6 on; before 3.8, which
+has no audit hooks, modules and libraries are noted when the program ends.
 """
 
 import os
@@ -11,6 +11,14 @@ import sys
 
 OPENED = "LIMPET_OPENED"
 WRITING = os.O_WRONLY | os.O_RDWR
+
+
+def is_checked(path):
+    """Whether this is byte code that is held against its source at each import (PEP 552)."""
+    if not path.endswith(".pyc"):
+        return False
+    with open(path, "rb") as file:
+        return file.read(8)[4:5] == b"\3"
 
 
 class Notes:
@@ -31,10 +39,11 @@ class Notes:
     def add_libraries(self):
         self.stale = False
         with open("/proc/self/maps", "rb") as file:
-            for line in file:
-                words = line.rstrip(b"\n").split(None, 5)
-                if len(words) == 6:
-                    self.add(os.fsdecode(words[5]))
+            lines = file.readlines()
+        for line in reversed(lines):  # what is loaded later lies lower
+            words = line.rstrip(b"\n").split(None, 5)
+            if len(words) == 6:
+                self.add(os.fsdecode(words[5]))
 
     def add_modules(self):
         for module in list(sys.modules.values()):
@@ -42,7 +51,8 @@ class Notes:
                 path = getattr(module, name, None)
                 if isinstance(path, str) and os.path.exists(path):
                     self.add(path)
-                    break
+                    if not is_checked(path):
+                        break
 
     def hook(self, event, arguments):
         if event == "open":

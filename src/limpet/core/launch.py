@@ -15,6 +15,7 @@ from limpet.core.image import ImageFacts
 from limpet.core.mounts import Mount, render_mount
 from limpet.core.personal import Personal, plan_personal
 from limpet.core.places import home_mounts, plan_sight, same_inside, seen_at
+from limpet.core.prefetch import Prefetch
 from limpet.core.recipe import GpuPolicy, HomePolicy, Run, VariablePolicy
 from limpet.core.seeing import ALWAYS
 from limpet.core.seen import HostSeen, ImageSeen, Request
@@ -44,6 +45,7 @@ class Launch(msgspec.Struct, frozen=True, kw_only=True):
     pwd: str = ""
     added: dict[str, str] = msgspec.field(default_factory=dict)
     verdicts: tuple[Verdict, ...] = ()
+    prefetch: Prefetch = Prefetch(reason="no")
     notes: tuple[str, ...] = ()
 
 

@@ -30,6 +30,7 @@ def render_explanation(launch: Launch) -> str:
         f"home         {launch.home}",
         f"gpu          {launch.gpu or 'none'}",
         f"starts in    {launch.pwd}",
+        f"reads ahead  {launch.prefetch.reason}",
     ]
     lines += [
         f"bind         {mount.source} → {mount.target}{'' if mount.writable else ' (read-only)'}"

@@ -177,3 +177,18 @@ def run_inside(
     argv = exec_argv(runtime, image, command, binds=binds, options=options)
     env = build_environment(runtime, variables or {})
     return process.run(argv, env=env, input_bytes=input_bytes, timeout_s=timeout_s, cwd=cwd)
+
+
+def run_limited(
+    runtime: Runtime,
+    image: Path,
+    command: Sequence[str],
+    *,
+    timeout_s: float,
+    binds: Sequence[Bind] = (),
+    variables: Mapping[str, str] | None = None,
+) -> process.Finished | None:
+    """As `run_inside`, but None where the command had to be stopped after `timeout_s`."""
+    argv = exec_argv(runtime, image, command, binds=binds, options=("--pid",))
+    env = build_environment(runtime, variables or {})
+    return process.run_limited(argv, env=env, timeout_s=timeout_s)

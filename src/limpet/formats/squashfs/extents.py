@@ -46,7 +46,8 @@ def plan_layout(
 ) -> Layout:
     """The data of the files `ordered` first; without any, all data areas as they are.
 
-    With `repack` the tails and small files among them get fragment blocks of their own.
+    With `repack` the tails and small files among them get fragment blocks of their own, ahead of
+    the larger files' blocks.
     """
     layout = Layout(images, find_twins(root, images), Repacked(images[0].block_size))
     if ordered:
@@ -73,10 +74,11 @@ def _plan_ordered(layout: Layout, root: Node, ordered: Sequence[Node], *, repack
 
     Files may share blocks, also in part, so what overlaps is one extent and moves as one.
     """
-    begun: dict[Node, PackedBlock] = {}
     for node in ordered if repack else ():
-        if (tail := tail_of(node)) and (block := layout.repacked.add(tail)):
-            begun[node] = block
+        if tail := tail_of(node):
+            layout.repacked.add(tail)
+    # These are read from end to end; of a library's blocks between them many are never asked for.
+    layout.parts.extend(layout.repacked.blocks)
     by_image: dict[Squashfs, list[tuple[int, int]]] = {image: [] for image in layout.images}
     for node in files_below(root):
         for image, start, end in _needed(node, layout):
@@ -92,8 +94,6 @@ def _plan_ordered(layout: Layout, root: Node, ordered: Sequence[Node], *, repack
             layout.parts.append(Extent(image, at, end))
 
     for node in ordered:
-        if node in begun:
-            layout.parts.append(begun[node])
         for image, start, _ in _needed(node, layout):
             place(image, start)
     layout.hot = len(layout.parts)

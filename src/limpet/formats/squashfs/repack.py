@@ -53,20 +53,17 @@ class Repacked:
         self.blocks: list[PackedBlock] = []
         self.places: dict[Tail, tuple[int, int]] = {}
 
-    def add(self, tail: Tail) -> PackedBlock | None:
-        """Give a tail its place; the block, where a new one had to be begun for it."""
+    def add(self, tail: Tail) -> None:
+        """Give a tail its place, if it has none yet."""
         if tail in self.places:
-            return None
+            return
         length = tail[3]
-        begun = None
         if not self.blocks or self.blocks[-1].plain_bytes + length > self._block_size:
-            begun = PackedBlock(len(self.blocks))
-            self.blocks.append(begun)
+            self.blocks.append(PackedBlock(len(self.blocks)))
         block = self.blocks[-1]
         self.places[tail] = block.number, block.plain_bytes
         block.tails.append(tail)
         block.plain_bytes += length
-        return begun
 
     def pack(self, codec: Codec, level: int) -> list[tuple[bytes, int]]:
         """All blocks compressed, each with its size and the flag for raw ones."""

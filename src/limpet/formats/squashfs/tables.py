@@ -297,5 +297,8 @@ def write_tables(
     )
     out.seek(end)
     return SquashfsStats(
-        size_bytes=end - origin, inode_count=inode_count, content_bytes=tree.content_bytes
+        size_bytes=end - origin,
+        inode_count=inode_count,
+        content_bytes=tree.content_bytes,
+        tables_start=inode_table,
     )
