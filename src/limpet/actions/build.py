@@ -21,6 +21,7 @@ from limpet.actions.assemble import (
     rewrite_base,
     staged_entries,
 )
+from limpet.actions.cache import using_cache
 from limpet.actions.conda import CondaShelf, make_conda_pieces
 from limpet.actions.conda_fetch import find_channels
 from limpet.actions.conda_scripts import with_scripts, with_written
@@ -55,7 +56,8 @@ def build(request: BuildRequest, notify: Notify = ignore) -> BuildReport:
     """Build the image of a request; with `dry_run` only say what would be done."""
     started_s = time.monotonic()
     check_output(Path(request.output).absolute(), force=request.force)
-    report = make_image(prepare(request, notify), request, notify)
+    with using_cache(request, notify):
+        report = make_image(prepare(request, notify), request, notify)
     return msgspec.structs.replace(report, elapsed_s=time.monotonic() - started_s)
 
 
@@ -117,7 +119,8 @@ def lock(request: BuildRequest, notify: Notify = ignore) -> LockReport:
         request = msgspec.structs.replace(request, lock=request.output)
     if not (request.recipes or request.lock):
         raise UsageError("There is no place for the lock.", now="Name one: -o pylock.toml.")
-    prepared = prepare(request, notify)
+    with using_cache(request, notify):
+        prepared = prepare(request, notify)
     assert prepared.lock_file is not None
     if not request.dry_run:
         write_lock(prepared.lock, prepared.lock_file)

@@ -24,6 +24,7 @@ COMMANDS = {
     "shell": "limpet.cli.launch",
     "pip": "limpet.cli.pip",
     "state": "limpet.cli.state",
+    "cache": "limpet.cli.cache",
     "inspect": "limpet.cli.inspect",
     "wrap": "limpet.cli.wrap",
     "update": "limpet.cli.wrap",

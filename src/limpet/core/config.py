@@ -22,9 +22,14 @@ class System(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """All settings. `base` may hold `{python}`, which the wanted version takes the place of."""
+    """All settings.
+
+    `cache_max` is a size (`20G`) that the cache is brought down to after each build. `base` may
+    hold `{python}`, which the wanted version takes the place of.
+    """
 
     cache_dir: str = ""
+    cache_max: str = ""
     build_dir: str = ""
     state_dir: str = ""
     base: str = DEFAULT_BASE

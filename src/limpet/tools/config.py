@@ -10,11 +10,13 @@ from typing import Any
 
 import msgspec
 
+from limpet.core.cache import parse_size
 from limpet.core.config import Config, System
 from limpet.core.errors import UsageError
 
 SITE_FILE = Path("/etc/limpet/config.toml")
 _VARIABLES = {"cache_dir": "LIMPET_CACHE_DIR", "build_dir": "LIMPET_BUILD_DIR"}
+_VARIABLES |= {"cache_max": "LIMPET_CACHE_MAX"}
 _VARIABLES |= {"state_dir": "LIMPET_STATE_DIR", "base": "LIMPET_BASE"}
 
 
@@ -71,6 +73,8 @@ def _read(path: Path, *, required: bool) -> dict[str, Any]:
     for name, system in systems.items() if isinstance(systems, dict) else ():
         if isinstance(system, dict):
             _check_keys(path, f"systems.{name}.", system, System)
+    if values.get("cache_max") and isinstance(values["cache_max"], str):
+        parse_size(values["cache_max"], f"The configuration file {path}: cache_max")
     try:
         msgspec.convert(values, Config)
     except msgspec.ValidationError as error:
