@@ -17,8 +17,9 @@ from limpet.actions.assemble import (
     SifObject,
     assemble,
     entry_bytes,
+    open_root,
     own_entries,
-    rewrite_base,
+    recompressed,
     staged_entries,
 )
 from limpet.actions.cache import using_cache
@@ -77,7 +78,7 @@ def make_image(prepared: Prepared, request: BuildRequest, notify: Notify = ignor
         prepared.lock,
         prepared.facts,
         output=output,
-        layout=prepared.recipe.image.layout,
+        layout="merged" if request.small else prepared.recipe.image.layout,
         compression=prepared.recipe.image.compression,
         kept=shelf.found.keys(),
         kept_conda=conda.kept,
@@ -241,6 +242,7 @@ def gather_parts(
         objects=objects,
         layout=plan.layout,
         compression=compression,
+        small=request.small,
         arch=architecture_of(prepared.facts.arch),
         ident=digest.digest()[:16],
     )
@@ -257,12 +259,12 @@ def rewritten(prepared: Prepared, plan: BuildPlan, compression: str) -> Path:
     """The base's SIF in the image's compression: itself, or a copy kept in the cache."""
     if not plan.rewrites_base:
         return prepared.sif
+    with prepared.sif.open("rb") as file:
+        if open_root(file).compressor == compression:
+            return prepared.sif
+    # By its digest, for a local base may have any name.
     name = prepared.facts.digest.replace(":", "-")
-    target = prepared.cache / "bases" / f"{name}.{compression}.sif"
-    if not target.exists():
-        files.sweep_partials(files.make_folder(target.parent))
-        rewrite_base(prepared.sif, target, compression=compression)
-    return target
+    return recompressed(prepared.sif, prepared.cache, compression, name=name)
 
 
 def make_labels(prepared: Prepared) -> dict[str, str]:
@@ -310,7 +312,7 @@ def warmed(prepared: Prepared, parts: Parts, scratch: Path, notify: Notify) -> P
     """The parts with what the recipe's `[warm]` wrote in an image made of them."""
     notify(Event(stage="warm", kind="start", message="Warming up"))
     trial = scratch / "trial.sif"
-    assemble(trial, parts, scratch=scratch, replace=True)
+    assemble(trial, msgspec.structs.replace(parts, small=False), scratch=scratch, replace=True)
     written = warm_image(trial, prepared.recipe.warm, runtime=prepared.runtime, scratch=scratch)
     trial.unlink()
     notify(Event(stage="warm", kind="end", done=len(written.entries), unit="files"))

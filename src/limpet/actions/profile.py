@@ -102,7 +102,7 @@ def find_order(
     started_s = time.monotonic()
     notify(Event(stage="profile", kind="start", message="Finding out what a start opens"))
     trial = scratch / "profiled.sif"
-    assemble(trial, parts, scratch=scratch, replace=True)
+    assemble(trial, msgspec.structs.replace(parts, small=False), scratch=scratch, replace=True)
     commands = profile.commands
     if not commands:
         names = find_modules(trial, profile.roots, prepared.interpreter.minor)

@@ -92,11 +92,13 @@ def begin(path):
 
 def hand_on():
     """The image's own sitecustomize, which this one stands before."""
+    import importlib
+
     folder = os.path.dirname(os.path.abspath(__file__))
     sys.path[:] = [path for path in sys.path if path != folder]
     del sys.modules["sitecustomize"]
     try:
-        import sitecustomize  # noqa: F401
+        importlib.import_module("sitecustomize")
     except ImportError as error:
         if error.name != "sitecustomize":
             raise

@@ -53,9 +53,11 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
 def plan_profile(warm: Warm, command: str, lock: Lock) -> Profile:
     """The flag's command, else `[warm]`'s entry or imports, else what the recipe is about."""
     if command or warm.entry:
-        return Profile(commands=(("/bin/sh", "-c", command or warm.entry),), asked=True)
+        return Profile(
+            commands=(("/bin/sh", "-c", command or warm.entry),), asked=True, limit_s=LIMIT_S
+        )
     if warm.imports:
-        return Profile(commands=(import_command(warm.imports),), asked=True)
+        return Profile(commands=(import_command(warm.imports),), asked=True, limit_s=LIMIT_S)
     return Profile(roots=find_roots(lock), limit_s=OWN_LIMIT_S)
 
 
