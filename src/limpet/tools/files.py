@@ -180,7 +180,7 @@ def shared(path: Path) -> Iterator[None]:
     Where nothing can be locked, or written, it goes without.
     """
     with contextlib.ExitStack() as stack:
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, SpaceError):
             file = stack.enter_context(make_folder(path.parent).joinpath(path.name).open("ab"))
             fcntl.flock(file, fcntl.LOCK_SH)
         yield
