@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import resource
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -79,6 +81,7 @@ def test_a_bound_is_kept_by_builds_and_told_by_the_command(fresh: Workshop) -> N
 
 
 WITHOUT_ZSTD = """#!/bin/sh
+PATH=/usr/bin:/bin
 # An old squashfuse: it starts gzip and refuses zstd, as the real one was built without it.
 for word in "$@"; do
     case $word in *offset=*) offset=${word##*offset=}; offset=${offset%%,*} ;; esac
@@ -97,9 +100,6 @@ exec REAL "$@"
 
 
 def test_where_zstd_cannot_be_started_gzip_is_taken(fresh: Workshop, tmp_path: Path) -> None:
-    import os
-    import shutil
-
     real = shutil.which("squashfuse_ll", path=f"{os.environ['PATH']}:/usr/libexec/apptainer/bin")
     if not real:
         pytest.skip("this runtime does not mount by squashfuse_ll")
