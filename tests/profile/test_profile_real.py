@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import subprocess
 import sys
 import time
@@ -168,12 +169,11 @@ def test_an_order_that_is_damaged_is_found_anew(workshop: Workshop) -> None:
     assert "is not kept" in workshop.try_build(recipe, "--force").stderr
 
 
-def test_a_slow_uncached_image_is_read_ahead(workshop: Workshop, tmp_path: Path) -> None:
-    sys.path.insert(0, str(Path(__file__).parents[2] / "bench"))
-    try:
-        import slowfs
-    finally:
-        del sys.path[0]
+def test_a_slow_uncached_image_is_read_ahead(
+    workshop: Workshop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(Path(__file__).parents[2] / "bench")
+    slowfs = importlib.import_module("slowfs")
     workshop.add_wheel("tree", TREE)
     workshop.build(workshop.require("tree"))
     program = slowfs.build_slowfs(tmp_path / "bench")

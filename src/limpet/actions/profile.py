@@ -49,6 +49,9 @@ def with_order(
     order = recall_order(prepared, key)
     if order is None:
         order = find_order(prepared, parts, profile, scratch, notify)
+    if profile.asked and not order:
+        message = "The profile opened no file that Python tells of; files keep their usual order."
+        notify(Event(stage="profile", kind="note", message=message))
     keep_order(prepared, key, order, notify)
     ident = hashlib.sha256(parts.ident + "\n".join(order).encode()).digest()[:16]
     return msgspec.structs.replace(parts, order=order, ident=ident if order else parts.ident)
@@ -112,9 +115,6 @@ def find_order(
         opened += run_watched(prepared, trial, words, profile, scratch, notify)
     trial.unlink()
     order = clean_order(opened)
-    if commands and not order:
-        message = "The profile opened no file that Python tells of; files keep their usual order."
-        notify(Event(stage="profile", kind="note", message=message))
     elapsed_s = time.monotonic() - started_s
     notify(Event(stage="profile", kind="end", done=len(order), unit="files", elapsed_s=elapsed_s))
     return order
