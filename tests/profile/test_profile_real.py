@@ -177,7 +177,7 @@ def test_a_slow_uncached_image_is_read_ahead(
     workshop.add_wheel("tree", TREE)
     workshop.build(workshop.require("tree"))
     program = slowfs.build_slowfs(tmp_path / "bench")
-    with slowfs.slow_view(program, workshop.out, delay_ms=2) as view:
+    with slowfs.slow_view(program, workshop.out, delay_ms=5) as view:
         slow = view.place / workshop.image.name
 
         def run(*flags: str) -> str:

@@ -6,9 +6,9 @@ import msgspec
 
 from limpet.core.image import Ahead
 
-# Measured: a page that the kernel has comes in 2 to 20 µs, a local disk's in 80 to 200, and one of
-# a parallel file system in 300 µs on a good day.
-SLOW_S = 250e-6
+# Reading all of it at once costs a start 0.2 to 0.4 s of its cores, and saves some 300 waits for a
+# page: at 1 ms each it was slower by as much, at 5 ms faster (docs/reference/benchmarks.md).
+SLOW_S = 2e-3
 # Of a larger part much is never read, and a node's memory is also its job's.
 MOST_BYTES = 1 << 30
 MEMORY_SHARE = 0.25
