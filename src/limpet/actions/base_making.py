@@ -49,6 +49,7 @@ def fetch_base(
         return _fetch_local(base, local_path(parsed, folder), cache)
     target = base_store.base_path(cache, base.digest)
     if target.exists():
+        files.mark_used(target.with_suffix(".facts.json"))
         return target
     with files.held(target.with_suffix(".lock")):
         files.sweep_partials(target.parent)

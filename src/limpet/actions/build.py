@@ -19,10 +19,12 @@ from limpet.actions.assemble import (
     SifObject,
     assemble,
     entry_bytes,
+    open_root,
     own_entries,
-    rewrite_base,
+    recompressed,
     staged_entries,
 )
+from limpet.actions.cache import using_cache
 from limpet.actions.closed_recipe import close_recipe
 from limpet.actions.conda import CondaShelf, make_conda_pieces
 from limpet.actions.conda_fetch import find_channels
@@ -31,6 +33,7 @@ from limpet.actions.image_lock import lock_image
 from limpet.actions.lock_files import write_lock
 from limpet.actions.pieces import Shelf, make_pieces, open_shelf
 from limpet.actions.prepare import Prepared, credentials_of, prepare
+from limpet.actions.profile import with_order
 from limpet.actions.warm import warm_image
 from limpet.core import image as image_core
 from limpet.core.errors import BaseError, ExistsError, RecipeError, SpaceError, UsageError
@@ -60,7 +63,8 @@ def build(request: BuildRequest, notify: Notify = ignore) -> BuildReport:
     """Build the image of a request; with `dry_run` only say what would be done."""
     started_s = time.monotonic()
     check_output(Path(request.output).absolute(), force=request.force)
-    report = make_image(prepare(request, notify), request, notify)
+    with using_cache(request, notify):
+        report = make_image(prepare(request, notify), request, notify)
     return msgspec.structs.replace(report, elapsed_s=time.monotonic() - started_s)
 
 
@@ -80,7 +84,7 @@ def make_image(prepared: Prepared, request: BuildRequest, notify: Notify = ignor
         prepared.lock,
         prepared.facts,
         output=output,
-        layout=prepared.recipe.image.layout,
+        layout="merged" if request.small else prepared.recipe.image.layout,
         compression=prepared.recipe.image.compression,
         kept=shelf.found.keys(),
         kept_conda=conda.kept,
@@ -101,6 +105,8 @@ def make_image(prepared: Prepared, request: BuildRequest, notify: Notify = ignor
             parts = with_scripts(prepared, conda, parts, scratch, notify)
         if prepared.recipe.warm.imports or prepared.recipe.warm.commands:
             parts = warmed(prepared, parts, scratch, notify)
+        if not request.no_profile:
+            parts = with_order(prepared, parts, request.profile, scratch, notify)
         notify(Event(stage="image", kind="start", message=f"Writing {output}"))
         size_bytes = assemble(output, parts, scratch=scratch, replace=request.force)
     keep_lock(prepared, notify)  # with its image: a build that fails changes neither
@@ -120,7 +126,8 @@ def lock(request: BuildRequest, notify: Notify = ignore) -> LockReport:
         request = msgspec.structs.replace(request, lock=request.output)
     if not (request.recipes or request.lock):
         raise UsageError("There is no place for the lock.", now="Name one: -o pylock.toml.")
-    prepared = prepare(request, notify)
+    with using_cache(request, notify):
+        prepared = prepare(request, notify)
     assert prepared.lock_file is not None
     if not request.dry_run:
         write_lock(prepared.lock, prepared.lock_file)
@@ -239,6 +246,7 @@ def gather_parts(
         objects=objects,
         layout=plan.layout,
         compression=compression,
+        small=request.small,
         arch=architecture_of(prepared.facts.arch),
         ident=identify(objects),
     )
@@ -260,13 +268,13 @@ def stale_of(places: Iterable[str], minor: str) -> Iterable[str]:
 
 
 def rewritten(prepared: Prepared, compression: str) -> Path:
-    """A copy of the base's SIF in the image's compression, kept in the cache."""
+    """The base's SIF in the image's compression: itself, or a copy kept in the cache."""
+    with prepared.sif.open("rb") as file:
+        if open_root(file).compressor == compression:
+            return prepared.sif
+    # By its digest, for a local base may have any name.
     name = prepared.facts.digest.replace(":", "-")
-    target = prepared.cache / "bases" / f"{name}.{compression}.sif"
-    if not target.exists():
-        files.sweep_partials(files.make_folder(target.parent))
-        rewrite_base(prepared.sif, target, compression=compression)
-    return target
+    return recompressed(prepared.sif, prepared.cache, compression, name=name)
 
 
 def make_labels(prepared: Prepared) -> dict[str, str]:
@@ -359,7 +367,7 @@ def warmed(prepared: Prepared, parts: Parts, scratch: Path, notify: Notify) -> P
     """The parts with what the recipe's `[warm]` wrote in an image made of them."""
     notify(Event(stage="warm", kind="start", message="Warming up"))
     trial = scratch / "trial.sif"
-    assemble(trial, parts, scratch=scratch, replace=True)
+    assemble(trial, msgspec.structs.replace(parts, small=False), scratch=scratch, replace=True)
     written = warm_image(trial, prepared.recipe.warm, runtime=prepared.runtime, scratch=scratch)
     trial.unlink()
     notify(Event(stage="warm", kind="end", done=len(written.entries), unit="files"))

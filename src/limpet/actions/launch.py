@@ -17,6 +17,7 @@ from limpet.core.launch import Launch, plan_launch
 from limpet.core.mounts import is_below
 from limpet.core.personal import KIT, PIP
 from limpet.core.places import wished_binds
+from limpet.core.prefetch import plan_prefetch
 from limpet.core.seen import Request
 from limpet.tools import (
     apptainer,
@@ -25,6 +26,7 @@ from limpet.tools import (
     host,
     images,
     overlay,
+    page_cache,
     personal,
     process,
     slurm,
@@ -78,7 +80,8 @@ def plan_start(image: str, request: Request, *, config_file: str = "", system: s
     launch = plan_launch(seen, here, request)
     check_pip(launch, request)
     notes = (*launch.notes, *chosen.notes)
-    return msgspec.structs.replace(launch, overlays=chosen.held, notes=notes)
+    prefetch = plan_prefetch(page_cache.look_ahead(Path(seen.path), seen.ahead))
+    return msgspec.structs.replace(launch, overlays=chosen.held, notes=notes, prefetch=prefetch)
 
 
 def check_pip(launch: Launch, request: Request) -> None:
@@ -130,6 +133,8 @@ def make_ready(launch: Launch) -> None:
     for mount in launch.mounts:
         if mount.target == KIT:
             personal.make_kit(Path(mount.source), inside=KIT)
+    if launch.prefetch.ranges:
+        page_cache.read_ahead(Path(launch.image.path), launch.prefetch.ranges)
 
 
 def start(launch: Launch, *, answers: bool = False) -> NoReturn:

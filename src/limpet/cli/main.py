@@ -25,6 +25,7 @@ COMMANDS = {
     "pip": "limpet.cli.pip",
     "state": "limpet.cli.state",
     "kept": "limpet.cli.kept",
+    "cache": "limpet.cli.cache",
     "inspect": "limpet.cli.inspect",
     "diff": "limpet.cli.inspect",
     "wrap": "limpet.cli.wrap",

@@ -26,9 +26,11 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """All settings. `base` may hold `{python}`, which the wanted version takes the place of.
 
     `images` are folders with images for everybody; `advice` is a site's own table of advice.
+    `cache_max` is a size (`20G`) that the cache is brought down to after each build.
     """
 
     cache_dir: str = ""
+    cache_max: str = ""
     build_dir: str = ""
     state_dir: str = ""
     base: str = DEFAULT_BASE

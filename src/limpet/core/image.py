@@ -17,6 +17,18 @@ FACTS_OBJECT = "limpet.json"
 LOCK_OBJECT = "pylock.toml"
 SBOM_OBJECT = "sbom.cdx.json"
 RECIPE_OBJECT = "limpet.toml"
+AHEAD_OBJECT = "ahead.json"
+
+
+class Ahead(msgspec.Struct, frozen=True, kw_only=True):
+    """What a start reads first: `(start, length)` in bytes of the image's file, in its order."""
+
+    ranges: tuple[tuple[int, int], ...] = ()
+
+    @property
+    def size_bytes(self) -> int:
+        """All ranges together."""
+        return sum(length for _, length in self.ranges)
 
 
 class ImageFacts(msgspec.Struct, frozen=True, kw_only=True):

@@ -24,6 +24,7 @@ from limpet.core.places import (
     seen_at,
     serve_places,
 )
+from limpet.core.prefetch import Prefetch
 from limpet.core.recipe import GpuPolicy, HomePolicy, Run, VariablePolicy
 from limpet.core.seeing import ALWAYS
 from limpet.core.seen import HostSeen, ImageSeen, Request
@@ -62,6 +63,7 @@ class Launch(msgspec.Struct, frozen=True, kw_only=True):
     pwd: str = ""
     added: dict[str, str] = msgspec.field(default_factory=dict)
     verdicts: tuple[Verdict, ...] = ()
+    prefetch: Prefetch = Prefetch(reason="no")
     notes: tuple[str, ...] = ()
 
 

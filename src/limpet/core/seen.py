@@ -8,7 +8,7 @@ import msgspec
 
 from limpet.core.facts import Libc
 from limpet.core.gpu import Driver, Gpu, GpuNeeds
-from limpet.core.image import ImageFacts
+from limpet.core.image import Ahead, ImageFacts
 from limpet.core.mpi_plan import MpiSeen
 from limpet.core.personal import PipSeen
 from limpet.core.recipe import GpuPolicy, HomePolicy, VariablePolicy
@@ -21,7 +21,7 @@ class ImageSeen(msgspec.Struct, frozen=True, kw_only=True):
 
     `identity` names what is in it and stays the same for every copy: its personal folders are kept
     under that name. `title` is for people. `arch` is empty where nothing tells. `needs` and `libc`
-    are read on machines with GPUs only.
+    are read on machines with GPUs only. `ahead` is what a start reads first, where that is known.
     """
 
     path: str
@@ -32,6 +32,7 @@ class ImageSeen(msgspec.Struct, frozen=True, kw_only=True):
     facts: ImageFacts | None = None
     needs: GpuNeeds = GpuNeeds()
     libc: Libc | None = None
+    ahead: Ahead = Ahead()
 
 
 class Siblings(msgspec.Struct, frozen=True, kw_only=True):

@@ -46,6 +46,7 @@ def render_explanation(launch: Launch, loaded: str = "") -> str:
         f"mpi          {_mpi(launch)}",
         *((f"mpi loads    {loaded}",) if loaded else ()),
         f"starts in    {launch.pwd}",
+        f"reads ahead  {launch.prefetch.reason}",
     ]
     lines += [
         f"bind         {mount.source} → {mount.target}{'' if mount.writable else ' (read-only)'}"

@@ -198,3 +198,18 @@ def verify_signature(runtime: Runtime, image: Path, key: str = "") -> Verdict:
     # apptainer/sif's words where the keyring lacks the key, or the signature wants a PEM key.
     lacking = not key and re.search(r"unknown entity|key material not provided", said)
     return Verdict(kind="unknown" if lacking else "bad", text=why)
+
+
+def run_limited(
+    runtime: Runtime,
+    image: Path,
+    command: Sequence[str],
+    *,
+    timeout_s: float,
+    binds: Sequence[Bind] = (),
+    variables: Mapping[str, str] | None = None,
+) -> process.Finished | None:
+    """As `run_inside`, but None where the command had to be stopped after `timeout_s`."""
+    argv = exec_argv(runtime, image, command, binds=binds, options=("--pid",))
+    env = build_environment(runtime, variables or {})
+    return process.run_limited(argv, env=env, timeout_s=timeout_s)

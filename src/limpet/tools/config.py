@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 
+from limpet.core.cache import parse_size
 from limpet.core.config import Config, System
 from limpet.core.errors import UsageError
 from limpet.core.mpi import SiteSet
@@ -17,6 +18,7 @@ from limpet.core.mpi import SiteSet
 SITE_FILE = Path("/etc/limpet/config.toml")
 _TABLES: dict[str, type] = {"systems": System, "mpi": SiteSet}
 _VARIABLES = {"cache_dir": "LIMPET_CACHE_DIR", "build_dir": "LIMPET_BUILD_DIR"}
+_VARIABLES |= {"cache_max": "LIMPET_CACHE_MAX"}
 _VARIABLES |= {"state_dir": "LIMPET_STATE_DIR", "base": "LIMPET_BASE"}
 
 
@@ -72,6 +74,8 @@ def _read(path: Path, *, required: bool) -> dict[str, Any]:
         for name, table in tables.items() if isinstance(tables, dict) else ():
             if isinstance(table, dict):
                 _check_keys(path, f"{kind}.{name}.", table, known)
+    if values.get("cache_max") and isinstance(values["cache_max"], str):
+        parse_size(values["cache_max"], f"The configuration file {path}: cache_max")
     try:
         msgspec.convert(values, Config)
     except msgspec.ValidationError as error:

@@ -7,7 +7,7 @@ from typing import BinaryIO
 
 from limpet.core.errors import ImageError, UsageError
 from limpet.formats.squashfs.blocks import BlockWriter, Content
-from limpet.formats.squashfs.codecs import codec_by_name
+from limpet.formats.squashfs.codecs import COMPRESSORS, codec_by_name
 from limpet.formats.squashfs.layout import (
     DIR,
     FILE,
@@ -26,7 +26,6 @@ from limpet.formats.squashfs.tree import (
     split_path,
 )
 
-COMPRESSORS = ("zstd", "gzip")
 LAST_SECOND = 0xFFFFFFFF
 
 
@@ -71,7 +70,7 @@ def write_squashfs(
         codec=codec,
         block_size=block_size,
         fragments=fragments,
-        locate=lambda node: (node.start, node.fragment),
+        locate=lambda node: (node.start, node.fragment, node.offset),
     )
 
 
