@@ -34,7 +34,7 @@ bench: ## measure limpet against other ways to build such images
 	scripts/setup-system --tests
 	$(AS_USER) run-bench
 
-docs: ## write the command line's reference and build the documentation into site/
+docs: ## write the reference and the man pages, and build the documentation into site/
 	venv=$$(scripts/make-venv dev docs); \
 	"$$venv/bin/python" scripts/render_reference.py; \
 	NO_MKDOCS_2_WARNING=1 "$$venv/bin/mkdocs" build --strict

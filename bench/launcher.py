@@ -13,6 +13,7 @@ import argparse
 import json
 import os
 import random
+import re
 import shutil
 import statistics
 import subprocess
@@ -35,6 +36,18 @@ def wrap(image: Path, folder: Path, program: str) -> Path:
     return folder / "bin" / program
 
 
+def with_runtime(launcher: Path, runtime: Path, folder: Path) -> Path:
+    """The launcher in a copy of its folder, made to start another runtime."""
+    root = launcher.parent.parent
+    shutil.copytree(root, folder, symlinks=True)
+    changed = folder / "bin" / launcher.name
+    text = changed.read_text()
+    for name, value in (("root", folder), ("runtime", runtime)):
+        text = re.sub(rf"(?m)^_limpet_{name}=/.*$", f"_limpet_{name}='{value}'", text, count=1)
+    changed.write_text(text)
+    return changed
+
+
 def final_command(launcher: Path, shell: str, folder: Path) -> tuple[list[str], dict[str, str]]:
     """What the launcher becomes: its last line is made to write that down."""
     told = folder / "told"
@@ -46,17 +59,12 @@ def final_command(launcher: Path, shell: str, folder: Path) -> tuple[list[str], 
         f"json.dump([sys.argv, dict(p.split('=', 1) for p in pairs)], open({str(told)!r}, 'w'))\n"
     )
     spy.chmod(0o755)
-    text = launcher.read_text()
-    line = next(line for line in text.splitlines() if line.startswith("_limpet_runtime=/"))
-    changed = folder / launcher.name
-    changed.write_text(text.replace(line, f"_limpet_runtime='{spy}'"))
-    # Beside no folder of launchers it would look for one, so it says where it belongs.
-    other = folder / "spied" / "bin"
-    other.mkdir(parents=True, exist_ok=True)
-    shutil.copy(changed, other / launcher.name)
-    subprocess.run([shell, other / launcher.name], check=True)
+    changed = with_runtime(launcher, spy, folder / "spied")
+    subprocess.run([shell, changed], check=True)
     argv, environment = json.loads(told.read_text())
-    return [line.partition("=")[2].strip("'"), *argv[1:]], environment
+    runtime = re.search(r"(?m)^_limpet_runtime='?(/[^'\n]*)", launcher.read_text())
+    assert runtime
+    return [runtime[1], *argv[1:]], environment
 
 
 def measure(argv: list[str], environment: dict[str, str]) -> float:
@@ -71,11 +79,7 @@ def own_part(launcher: Path, shell: str, folder: Path, rounds: int) -> float:
 
     On a busy machine a start's own noise is far larger than this.
     """
-    text = launcher.read_text()
-    line = next(line for line in text.splitlines() if line.startswith("_limpet_runtime=/"))
-    place = folder / "own part" / "bin" / launcher.name
-    place.parent.mkdir(parents=True, exist_ok=True)
-    place.write_text(text.replace(line, "_limpet_runtime=/bin/true"))
+    place = with_runtime(launcher, Path("/bin/true"), folder / "own part")
     session = dict(os.environ)
     pairs = [
         (measure([shell, str(place)], session), measure(["/bin/true"], session))

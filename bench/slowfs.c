@@ -2,11 +2,13 @@
    for a while and is counted.
 
    What a client of Lustre or GPFS holds a lock on it need not ask for again: names, attributes,
-   absent names and data that were seen once are answered by the kernel until the mount ends. Every
-   open asks, as on Lustre. A new mount is a node that has not seen the folder yet.
+   absent names and data that were seen once are answered without asking until the mount ends. Every
+   open asks, as on Lustre. Where a file is read on from what is there already, the client reads
+   ahead, twice as far each time, up to ahead_kib (Lustre's reads take 1 to 4 MiB at once); 0 leaves
+   that to the kernel, which stops at 128 KiB. A new mount is a node that has not seen the folder yet.
 
        gcc -O2 -o slowfs slowfs.c $(pkg-config fuse3 --cflags --libs)
-       slowfs MOUNTPOINT -o source=FOLDER,delay_us=1000
+       slowfs MOUNTPOINT -o source=FOLDER,delay_us=1000,ahead_kib=1024[,server=FILE,service_us=50]
 
    The folder is shown read-only. MOUNTPOINT/.slowfs.json has the counters; reading it costs nothing
    and is not counted. */
@@ -18,10 +20,14 @@
 #include <fcntl.h>
 #include <fuse.h>
 #include <limits.h>
+#include <pthread.h>
 #include <stdatomic.h>
 #include <stddef.h>
+#include <stdint.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <time.h>
@@ -32,22 +38,37 @@
 
 static struct {
     char *source;
+    char *server;
     unsigned delay_us;
-} settings;
+    unsigned service_us;
+    unsigned ahead_kib;
+} settings = {.ahead_kib = 1024};
 
 enum { ATTRIBUTES, OPENS, LINKS, LISTINGS, READS, READ_BYTES, KINDS };
 static const char *const names[KINDS] = {"attributes", "opens", "links",
                                          "listings",   "reads", "read_bytes"};
 static atomic_llong counters[KINDS];
 
-/* One round trip to a server. Operations of several threads wait side by side. */
-static void ask_server(int kind)
+static void wait_us(unsigned time_us)
 {
-    struct timespec left = {.tv_sec = settings.delay_us / 1000000,
-                            .tv_nsec = (settings.delay_us % 1000000) * 1000L};
-    counters[kind]++;
+    struct timespec left = {.tv_sec = time_us / 1000000, .tv_nsec = (time_us % 1000000) * 1000L};
     while (nanosleep(&left, &left) != 0 && errno == EINTR)
         ;
+}
+
+/* One round trip to a server. Operations of several threads wait side by side, but metadata servers
+   that several mounts share, by a file whose lock they take, do one after another. */
+static void ask_server(int kind)
+{
+    counters[kind]++;
+    int queue = settings.server && kind != READS ? open(settings.server, O_RDWR | O_CLOEXEC) : -1;
+    if (queue >= 0) {
+        while (flock(queue, LOCK_EX) != 0 && errno == EINTR)
+            ;
+        wait_us(settings.service_us);
+        close(queue);
+    }
+    wait_us(settings.delay_us);
 }
 
 static int render_counters(char *text, size_t size)
@@ -95,6 +116,92 @@ static int slow_readlink(const char *path, char *target, size_t size)
     return 0;
 }
 
+/* ---- what the client has of a file's data ---- */
+
+#define PAGE 4096
+enum { ABSENT, ASKED, PRESENT };
+
+struct file {
+    struct file *next;
+    dev_t device;
+    ino_t inode;
+    size_t pages, window; /* in pages; the window is how much was read ahead last */
+    unsigned char state[];
+};
+
+static struct file *files;
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static pthread_cond_t arrived = PTHREAD_COND_INITIALIZER;
+
+struct handle {
+    int descriptor;
+    struct file *file;
+};
+
+static struct file *file_of(int descriptor)
+{
+    struct stat status;
+    if (fstat(descriptor, &status) != 0)
+        return NULL;
+    pthread_mutex_lock(&lock);
+    struct file *file = files;
+    while (file && (file->device != status.st_dev || file->inode != status.st_ino))
+        file = file->next;
+    if (!file) {
+        size_t pages = (status.st_size + PAGE - 1) / PAGE;
+        if ((file = calloc(1, sizeof *file + pages))) {
+            *file = (struct file){.next = files, .device = status.st_dev, .inode = status.st_ino,
+                                  .pages = pages};
+            files = file;
+        }
+    }
+    pthread_mutex_unlock(&lock);
+    return file;
+}
+
+/* How many pages from `first` on are asked for at once: at least to `after`, more when this goes on
+   from what is there, and never what is there or on its way. */
+static size_t to_ask(struct file *file, size_t first, size_t after)
+{
+    size_t most = settings.ahead_kib * 1024 / PAGE, count = after - first;
+    if (first > 0 && file->state[first - 1] == ABSENT) {
+        file->window = count;
+    } else {
+        file->window = file->window * 2 > count ? file->window * 2 : count;
+        file->window = file->window < most ? file->window : most;
+        count = count > file->window ? count : file->window;
+    }
+    size_t end = first;
+    while (end < file->pages && end < first + count && file->state[end] == ABSENT)
+        end++;
+    return end - first;
+}
+
+/* Have the pages from `at` to `after`: ask for absent ones, wait for those that others asked for. */
+static void fetch(struct file *file, size_t at, size_t after)
+{
+    after = after < file->pages ? after : file->pages;
+    pthread_mutex_lock(&lock);
+    while (at < after) {
+        if (file->state[at] == PRESENT) {
+            at++;
+        } else if (file->state[at] == ASKED) {
+            pthread_cond_wait(&arrived, &lock);
+        } else {
+            size_t count = to_ask(file, at, after);
+            memset(file->state + at, ASKED, count);
+            pthread_mutex_unlock(&lock);
+            ask_server(READS);
+            counters[READ_BYTES] += (long long)count * PAGE;
+            pthread_mutex_lock(&lock);
+            memset(file->state + at, PRESENT, count);
+            pthread_cond_broadcast(&arrived);
+            at += count;
+        }
+    }
+    pthread_mutex_unlock(&lock);
+}
+
 static int slow_open(const char *path, struct fuse_file_info *info)
 {
     char place[PATH_MAX];
@@ -105,10 +212,17 @@ static int slow_open(const char *path, struct fuse_file_info *info)
     if (place_of(path, place) != 0)
         return -ENAMETOOLONG;
     ask_server(OPENS);
-    int file = open(place, O_RDONLY | O_CLOEXEC);
-    if (file < 0)
-        return -errno;
-    info->fh = file;
+    struct handle *handle = malloc(sizeof *handle);
+    if (!handle)
+        return -ENOMEM;
+    handle->descriptor = open(place, O_RDONLY | O_CLOEXEC);
+    if (handle->descriptor < 0) {
+        int error = errno;
+        free(handle);
+        return -error;
+    }
+    handle->file = file_of(handle->descriptor);
+    info->fh = (uintptr_t)handle;
     info->keep_cache = 1;
     return 0;
 }
@@ -125,18 +239,20 @@ static int slow_read(const char *path, char *data, size_t size, off_t offset,
         memcpy(data, text + offset, size);
         return size;
     }
-    ask_server(READS);
-    ssize_t count = pread(info->fh, data, size, offset);
-    if (count < 0)
-        return -errno;
-    counters[READ_BYTES] += count;
-    return count;
+    struct handle *handle = (struct handle *)(uintptr_t)info->fh;
+    if (handle->file)
+        fetch(handle->file, offset / PAGE, (offset + size + PAGE - 1) / PAGE);
+    ssize_t count = pread(handle->descriptor, data, size, offset);
+    return count < 0 ? -errno : count;
 }
 
 static int slow_release(const char *path, struct fuse_file_info *info)
 {
-    if (strcmp(path, COUNTERS) != 0)
-        close(info->fh);
+    struct handle *handle = (struct handle *)(uintptr_t)info->fh;
+    if (strcmp(path, COUNTERS) == 0)
+        return 0;
+    close(handle->descriptor);
+    free(handle);
     return 0;
 }
 
@@ -176,7 +292,6 @@ static int slow_statfs(const char *path, struct statvfs *status)
 
 static void *slow_init(struct fuse_conn_info *connection, struct fuse_config *config)
 {
-    connection->max_readahead = 4 << 20; /* the kernel takes as much of it as it allows */
     config->use_ino = 1;
     config->kernel_cache = 1;
     config->entry_timeout = config->attr_timeout = config->negative_timeout = FOREVER_S;
@@ -198,6 +313,9 @@ static const struct fuse_operations operations = {
 static const struct fuse_opt options[] = {
     {"source=%s", offsetof(__typeof__(settings), source), 1},
     {"delay_us=%u", offsetof(__typeof__(settings), delay_us), 1},
+    {"ahead_kib=%u", offsetof(__typeof__(settings), ahead_kib), 1},
+    {"server=%s", offsetof(__typeof__(settings), server), 1},
+    {"service_us=%u", offsetof(__typeof__(settings), service_us), 1},
     FUSE_OPT_END,
 };
 

@@ -72,14 +72,24 @@ def build_slowfs(folder: Path) -> Path:
 
 
 @contextlib.contextmanager
-def slow_view(program: Path, source: Path, *, delay_ms: float) -> Iterator[SlowView]:
+def slow_view(
+    program: Path,
+    source: Path,
+    *,
+    delay_ms: float,
+    server: Path | None = None,
+    service_ms: float = 0,
+) -> Iterator[SlowView]:
     """Mount `source` for the time of the block, as a plain user; a folder beside it is the place.
 
-    Each call is a client that has seen nothing yet.
+    Each call is a client that has seen nothing yet. Those that name the same `server`, a file, share
+    one that does a metadata operation in `service_ms` and one at a time.
     """
     source = source.resolve()
     place = Path(tempfile.mkdtemp(prefix=".slowfs-", dir=source.parent))
     settings = f"source={_escaped(source)},delay_us={round(delay_ms * 1000)}"
+    if server:
+        settings += f",server={_escaped(server)},service_us={round(service_ms * 1000)}"
     mount = subprocess.Popen([str(program), "-f", str(place), "-o", settings])
     try:
         _wait_for(mount, place)
@@ -109,9 +119,9 @@ def _unmount(mount: subprocess.Popen[bytes], place: Path) -> None:
     while mount.poll() is None and subprocess.run(unmount, capture_output=True).returncode:
         if time.monotonic() > deadline_s:
             subprocess.run([*unmount, "-z"], check=False)
-            mount.terminate()
             break
         time.sleep(0.05)
+    mount.kill()  # a container that started meanwhile may hold on to the mount
     mount.wait(PATIENCE_S)
 
 

@@ -27,10 +27,13 @@ MAY_IMPORT = {
 }
 SHARED_TOOLS = {"process", "files", "yaml_text", "conda_engine"}
 CORE_LIBRARIES = {"packaging", "msgspec"}
-FORMATS_LIBRARIES = CORE_LIBRARIES | {"backports", "compression"}  # zstd, by Python's version
+# zstd, by Python's version, and ELF
+FORMATS_LIBRARIES = CORE_LIBRARIES | {"backports", "compression", "elftools"}
 
 MAY_START_PROCESSES = {
     "tools/process.py": "the one seam",
+    "tools/bounded.py": "looks that may hang, each in a copy of limpet itself",
+    "tools/watch.py": "the program that limpet stays beside",
 }
 PROCESS_MODULES = {"subprocess", "pty", "multiprocessing"}
 PROCESS_CALLS = ("exec", "fork", "spawn", "posix_spawn", "system", "popen")

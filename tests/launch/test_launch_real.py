@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -165,6 +166,24 @@ def test_private_home_keeps_apart(person: Person, foreign_sif: Path) -> None:
     assert done.stdout == f"project\n{person.home}\n{project}\n", done.stderr
     assert tree(person.home) == {"notes", "project", "project/here"}
     assert any(path.endswith("home/kept") for path in tree(person.home.parent / "state"))
+
+
+@pytest.mark.parametrize("below", ["/tmp", "/var/tmp"])
+def test_private_home_keeps_apart_below_tmp(person: Person, foreign_sif: Path, below: str) -> None:
+    """The runtime mounts the machine's /tmp over the home that it was told."""
+    with tempfile.TemporaryDirectory(dir=below) as name:
+        home = Path(name, "home")
+        project = home / "project"
+        project.mkdir(parents=True)
+        (home / "notes").write_text("mine")
+        script = 'ls "$HOME"; touch "$HOME/kept" here; pwd'
+        words = ("--home", "private", foreign_sif, "sh", "-c", script)
+        env = {"HOME": str(home)}
+        done = person.limpet("run", *words, cwd=project, env=env)
+        assert done.stdout == f"project\n{project}\n", done.stderr
+        done = person.limpet("run", *words, cwd=home, env=env)
+        assert done.stdout == f"kept\nproject\n{home}\n", done.stderr
+        assert tree(home) == {"notes", "project", "project/here"}
 
 
 def test_no_home_but_the_working_folder(person: Person, foreign_sif: Path) -> None:

@@ -38,6 +38,22 @@ def test_a_rebuilt_image_keeps_what_fits(user: User, images: dict[str, Path]) ->
     assert user.said("pip", image, "freeze") == "plain==2.0\npluginone==1.0\n"
 
 
+def test_a_foreign_image_in_the_place_of_another(user: User, images: dict[str, Path]) -> None:
+    """What was installed for it is not used with the new one, and stays with the old one."""
+    image = user.folder / "site.sif"
+    image.write_bytes(images["foreign"].read_bytes())
+    user.said("pip", image, "install", "plain")
+    old = image.rename(user.folder / "kept.sif")
+    data = bytearray(old.read_bytes())
+    data[48:64] = bytes(range(16))  # a SIF's identifier
+    image.write_bytes(data)
+    done = user.limpet("run", image, "python3", "-c", "import plain")
+    assert "No module named 'plain'" in done.stderr
+    assert "has personal packages" in done.stderr
+    assert "not used with this one" in done.stderr
+    assert "plain==2.0" in user.said("pip", old, "freeze")
+
+
 def test_promote_and_build_again(user: User, images: dict[str, Path]) -> None:
     recipe, image = user.folder / "env.in", user.folder / "env.sif"
     recipe.write_text("# what we need\nframework==1.0  # not 2\nhelper==1.0")

@@ -36,7 +36,7 @@ def test_nothing_to_tell() -> None:
 
 def test_a_file_in_the_packages_own_folder_can_be_baked_in() -> None:
     (finding,) = judge(seen("failed", f"{SITE}/c.ini", last=("OSError",)), layer(f"{SITE}/c.ini"))
-    assert (finding.code, finding.severity) == ("import-needs-writing", "error")
+    assert (finding.code, finding.severity) == ("LMP801", "error")
     assert finding.evidence == (f"refused  {SITE}/c.ini", "OSError")
     assert "[warm]" in finding.cure and f'"c.ini" = "{SITE}/c.ini"' in finding.cure
 
@@ -55,7 +55,7 @@ def test_the_cure_fits(path: str, again: bool, ours: bool, cure: str) -> None:
     setting = Setting(image="a.sif", is_limpets=ours, home="", timeout_s=5)
     over = layer(path, again=(path,) if again else ())
     (finding,) = judge(seen("ok", path), over, setting)
-    assert (finding.code, finding.severity) == ("import-writes", "warning")
+    assert (finding.code, finding.severity) == ("LMP802", "warning")
     assert cure in finding.cure
 
 
@@ -97,7 +97,7 @@ def test_the_worst_comes_first() -> None:
 def test_why_it_fails_everywhere(last: str, cure: str) -> None:
     broken = seen("failed", last=(last,))
     (finding,) = judge(broken, broken)
-    assert finding.code == "import-fails"
+    assert finding.code == "LMP806"
     assert cure in finding.cure if cure else finding.cure == ""
 
 

@@ -19,7 +19,7 @@ import msgspec
 import pytest
 
 from limpet.core.launch import plan_launch
-from limpet.core.launcher import render_launcher
+from limpet.core.launcher import render_beside, render_launcher
 from limpet.core.places import wished_binds
 from limpet.core.recipe import Run
 from limpet.core.seen import HostSeen, ImageSeen, Request
@@ -117,9 +117,12 @@ class Stage:
             programs={"tool": "/opt/env/bin/tool", "python": "/opt/env/bin/python"},
             request=WrapRequest(launch=request),
         )
-        script = render_launcher(wrap, image, self.probe(image, request), str(self.root))
+        here = self.probe(image, request)
+        script = render_launcher(wrap, image, here, str(self.root))
         launcher = self.root / ".limpet/versions/1/bin/tool"
         launcher.parent.mkdir(parents=True)
+        for name, text in render_beside(wrap, image, here, str(self.root)).items():
+            (launcher.parent.parent / name).write_text(text)
         launcher.write_text(script)
         launcher.chmod(0o755)
         (self.root / "bin").symlink_to(".limpet/versions/1/bin")
@@ -177,7 +180,28 @@ def compare(
     for folder in plan.folders:
         assert Path(folder).is_dir()
         assert Path(folder).stat().st_mode & 0o077 == 0
+    for point in plan.points:
+        assert Path(point).is_dir()
     return done.stderr
+
+
+@pytest.mark.parametrize("home", ["isolated", "private", "none", "host"])
+def test_folders_that_an_image_serves(
+    stage: Stage, shell: list[str], monkeypatch: pytest.MonkeyPatch, home: str
+) -> None:
+    (stage.home / ".local").mkdir()
+    places = (
+        f"{stage.home}/an env, of 'mine'",
+        f"{stage.home}/.local/deep/env",
+        f"{stage.home}/.cache/env",
+        f'{stage.project}/my "env"',
+        "/sw/nowhere/$env",
+    )
+    seen = stage.seen()
+    own = msgspec.structs.replace(facts(), prefix=places[0], places=places)
+    image = msgspec.structs.replace(seen, facts=own)
+    request = msgspec.convert({"home": home}, Request)
+    compare(stage, shell, monkeypatch, request, image=image, cwd=stage.project)
 
 
 @pytest.mark.parametrize("policy", ["clean", "host", "strict"])
@@ -216,6 +240,71 @@ def test_homes_and_working_folders(
     assert ("is not seen inside" in said) == (
         hidden and not (home == "private" and place == "home")
     )
+
+
+@pytest.mark.parametrize("place", ["home", "below", "project"])
+@pytest.mark.parametrize("policy", ["private", "isolated", "none"])
+def test_a_home_below_tmp(
+    stage: Stage, shell: list[str], monkeypatch: pytest.MonkeyPatch, place: str, policy: str
+) -> None:
+    with tempfile.TemporaryDirectory(dir="/tmp") as name:
+        home = Path(name, "home")
+        (home / "below").mkdir(parents=True)
+        (home / ".cache").mkdir()
+        places = {"home": home, "below": home / "below", "project": stage.project}
+        env = {"HOME": str(home), "TMPDIR": f"{home}/below", "TMP": "/tmp", "TEMP": f"{name}/x"}
+        request = msgspec.convert({"home": policy}, Request)
+        compare(stage, shell, monkeypatch, request, env=env, cwd=places[place])
+
+
+SETTINGS = {
+    "MIOPEN_USER_DB_PATH": "/session",
+    "APPTAINERENV_NUMBA_CACHE_DIR": "/ours",
+    "SINGULARITYENV_CUPY_CACHE_DIR": "/theirs",
+    "APPTAINERENV_XDG_CACHE_HOME": "/ours",
+    "SINGULARITYENV_XDG_CONFIG_HOME": "/theirs",
+    "APPTAINERENV_BOTH": "/ours",
+    "SINGULARITYENV_BOTH": "/theirs",
+    "PYTENSOR_FLAGS": "device=cpu",
+    "MY_INCLUDE_PATH": "/x",
+    "CUDA_INCLUDE_PATH": "/x",
+    "NLTK_DATA": "/nltk",
+}
+
+
+@pytest.mark.parametrize("home", ["isolated", "none", "host"])
+@pytest.mark.parametrize(
+    "words",
+    [
+        (),
+        ("PYTENSOR_FLAGS", "NLTK_DATA", "XDG_CACHE_HOME", "MY_INCLUDE_PATH"),
+        ("PYTENSOR_FLAGS=mode=FAST_RUN", "NUMBA_CACHE_DIR=/said"),
+        ("PYTENSOR_FLAGS=compiledir=/mine",),
+    ],
+    ids=" ".join,
+)
+def test_settings_of_caches_and_of_the_runtime(
+    stage: Stage,
+    shell: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    home: str,
+    words: tuple[str, ...],
+) -> None:
+    request = msgspec.convert({"home": home, "env": words}, Request)
+    compare(stage, shell, monkeypatch, request, env=SETTINGS)
+
+
+def test_settings_of_caches_that_the_host_may_have(
+    stage: Stage, shell: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compare(stage, shell, monkeypatch, Request(variables="host"), env=SETTINGS)
+
+
+def test_an_image_that_has_flags_of_its_own(
+    stage: Stage, shell: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = stage.seen(env={"PYTENSOR_FLAGS": "device=cpu", "NUMBA_CACHE_DIR": "/fixed"})
+    compare(stage, shell, monkeypatch, Request(), image=image, env=SETTINGS)
 
 
 def test_a_home_over_a_link(

@@ -143,3 +143,31 @@ def test_a_shared_folder_can_be_used_by_others_and_is_not_written(
     for path in before:
         if path.is_dir() and not path.is_symlink():
             path.chmod(0o755)
+
+
+def test_an_overlay_by_its_name_and_the_record_of_state(say_image: Path, person: Person) -> None:
+    made = person.limpet("overlay", "create", say_image, "extra", "--dir")
+    assert made.returncode == 0, made.stderr
+    folder = person.home / "env"
+    person.wrap(say_image, folder, "--only", "python", "--overlay", "extra")
+    person.wrap(say_image, person.home / "plain", "--only", "python")
+    program = "import pathlib; pathlib.Path('/opt/env/written').touch()"
+    done = person.run(folder / "bin/python", "-c", program)
+    assert done.returncode == 0, done.stderr
+    look = "import os; print(os.path.exists('/opt/env/written'))"
+    assert person.run(folder / "bin/python", "-c", look).stdout == "True\n"
+    assert person.run(person.home / "plain/bin/python", "-c", look).stdout == "False\n"
+    listed = person.limpet("state", "list")
+    assert str(say_image) in listed.stdout or say_image.stem in listed.stdout, listed
+    unknown = person.limpet("wrap", say_image, person.home / "none", "--overlay", "missing")
+    assert unknown.returncode != 0
+    assert "missing" in unknown.stderr
+    assert not (person.home / "none").exists()
+
+
+def test_flags_that_the_session_has_too(say_image: Path, person: Person) -> None:
+    folder = person.home / "env"
+    person.wrap(say_image, folder, "--only", "python", "--env", "PYTENSOR_FLAGS=device=cpu")
+    look = "import os; print(os.environ['PYTENSOR_FLAGS'])"
+    flags = person.run(folder / "bin/python", "-c", look).stdout
+    assert flags.startswith("device=cpu,base_compiledir=/.limpet/home/.cache/")

@@ -7,13 +7,14 @@ import re
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
 
 from limpet.core.errors import ImageError, LimpetError, UsageError
 from limpet.core.fronts import check_kernel_name, render_kernel, render_module
-from limpet.core.launcher import render_launcher
+from limpet.core.launcher import render_beside, render_launcher
 from limpet.core.recipe import Run
 from limpet.core.seen import HostSeen, ImageSeen, Request
 from limpet.core.wrap import (
@@ -109,8 +110,8 @@ HOST = HostSeen(
 IMAGE = ImageSeen(path="/it's.sif", kind="sif", identity="i-1", title="i", facts=facts())
 
 
-def rendered(programs: dict[str, str] | None = None, host: bool = False, **launch: object) -> str:
-    wrap = Wrap(
+def made(programs: dict[str, str] | None = None, host: bool = False, **launch: object) -> Wrap:
+    return Wrap(
         limpet="0",
         number=7,
         image=IMAGE.path,
@@ -121,7 +122,10 @@ def rendered(programs: dict[str, str] | None = None, host: bool = False, **launc
         root_names=("usr", "etc"),
         request=WrapRequest(launch=msgspec.convert(launch, Request), host=host),
     )
-    return render_launcher(wrap, IMAGE, HOST, "/my $launchers")
+
+
+def rendered(programs: dict[str, str] | None = None, **settings: Any) -> str:
+    return render_launcher(made(programs, **settings), IMAGE, HOST, "/my $launchers")
 
 
 def test_nothing_is_left_to_fill_in_and_nothing_of_the_plan_escapes_its_quotes() -> None:
@@ -158,15 +162,38 @@ def test_an_image_for_another_machine_gets_no_launchers() -> None:
         )
 
 
+# Of names that another file sets, and of what `core.launcher_text` excuses in the launcher itself.
+EXCUSED = "SC1090,SC1091,SC2016,SC2034,SC2086,SC2090,SC2154,SC2163,SC2221,SC2222,SC3013"
+
+
 @pytest.mark.real
-@pytest.mark.parametrize("shell", ["dash", "bash"])
-def test_the_script_is_clean(tmp_path: Path, shell: str) -> None:
-    script = tmp_path / "tool"
-    script.write_text(rendered(host=True, binds=["/data", "/b:/c:ro"], env=["A", "B=1"]))
-    parsed = subprocess.run([shell, "-n", script], capture_output=True, text=True)
-    assert parsed.returncode == 0, parsed.stderr
+@pytest.mark.parametrize(
+    ("variables", "home"),
+    [("clean", "isolated"), ("strict", "private"), ("clean", "none"), ("host", "host")],
+)
+def test_the_scripts_are_clean(tmp_path: Path, variables: str, home: str) -> None:
+    wrap = made(
+        host=home != "none",
+        binds=["/data", "/b:/c:ro"],
+        env=["A", "B=1", "PYTENSOR_FLAGS"],
+        variables=variables,
+        home=home,
+    )
+    texts = {"tool": render_launcher(wrap, IMAGE, HOST, "/my $launchers")}
+    texts |= render_beside(wrap, IMAGE, HOST, "/my $launchers")
+    for name, text in texts.items():
+        assert not re.search(r"(?m)@[A-Z_]{3,}@|^#(if|end)", text), name
+        (tmp_path / name).write_text(text)
+        for shell in filter(shutil.which, ("dash", "bash")):
+            parsed = subprocess.run([shell, "-n", name], cwd=tmp_path, capture_output=True)
+            assert parsed.returncode == 0, parsed.stderr
     shellcheck = shutil.which("shellcheck")
     if shellcheck is None:
         pytest.skip("shellcheck is not installed")
-    checked = subprocess.run([shellcheck, script], capture_output=True, text=True)
+    checked = subprocess.run(
+        [shellcheck, "-s", "sh", "-e", EXCUSED, *texts],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
     assert checked.returncode == 0, checked.stdout

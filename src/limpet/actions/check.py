@@ -120,6 +120,10 @@ class _Run:
         request = Request(command=command, home="private", pwd="/", verbose=False)
         launch = plan_launch(self._image, here, request)
         host.make_private(launch.folders, str(state))
+        for point in map(Path, launch.points):  # this /tmp is not the host's
+            ours = is_below(str(point), str(state)) or not is_below(str(point), "/tmp")
+            place = point if ours else work / point.relative_to("/")
+            place.mkdir(parents=True, exist_ok=True)
         mounts = [
             Mount(source=str(work), target=INSIDE),
             Mount(source=str(work / "tmp"), target="/tmp"),

@@ -29,7 +29,7 @@ def lock_prefix(work: Workplace, prefix: Path, folder: Path) -> Lock:
     condarc = read_condarc()
     hash_of = partial(hash_download, work.cache, loaded)
     packages = tuple(
-        finish_conda(_placed(one, condarc), folder, (), hash_of) for one in read_prefix(prefix)
+        finish_conda(placed(one, condarc), folder, (), hash_of) for one in read_prefix(prefix)
     )
     for one in packages:
         if one.subdir not in (SUBDIRS[facts.arch], "noarch"):
@@ -53,7 +53,7 @@ def lock_prefix(work: Workplace, prefix: Path, folder: Path) -> Lock:
     return msgspec.structs.replace(lock, conda=packages, isolated_from_base=False)
 
 
-def _placed(package: CondaPackage, condarc: Condarc) -> CondaPackage:
+def placed(package: CondaPackage, condarc: Condarc) -> CondaPackage:
     """The package with its channel's short name, and a file: URL as a path."""
     channel = channel_of(package.channel, condarc).shown
     if not package.url.startswith("file:"):

@@ -7,7 +7,7 @@ import json
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
@@ -31,6 +31,7 @@ from limpet.core.piece import Piece
 from limpet.core.skeleton import ENV_SCRIPT, Member, plan_conda_frame, render_env_script
 from limpet.core.staging import stale_byte_code
 from limpet.tools import files
+from limpet.tools.process import Finished
 
 if TYPE_CHECKING:
     from limpet.formats.squashfs import Squashfs
@@ -41,10 +42,10 @@ _MESSAGES = f"{PREFIX}/.messages.txt"
 # conda runs and sources scripts in bash, and many of them need it.
 _SHELL = "shell=$(command -v bash || echo /bin/sh)"
 _MARK = b"\0\nlimpet\n"
-_CAPTURE = f"""\
+_CAPTURE = """\
 cat /proc/self/environ
 printf '\\nlimpet\\n'
-for script in {_ACTIVATE}/*.sh; do
+for script in @PREFIX@/etc/conda/activate.d/*.sh; do
     if [ -e "$script" ]; then . "$script" >&2; fi
 done
 cat /proc/self/environ
@@ -56,6 +57,12 @@ _HOSTS = (
     {"HOME": "/limpet/a", "USER": "a", "LOGNAME": "a", "TMPDIR": "/tmp", "HOSTNAME": "a"},
     {"HOME": "/home/b", "USER": "b", "LOGNAME": "b", "TMPDIR": "/var/tmp", "HOSTNAME": "b"},
 )
+
+
+class Runs(Protocol):
+    """Something that runs commands in an environment's image."""
+
+    def run(self, words: Sequence[str], variables: Mapping[str, str]) -> Finished: ...
 
 
 class Scripts(msgspec.Struct, frozen=True, kw_only=True):
@@ -210,18 +217,19 @@ def _run_post_link(package: CondaPackage, layer: Layer, notify: Notify) -> None:
         notify(Event(stage="post-link", kind="note", message=f"{package.name}: {said.strip()}"))
 
 
-def capture(layer: Layer) -> Activation:
-    """Source the activation scripts three times; see `plan_activation`."""
-    one = _capture_once(layer, _HOSTS[0])
-    other = _capture_once(layer, _HOSTS[1])
+def capture(layer: Runs, prefix: str = PREFIX) -> Activation:
+    """Source the activation scripts of an environment three times; see `plan_activation`."""
+    script = _CAPTURE.replace("@PREFIX@", shlex.quote(prefix))
+    one = _capture_once(layer, script, _HOSTS[0])
+    other = _capture_once(layer, script, _HOSTS[1])
     marks = marked_variables(one)
-    marked = _capture_once(layer, _HOSTS[0] | marks) if marks else one
+    marked = _capture_once(layer, script, _HOSTS[0] | marks) if marks else one
     return plan_activation(one, other, marked)
 
 
-def _capture_once(layer: Layer, variables: Mapping[str, str]) -> Capture:
+def _capture_once(layer: Runs, script: str, variables: Mapping[str, str]) -> Capture:
     pairs = [f"{name}={value}" for name, value in variables.items()]
-    done = layer.run(["/bin/sh", "-c", _LAUNCH + shlex.quote(_CAPTURE), "sh", *pairs], {})
+    done = layer.run(["/bin/sh", "-c", _LAUNCH + shlex.quote(script), "sh", *pairs], {})
     parts = done.stdout.split(_MARK)
     if done.code or len(parts) != 3:
         lines = [line for line in done.stderr.splitlines() if line.strip()]

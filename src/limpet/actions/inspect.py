@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import difflib
 import tomllib
 from pathlib import Path
 from typing import Any, Literal
 
-from limpet.core.errors import ImageError, UsageError
+from packaging.utils import canonicalize_name
+
+from limpet.actions.contents import read_contents, read_requested
+from limpet.core.contents import Contents, Software
+from limpet.core.dependencies import Graph, plan_graph
+from limpet.core.difference import Difference, plan_difference
+from limpet.core.errors import ImageError, LimpetError, UsageError
 from limpet.core.image import LOCK_OBJECT, RECIPE_OBJECT, SBOM_OBJECT
 from limpet.core.inspection import Inspection, Package
+from limpet.core.seen import ImageSeen
 from limpet.tools import images
 
 ObjectName = Literal["lock", "sbom", "recipe"]
@@ -17,10 +25,18 @@ _OBJECTS: dict[ObjectName, str] = {
     "sbom": SBOM_OBJECT,
     "recipe": RECIPE_OBJECT,
 }
+_SOURCES: dict[str, Literal["pip", "conda", "other"]] = {
+    "pypi": "pip",
+    "conda": "conda",
+    "generic": "other",
+}
 
 
-def inspect_image(text: str) -> Inspection:
-    """Read from the file alone: no runtime is needed."""
+def inspect_image(text: str, *, contents: bool = False) -> Inspection:
+    """Read from the file alone: no runtime is needed.
+
+    With `contents` what is in its file systems as well; where these cannot be read, that says why.
+    """
     seen = images.read_image(text)
     path = Path(seen.path)
     is_sif = seen.kind == "sif"
@@ -34,6 +50,40 @@ def inspect_image(text: str) -> Inspection:
         facts=seen.facts,
         parts=images.list_parts(path) if is_sif else (),
         packages=list_packages(lock) if lock else (),
+        contents=_contents(seen) if contents else None,
+    )
+
+
+def _contents(seen: ImageSeen) -> Contents:
+    try:
+        return read_contents(seen)
+    except (LimpetError, OSError) as error:
+        why = f"{error.what} {error.why}" if isinstance(error, LimpetError) else str(error)
+        return Contents(requested=read_requested(seen), unreadable=(why.strip(),))
+
+
+def compare_images(first: str, second: str) -> Difference:
+    """What is other in the second image; ImageError where one cannot be looked into."""
+    seen = [inspect_image(text, contents=True) for text in (first, second)]
+    for one in seen:
+        if one.contents and not one.contents.layers:
+            raise ImageError(f"{one.path} cannot be looked into.", why=one.contents.unreadable[0])
+    return plan_difference(*seen)
+
+
+def explain_package(text: str, name: str) -> tuple[Graph, Software]:
+    """The packages of an image and one of them; UsageError where it has none of that name."""
+    contents = inspect_image(text, contents=True).contents or Contents()
+    graph, wanted = plan_graph(contents), canonicalize_name(name)
+    for package in contents.packages:
+        if wanted in (canonicalize_name(package.name), *package.provides):
+            return graph, package
+    names = [package.name for package in contents.packages]
+    near = difflib.get_close_matches(wanted, names, n=1)
+    raise UsageError(
+        f"{text} has no package named {name}.",
+        why="; ".join(contents.unreadable),
+        now=f"Did you mean {near[0]}?" if near else "limpet inspect --all IMAGE lists them.",
     )
 
 
@@ -41,12 +91,17 @@ def list_packages(lock: bytes) -> tuple[Package, ...]:
     """Names and versions of a pylock file; its hashes and addresses are `--lock`'s to show."""
     try:
         table: dict[str, Any] = tomllib.loads(lock.decode())
-        conda = table.get("tool", {}).get("limpet", {}).get("conda", [])
+        own = table.get("tool", {}).get("limpet", {})
+        conda, found = own.get("conda", []), own.get("found", [])
         packages = [
             *(Package(name=e["name"], version=e["version"], source="conda") for e in conda),
             *(
                 Package(name=e["name"], version=e.get("version", ""))
                 for e in table.get("packages", [])
+            ),
+            *(
+                Package(name=e["name"], version=e.get("version", ""), source=_SOURCES[e["kind"]])
+                for e in found
             ),
         ]
     except (ValueError, KeyError, TypeError, AttributeError) as error:

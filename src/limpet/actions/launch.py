@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import signal
 from pathlib import Path
 from typing import NoReturn
 
 import msgspec
 
+from limpet.actions.mpi import look_for_mpi
 from limpet.actions.overlay import choose_overlays
 from limpet.core.errors import HostError, UsageError
 from limpet.core.launch import Launch, plan_launch
 from limpet.core.mounts import is_below
 from limpet.core.personal import KIT, PIP
 from limpet.core.places import wished_binds
+from limpet.core.prefetch import plan_prefetch
 from limpet.core.seen import Request
 from limpet.tools import (
     apptainer,
@@ -22,8 +26,10 @@ from limpet.tools import (
     host,
     images,
     overlay,
+    page_cache,
     personal,
     process,
+    slurm,
 )
 from limpet.tools.config import read_config
 from limpet.tools.node_local import find_node_local
@@ -43,6 +49,7 @@ def plan_start(image: str, request: Request, *, config_file: str = "", system: s
     site_binds = (*config.binds, *config.system(system).bind)
     request = msgspec.structs.replace(request, site_binds=site_binds)
     seen = images.read_image(image)
+    seen = msgspec.structs.replace(seen, path=slurm.find_staged(seen.identity) or seen.path)
     offered, asked = wished_binds(seen, request, host.working_folder())
     cache = files.cache_folder(config.cache_dir)
     runtime = apptainer.probe_runtime(cache)
@@ -61,13 +68,20 @@ def plan_start(image: str, request: Request, *, config_file: str = "", system: s
         driver=gpu.probe_driver(gpus, cache=cache),
     )
     pip = personal.probe_pip(Path(here.state), Path(here.home or "/"))
-    here = msgspec.structs.replace(here, pip=pip, local=find_node_local())
+    here = msgspec.structs.replace(
+        here,
+        pip=pip,
+        local=find_node_local(),
+        mpi=look_for_mpi(seen, request, config, cache),
+        siblings=slurm.probe_siblings(),
+    )
     chosen = choose_overlays(seen, here, request.overlays)
     request = msgspec.structs.replace(request, overlays=chosen.words)
     launch = plan_launch(seen, here, request)
     check_pip(launch, request)
     notes = (*launch.notes, *chosen.notes)
-    return msgspec.structs.replace(launch, overlays=chosen.held, notes=notes)
+    prefetch = plan_prefetch(page_cache.look_ahead(Path(seen.path), seen.ahead))
+    return msgspec.structs.replace(launch, overlays=chosen.held, notes=notes, prefetch=prefetch)
 
 
 def check_pip(launch: Launch, request: Request) -> None:
@@ -80,26 +94,62 @@ def check_pip(launch: Launch, request: Request) -> None:
         )
 
 
-def make_folders(launch: Launch) -> None:
-    """Make what the launch mounts from the user's own folders."""
+def wants_answers(launch: Launch, request: Request, config_file: str = "") -> bool:
+    """Whether limpet stays beside the program, to say more where it fails in a known way."""
+    from limpet.core.watching import is_worth_watching
+    from limpet.tools import watch
+
+    facts = launch.image.facts
+    if request.shell or (facts and not facts.run.answers) or not read_config(config_file).answers:
+        return False
+    return is_worth_watching(
+        request.command,
+        os.environ,
+        stdin_terminal=watch.stream_kind(0) == "terminal",
+        stderr=watch.stream_kind(),
+    )
+
+
+def answer_failure(said: str, code: int) -> str:
+    """limpet's line on a failure, or nothing."""
+    from limpet.core.failures import find_answer
+
+    found = find_answer(said, code)
+    return f"limpet: {found.answer}" if found else ""
+
+
+def make_ready(launch: Launch) -> None:
+    """Make what a launch needs to be there: its folders, held overlays, limpet's own pip."""
     for root in filter(None, (launch.state, launch.local)):
         below = [
             [p for p in paths if is_below(p, root)] for paths in (launch.folders, launch.files)
         ]
         host.make_private(below[0], root, below[1])
+    for point in launch.points:
+        with contextlib.suppress(OSError):  # the runtime says what is missing
+            Path(point).mkdir(parents=True, exist_ok=True)
+    for folder in launch.overlays:
+        overlay.hold_folder(folder)
     for mount in launch.mounts:
         if mount.target == KIT:
             personal.make_kit(Path(mount.source), inside=KIT)
+    if launch.prefetch.ranges:
+        page_cache.read_ahead(Path(launch.image.path), launch.prefetch.ranges)
 
 
-def start(launch: Launch) -> NoReturn:
-    """Become the program; its signals, terminal and exit code are its own from here on."""
-    make_folders(launch)
-    for folder in launch.overlays:
-        overlay.hold_folder(folder)
+def start(launch: Launch, *, answers: bool = False) -> NoReturn:
+    """Become the program; its signals, terminal and exit code are its own from here on.
+
+    With `answers` limpet stays beside it instead, and passes all that on.
+    """
+    make_ready(launch)
     # Python ignores SIGPIPE, and what is ignored stays so in the program that it becomes.
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     try:
+        if answers:
+            from limpet.tools import watch
+
+            watch.run_watched(launch.argv, launch.env, answer_failure)
         process.replace_by(launch.argv, launch.env)
     except OSError as error:
         raise HostError(f"{launch.argv[0]} cannot be started.", why=f"{error.strerror}.") from error

@@ -165,7 +165,7 @@ def _make_missing(
 
 
 def start_compiler(site: Site, out: Path) -> Compiler:
-    """The environment's Python, waiting for modules to compile."""
+    """The environment's Python, waiting for modules to compile; `out` is where it writes."""
     from limpet.tools import bytecode
 
     binds = [

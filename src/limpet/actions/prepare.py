@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from functools import partial
 from pathlib import Path
 
 import msgspec
 
+from limpet.actions.assemble import open_root, recompressed
 from limpet.actions.bases import derive_base, fetch_base, probe_base, resolve_base
 from limpet.actions.conda_lock import CondaAnswer, lock_conda, uses_conda
 from limpet.actions.lock import make_lock
@@ -28,6 +30,7 @@ from limpet.core.reference import parse_reference
 from limpet.core.request import BuildRequest
 from limpet.tools import files
 from limpet.tools.apptainer import Runtime, probe_runtime
+from limpet.tools.compressors import best_compression
 from limpet.tools.config import read_config
 from limpet.tools.credentials import find_credentials
 from limpet.tools.download import Fetcher
@@ -98,8 +101,16 @@ def prepare(request: BuildRequest, notify: Notify, given: Given | None = None) -
     known = read_lock(lock_file) if lock_file else given.lock if given else None
     if request.frozen:
         known = _frozen(known, loaded, lock_file)
+    meant = known or _own_lock(paths)
+    if meant and meant.tree_sha256:
+        raise LockError(
+            "Nothing can be built from this lock.",
+            why="It says what was in a folder that was packed as it lay there.",
+            now="Pack the folder again, or lock the packages themselves: limpet lock.",
+        )
     work = open_workplace(request, config, notify)
-    base = settle_base(work, loaded, known or _own_lock(paths))
+    loaded = fit_compression(work, loaded)
+    base = settle_base(work, loaded, meant)
     return _lock_on(work, base, loaded, known, lock_file)
 
 
@@ -112,6 +123,32 @@ def open_workplace(request: BuildRequest, config: Config, notify: Notify) -> Wor
         runtime=probe_runtime(),
         notify=notify,
     )
+
+
+def fit_compression(work: Workplace, loaded: LoadedRecipe) -> LoadedRecipe:
+    """The recipe with gzip where zstd cannot be started here, unless the command line insists."""
+    image = loaded.recipe.image
+    if work.request.compression or work.request.small or image.compression != "zstd":
+        return loaded
+    if best_compression(work.runtime.path, work.cache) == "zstd":
+        return loaded
+    message = "The runtime here cannot read zstd images: gzip is taken, which starts slower"
+    work.notify(Event(stage="image", kind="note", message=message))
+    image = msgspec.structs.replace(image, compression="gzip")
+    recipe = msgspec.structs.replace(loaded.recipe, image=image)
+    return dataclasses.replace(loaded, recipe=recipe)
+
+
+def readable_base(work: Workplace, sif: Path, loaded: LoadedRecipe, digest: str) -> Path:
+    """The base, or a copy of it in gzip where zstd cannot be started here."""
+    if loaded.recipe.image.compression != "gzip":
+        return sif
+    with sif.open("rb") as file:
+        if open_root(file).compressor == "gzip":
+            return sif
+    if best_compression(work.runtime.path, work.cache) == "zstd":
+        return sif
+    return recompressed(sif, work.cache, "gzip", name=digest.replace(":", "-"))
 
 
 def _own_lock(paths: list[Path]) -> Lock | None:
@@ -261,11 +298,11 @@ def _lock_on(
         interpreter=interpreter,
         runtime=work.runtime,
         cache=work.cache,
-        scratch=_scratch_folder(work),
+        scratch=scratch_folder(work),
     )
 
 
-def _scratch_folder(work: Workplace) -> Path:
+def scratch_folder(work: Workplace) -> Path:
     named = work.request.build_dir or work.config.build_dir
     return Path(named).expanduser().absolute() if named else work.cache / "tmp"
 
@@ -302,6 +339,7 @@ def stand_base(
         offline=work.request.offline,
         insecure=work.config.insecure_registries,
     )
+    sif = readable_base(work, sif, loaded, base.digest)
     facts = probe_base(base, sif, cache=work.cache, runtime=work.runtime)
     if not (image.apt or image.post):
         return Standing(sif=sif, facts=facts)
@@ -317,7 +355,7 @@ def stand_base(
         pinned=known.apt if known and holds else (),
         notify=work.notify,
     )
-    return Standing(sif=sif, facts=facts, pinned=pinned)
+    return Standing(sif=readable_base(work, sif, loaded, facts.digest), facts=facts, pinned=pinned)
 
 
 def _lock_anew(

@@ -8,12 +8,20 @@ from pathlib import Path
 import msgspec
 
 from limpet import __version__
+from limpet.actions.mpi import look_for_mpi
+from limpet.actions.overlay import Chosen, choose_overlays
+from limpet.actions.settle import settle
+from limpet.core.config import Config
 from limpet.core.errors import UsageError
+from limpet.core.fit import fuse_notes
 from limpet.core.fronts import check_kernel_name, render_kernel, render_module
-from limpet.core.launcher import render_launcher
+from limpet.core.launch import plan_launch
+from limpet.core.launcher import render_beside, render_launcher
+from limpet.core.mpi_plan import plan_mpi
+from limpet.core.overlay import parse_wish
 from limpet.core.personal import KIT
 from limpet.core.places import wished_binds
-from limpet.core.seen import HostSeen, ImageSeen
+from limpet.core.seen import HostSeen, ImageSeen, Request
 from limpet.core.wrap import (
     Wrap,
     WrapReport,
@@ -21,7 +29,7 @@ from limpet.core.wrap import (
     check_host_allowed,
     choose_programs,
 )
-from limpet.tools import apptainer, host, images, launchers, personal, programs
+from limpet.tools import apptainer, files, host, images, launchers, personal, programs
 from limpet.tools.config import read_config
 
 
@@ -41,6 +49,7 @@ def wrap_image(
         request.launch,
         site_binds=(*config.binds, *config.system(system).bind),
         binds=tuple(_absolute_bind(bind) for bind in request.launch.binds),
+        overlays=tuple(_absolute_overlay(word) for word in request.launch.overlays),
     )
     request = msgspec.structs.replace(request, launch=launch, state_dir=config.state_dir)
     folder = Path(os.path.realpath(folder))
@@ -50,7 +59,7 @@ def wrap_image(
         programs.list_programs(seen, request.folders), request, title=seen.title
     )
     launchers.check_free(folder, force=force)
-    return _write(seen, folder, request, chosen, dry_run=dry_run)
+    return _write(seen, folder, request, chosen, config, dry_run=dry_run)
 
 
 def update_wrap(folder: Path, image: str = "", *, dry_run: bool = False) -> WrapReport:
@@ -73,7 +82,7 @@ def _follow(folder: Path, old: Wrap, image: str, *, dry_run: bool) -> WrapReport
     found = programs.list_programs(seen, request.folders)
     chosen = choose_programs(found, request, title=seen.title, strict=False)
     launchers.check_free(folder, force=False)
-    return _write(seen, folder, request, chosen, dry_run=dry_run)
+    return _write(seen, folder, request, chosen, read_config(""), dry_run=dry_run)
 
 
 def bring_back(folder: Path) -> WrapReport:
@@ -105,10 +114,24 @@ def _absolute_bind(text: str) -> str:
     return f"{Path(source).expanduser().absolute()}{colon}{rest}"
 
 
+def _absolute_overlay(text: str) -> str:
+    wish = parse_wish(text)
+    place = wish.name or Path(wish.path).expanduser().absolute()
+    return f"{place}{'' if wish.writable else ':ro'}"
+
+
 def _write(
-    seen: ImageSeen, folder: Path, request: WrapRequest, chosen: dict[str, str], *, dry_run: bool
+    seen: ImageSeen,
+    folder: Path,
+    request: WrapRequest,
+    chosen: dict[str, str],
+    config: Config,
+    *,
+    dry_run: bool,
 ) -> WrapReport:
-    here = _probe(seen, request)
+    here = _probe(seen, request, config)
+    chosen_overlays = choose_overlays(seen, here, request.launch.overlays)
+    notes = (*chosen_overlays.notes, *fuse_notes(seen, here))
     versions = launchers.list_versions(folder)
     old = launchers.read_wrap(folder, launchers.current_version(folder)) if versions else None
     wrap = Wrap(
@@ -123,8 +146,8 @@ def _write(
         request=request,
     )
     if dry_run:
-        render_launcher(wrap, seen, here, str(folder))
-        return _report(folder, wrap, old)
+        render_launcher(_settled(wrap, chosen_overlays, seen, here), seen, here, str(folder))
+        return _report(folder, wrap, old, notes)
     with launchers.changed(folder):
         # Another update may have come first.
         number = max(launchers.list_versions(folder), default=0) + 1
@@ -132,8 +155,11 @@ def _write(
         if request.copy and Path(image).is_absolute():
             image = launchers.keep_image(folder, Path(seen.path), seen.identity)
         wrap = msgspec.structs.replace(wrap, number=number, image=image)
-        script = render_launcher(wrap, seen, here, str(folder))
-        extra = {"on_top.py": launchers.on_top_script()}
+        settled = _settled(wrap, chosen_overlays, seen, here)
+        script = render_launcher(settled, seen, here, str(folder))
+        beside = render_beside(settled, seen, here, str(folder))
+        extra = {name: text.encode("utf-8", "surrogateescape") for name, text in beside.items()}
+        extra["on_top.py"] = launchers.on_top_script()
         launchers.write_version(folder, wrap, script, extra)
         launchers.put_in_force(folder, number)
         _write_fronts(folder, wrap)
@@ -141,7 +167,30 @@ def _write(
         # Launchers mount it where it is, and have no limpet to make it with.
         host.make_private([here.pip.kit], here.state)
         personal.make_kit(Path(here.pip.kit), inside=KIT)
-    return _report(folder, wrap, old)
+    notes += _note_down(seen, here, _settled(wrap, chosen_overlays, seen, here).request.launch)
+    return _report(folder, wrap, old, notes)
+
+
+def _settled(wrap: Wrap, overlays: Chosen, seen: ImageSeen, here: HostSeen) -> Wrap:
+    """With what launchers cannot find out: the overlays' paths for their names, and the host's MPI
+    as it is now where that was asked for."""
+    launch = wrap.request.launch
+    policy = launch.mpi or (seen.facts.run.mpi if seen.facts else "auto")
+    mounts = plan_mpi(policy, here.mpi).mounts
+    binds = (f"{m.source}:{m.target}{'' if m.writable else ':ro'}" for m in mounts)
+    launch = msgspec.structs.replace(
+        launch, overlays=overlays.words, site_binds=(*launch.site_binds, *binds)
+    )
+    request = msgspec.structs.replace(wrap.request, launch=launch)
+    return msgspec.structs.replace(wrap, request=request)
+
+
+def _note_down(seen: ImageSeen, here: HostSeen, launch: Request) -> tuple[str, ...]:
+    """What `limpet run` does at an image's first start and no launcher can: `limpet state` knows
+    it, and personal packages of the image before a rebuild are carried over."""
+    # A bind may be of another machine than this one.
+    bare = msgspec.structs.replace(launch, command=("true",), binds=(), site_binds=())
+    return settle(plan_launch(seen, here, bare))
 
 
 def _place(folder: Path, image: str) -> str:
@@ -150,7 +199,7 @@ def _place(folder: Path, image: str) -> str:
     return str(Path(image).relative_to(folder)) if Path(image).is_relative_to(kept) else image
 
 
-def _probe(seen: ImageSeen, request: WrapRequest) -> HostSeen:
+def _probe(seen: ImageSeen, request: WrapRequest, config: Config) -> HostSeen:
     offered, asked = wished_binds(seen, request.launch, "/")
     runtime = apptainer.probe_runtime()
     here = host.probe_host(
@@ -161,7 +210,10 @@ def _probe(seen: ImageSeen, request: WrapRequest) -> HostSeen:
         binds=(*offered, *asked),
     )
     pip = personal.probe_pip(Path(here.state), Path(here.home or "/"))
-    return msgspec.structs.replace(here, pip=pip)
+    mpi = look_for_mpi(seen, request.launch, config, files.cache_folder(config.cache_dir))
+    # A launcher serves all starts: whether tasks can meet is not known now.
+    mpi = msgspec.structs.replace(mpi, tasks=None) if mpi else None
+    return msgspec.structs.replace(here, pip=pip, mpi=mpi)
 
 
 def _write_fronts(folder: Path, wrap: Wrap) -> None:
@@ -179,7 +231,7 @@ def _module_file(folder: Path, wrap: Wrap) -> Path:
     return folder / wrap.request.module
 
 
-def _report(folder: Path, wrap: Wrap, old: Wrap | None) -> WrapReport:
+def _report(folder: Path, wrap: Wrap, old: Wrap | None, notes: tuple[str, ...] = ()) -> WrapReport:
     before = set(old.programs) if old else set()
     now = set(wrap.programs)
     kernel = ""
@@ -194,7 +246,7 @@ def _report(folder: Path, wrap: Wrap, old: Wrap | None) -> WrapReport:
         removed=tuple(sorted(before - now)),
         kernel=kernel,
         module=str(_module_file(folder, wrap)) if wrap.request.module else "",
-        notes=_notes(wrap),
+        notes=(*_notes(wrap), *notes),
     )
 
 

@@ -4,8 +4,8 @@ Reads one JSON object a line from standard input: {"job", "wheel", "out", "files
 `files` is [final path, offset of the zip member's local header, compressed size, zip method].
 Writes the byte code of all files, in their order, into `out` (a little-endian length before each;
 0 for a file that does not compile, as compileall skips it) and then one line to standard output:
-{"job", "status"}. Hash based byte code is never checked against its source at import, and does not
-depend on modification times.
+{"job", "status"}. Without a "wheel", files are read at their final path. Hash based byte code is
+never checked against its source at import, and does not depend on modification times.
 
 The same source must give the same bytes in every build. What marshal writes depends on the hash
 seed (the order of frozensets, up to Python 3.10) and on what else the process holds (a constant
@@ -41,6 +41,11 @@ def read_member(wheel, offset, size, method):
     return zlib.decompress(data, -15) if method else data
 
 
+def read_file(path):
+    with open(path, "rb") as file:
+        return file.read()
+
+
 def source_header(source):
     if sys.version_info < (3, 7):  # no hash based byte code yet: time 0, which all files have
         return struct.pack("<II", 0, len(source) & 0xFFFFFFFF)
@@ -59,10 +64,11 @@ def compile_source(source, path):
 
 
 def compile_job(request):
-    wheel = os.open(request["wheel"], os.O_RDONLY)
+    wheel = os.open(request["wheel"], os.O_RDONLY) if request["wheel"] else -1
     with open(request["out"], "wb") as out:
         for path, offset, size, method in request["files"]:
-            byte_code = compile_source(read_member(wheel, offset, size, method), path)
+            source = read_member(wheel, offset, size, method) if wheel >= 0 else read_file(path)
+            byte_code = compile_source(source, path)
             out.write(struct.pack("<I", len(byte_code)))
             out.write(byte_code)
 

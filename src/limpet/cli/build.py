@@ -76,6 +76,9 @@ def lock_options(command: Command) -> Command:
 @_many("--label", "labels", metavar="KEY=VALUE", help="A label for the image.")
 @click.option("--layout", type=click.Choice(["auto", "merged", "layered"]), help="One part or two.")
 @click.option("--compression", type=click.Choice(["zstd", "gzip"]), help="How it is compressed.")
+@_one("--profile", metavar="COMMAND", help="What is started most: its files lie first.")
+@click.option("--no-profile", is_flag=True, help="Run nothing to find out what a start opens.")
+@click.option("--small", is_flag=True, help="A smaller file for archives, slower to make.")
 @_one("--lock", metavar="FILE", help="The lock to read and write.")
 @click.option("--frozen", is_flag=True, help="Exactly as locked, or fail.")
 @pass_session
@@ -130,15 +133,16 @@ def make_request(session: Session, flags: dict[str, Any]) -> BuildRequest:
 
     given = {
         **flags,
-        "build_args": _pairs("--build-arg", flags["build_args"]),
-        "labels": _pairs("--label", flags.get("labels", ())),
+        "build_args": name_pairs("--build-arg", flags["build_args"]),
+        "labels": name_pairs("--label", flags.get("labels", ())),
         "cache_dir": session.cache_dir,
         "config_file": session.config_file,
     }
     return BuildRequest(**given)
 
 
-def _pairs(option: str, words: tuple[str, ...]) -> dict[str, str]:
+def name_pairs(option: str, words: tuple[str, ...]) -> dict[str, str]:
+    """What `NAME=VALUE` words say; UsageError for another word."""
     pairs = {}
     for word in words:
         name, given, value = word.partition("=")

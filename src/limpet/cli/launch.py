@@ -12,6 +12,7 @@ import click
 from limpet.cli.session import Session, pass_session
 
 if TYPE_CHECKING:
+    from limpet.core.launch import Launch
     from limpet.core.seen import Request
 
 Command = Callable[..., Any]
@@ -32,6 +33,12 @@ _OPTIONS = (
         type=click.Choice(["auto", "none", "nvidia", "amd"]),
         help="Which GPUs are handed in; auto: those that are here.",
     ),
+    click.option(
+        "--mpi",
+        default="",
+        metavar="auto|image|host|none|NAME",
+        help="Whose MPI is used; auto: the image's where it fits the launcher, else the host's.",
+    ),
     click.option("-B", "--bind", multiple=True, metavar="SRC[:DST[:ro]]", help="Mount inside."),
     click.option("-e", "--env", multiple=True, metavar="NAME[=VALUE]", help="Pass or set."),
     click.option(
@@ -40,8 +47,9 @@ _OPTIONS = (
     click.option("--writable-tmpfs", is_flag=True, help="Let writes go to memory (a few MB)."),
     click.option("--pwd", default="", metavar="DIR", help="Start in this folder inside."),
     click.option("--system", default="", metavar="NAME", help="A preset of the configuration."),
+    click.option("--no-answers", is_flag=True, help="Say nothing about failures."),
     click.option("--dry-run", is_flag=True, help="Print the exact command, start nothing."),
-    click.option("--explain", is_flag=True, help="Say what would be done and why, start nothing."),
+    click.option("--explain", is_flag=True, help="Say what would be done and why; start nothing."),
 )
 
 
@@ -74,17 +82,17 @@ def shell(session: Session, /, image: str, **flags: Any) -> None:
 
 def start_in(session: Session, image: str, flags: dict[str, Any], **what: Any) -> None:
     """Plan a start, say what there is to say of it, and become it."""
-    from limpet.actions.launch import make_folders, plan_start, start
+    from limpet.actions.launch import make_ready, plan_start, start, wants_answers
     from limpet.actions.settle import settle
 
     lifetime_s = _lifetime_s(flags)
-    request = _request(session, flags, what)
+    request = _request(session, flags, {**what, "keep": lifetime_s > 0})
     launch = plan_start(image, request, config_file=session.config_file, system=flags["system"])
     if flags["dry_run"] or flags["explain"]:
         from limpet.report.launch import render_command, render_explanation
 
         if flags["explain"]:
-            sys.stdout.write(render_explanation(launch))
+            sys.stdout.write(render_explanation(launch, _loaded(session, image, request, launch)))
         if flags["dry_run"]:
             sys.stdout.write(render_command(launch, os.environ))
         return
@@ -92,7 +100,7 @@ def start_in(session: Session, image: str, flags: dict[str, Any], **what: Any) -
     if lifetime_s:
         from limpet.actions.keep import keep
 
-        make_folders(launch)
+        make_ready(launch)
         launch = keep(launch, lifetime_s)
     notes = (*launch.notes, *told)
     if session.verbosity >= 0:
@@ -101,7 +109,8 @@ def start_in(session: Session, image: str, flags: dict[str, Any], **what: Any) -
         for note in notes:
             sys.stderr.write(f"limpet: {safe(note)}\n")
     sys.stderr.flush()
-    start(launch)
+    quiet = flags.get("no_answers") or session.verbosity < 0
+    start(launch, answers=not quiet and wants_answers(launch, request, session.config_file))
 
 
 def _lifetime_s(flags: dict[str, Any]) -> int:
@@ -113,6 +122,15 @@ def _lifetime_s(flags: dict[str, Any]) -> int:
     return parse_lifetime(flags["keep_for"]) if flags["keep_for"] else DEFAULT_LIFETIME_S
 
 
+def _loaded(session: Session, image: str, request: Request, launch: Launch) -> str:
+    """What a look inside says that mpi4py loads, where MPI plays a part in this start."""
+    if not launch.mpi.loads:
+        return ""
+    from limpet.actions.mpi import ask_loaded
+
+    return ask_loaded(image, request, config_file=session.config_file)
+
+
 def _request(session: Session, flags: dict[str, Any], what: dict[str, Any]) -> Request:
     from limpet.core.seen import Request
 
@@ -120,6 +138,7 @@ def _request(session: Session, flags: dict[str, Any], what: dict[str, Any]) -> R
         home=flags["home"],
         variables=flags["variables"],
         gpu=flags["gpu"],
+        mpi=flags["mpi"],
         env=flags["env"],
         binds=flags["bind"],
         overlays=flags["overlay"],

@@ -25,12 +25,24 @@ COMMANDS = {
     "pip": "limpet.cli.pip",
     "state": "limpet.cli.state",
     "kept": "limpet.cli.kept",
+    "cache": "limpet.cli.cache",
     "inspect": "limpet.cli.inspect",
+    "diff": "limpet.cli.inspect",
     "wrap": "limpet.cli.wrap",
     "update": "limpet.cli.update",
+    "pack": "limpet.cli.pack",
     "overlay": "limpet.cli.overlay",
+    "doctor": "limpet.cli.doctor",
     "check": "limpet.cli.check",
+    "advise": "limpet.cli.advise",
     "export": "limpet.cli.export",
+    "report": "limpet.cli.report",
+    "completion": "limpet.cli.completion",
+    "mpi": "limpet.cli.mpi",
+    "stage": "limpet.cli.stage",
+    "sbatch": "limpet.cli.sbatch",
+    "push": "limpet.cli.transfer",
+    "pull": "limpet.cli.transfer",
 }
 
 
@@ -71,6 +83,10 @@ class LazyGroup(click.Group):
         command = getattr(importlib.import_module(COMMANDS[cmd_name]), cmd_name)
         assert isinstance(command, click.Command)
         take_session_options(command)
+        if ctx.resilient_parsing:
+            from limpet.cli.completion import prepare
+
+            prepare(command)
         return command
 
     def resolve_command(
@@ -91,7 +107,7 @@ class LazyGroup(click.Group):
     cls=LazyGroup,
     params=session_options(),
     context_settings={"help_option_names": ["-h", "--help"]},
-    epilog='Completion: eval "$(_LIMPET_COMPLETE=bash_source limpet)" (or zsh_source).',
+    epilog="limpet completion bash|zsh|fish prints what completes these words in a shell.",
 )
 @click.version_option(__version__, message="limpet %(version)s")
 @click.pass_context

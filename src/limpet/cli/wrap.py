@@ -32,10 +32,11 @@ if TYPE_CHECKING:
     "--home", type=click.Choice(["isolated", "private", "none", "host"]), help="As in run."
 )
 @click.option("--variables", type=click.Choice(["clean", "host", "strict"]), help="As in run.")
+@click.option("--mpi", default="", metavar="host|none|NAME", help="As in run, decided now.")
 @click.option("--gpu", type=click.Choice(["auto", "none", "nvidia", "amd"]), help="As in run.")
 @click.option("-B", "--bind", multiple=True, metavar="SRC[:DST[:ro]]", help="Mount inside.")
 @click.option("-e", "--env", multiple=True, metavar="NAME[=VALUE]", help="Pass or set.")
-@click.option("--overlay", multiple=True, metavar="PATH", help="Lay over the image.")
+@click.option("--overlay", multiple=True, metavar="NAME|PATH[:ro]", help="As in run.")
 @click.option("--writable-tmpfs", is_flag=True, help="Let writes go to memory (a few MB).")
 @click.option("--pwd", default="", metavar="DIR", help="Start in this folder inside.")
 @click.option("--system", default="", metavar="NAME", help="A preset of the configuration.")
@@ -63,9 +64,10 @@ def wrap(session: Session, /, image: str, folder: str, **flags: Any) -> None:
             home=flags["home"],
             variables=flags["variables"] or ("host" if flags["host"] else None),
             gpu=flags["gpu"],
+            mpi=flags["mpi"],
             env=flags["env"],
             binds=flags["bind"],
-            overlays=tuple(str(Path(path).absolute()) for path in flags["overlay"]),
+            overlays=flags["overlay"],
             writable_tmpfs=flags["writable_tmpfs"],
             pwd=flags["pwd"],
         ),

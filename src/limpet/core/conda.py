@@ -116,6 +116,14 @@ def plan_virtual(libc: Libc | None, arch: Arch, cuda: str) -> dict[str, str]:
     return virtual | ({"__cuda": cuda} if cuda else {})
 
 
+def distribution_names(package: CondaPackage) -> tuple[str, ...]:
+    """The normalised name of the Python distribution that a conda package is, if it is one."""
+    from packaging.utils import canonicalize_name
+
+    found = _distribution(package)
+    return (str(canonicalize_name(found.name)),) if found else ()
+
+
 def _distribution(package: CondaPackage) -> Distribution | None:
     """The Python distribution that a conda package is, as far as its record shows.
 

@@ -91,7 +91,7 @@ class ExistsError(LimpetError):
     code = 11
 
 
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
 
 
 def space_error(error: OSError, place: object = None) -> SpaceError | None:

@@ -14,7 +14,7 @@ from pathlib import PurePosixPath
 
 import msgspec
 
-from limpet.core.mounts import Mount
+from limpet.core.mounts import Mount, is_below
 from limpet.core.recipe import HomePolicy
 
 INSIDE = "/.limpet/home"
@@ -64,12 +64,14 @@ START_FILES = (
 class Home(msgspec.Struct, frozen=True, kw_only=True):
     """How a home policy is carried out.
 
-    `options` are the runtime's; `mounts` and `variables` what is added; `folders` and (empty)
+    `options` are the runtime's; `mounts` and `variables` what is added; `first` is mounted before
+    all else, because other things may lie in it; `folders` and (empty)
     `files` must exist on the host before the start; `visible` are host folders that are seen inside
     at the same path; `start` is where to start when the working folder is not seen inside.
     """
 
     options: tuple[str, ...] = ()
+    first: tuple[Mount, ...] = ()
     mounts: tuple[Mount, ...] = ()
     variables: dict[str, str] = msgspec.field(default_factory=dict)
     folders: tuple[str, ...] = ()
@@ -101,7 +103,14 @@ def plan_home(
     if policy == "host":
         return Home(options=chosen, visible=(home,), start=home)
     if policy == "private":
-        return Home(options=("--home", f"{own}:{home}"), folders=(own,), start=home)
+        # The runtime mounts the machine's /tmp over a home that it was told, and a bind over /tmp.
+        shown = any(is_below(home, folder) for folder in ("/tmp", "/var/tmp"))
+        return Home(
+            options=("--home", f"{own}:{home}"),
+            first=(Mount(source=own, target=home),) if shown else (),
+            folders=(own,),
+            start=home,
+        )
     covered = [personal for personal in PERSONAL if personal.folder in present]
     moved = [personal for personal in PERSONAL if personal.folder not in present]
     files = [name for name in START_FILES if name in present]

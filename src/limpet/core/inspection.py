@@ -6,6 +6,7 @@ from typing import Literal
 
 import msgspec
 
+from limpet.core.contents import Contents
 from limpet.core.image import ImageFacts
 
 
@@ -18,15 +19,19 @@ class Part(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Package(msgspec.Struct, frozen=True, kw_only=True):
-    """An installed package, and whose: `pip` or `conda`."""
+    """An installed package, and whose: `pip`, `conda`, or another tool's."""
 
     name: str
     version: str
-    source: Literal["pip", "conda"] = "pip"
+    source: Literal["pip", "conda", "other"] = "pip"
 
 
 class Inspection(msgspec.Struct, frozen=True, kw_only=True):
-    """What is in an image. `facts` is None, and `packages` empty, where limpet did not make it."""
+    """What is in an image. `facts` is None, and `packages` empty, where limpet did not make it.
+
+    `packages` are those of the lock; `contents` what the image's own file systems have, None where
+    nobody asked.
+    """
 
     path: str
     kind: str
@@ -36,3 +41,4 @@ class Inspection(msgspec.Struct, frozen=True, kw_only=True):
     facts: ImageFacts | None = None
     parts: tuple[Part, ...] = ()
     packages: tuple[Package, ...] = ()
+    contents: Contents | None = None

@@ -7,31 +7,34 @@ line and environment against `plan_launch`'s, session by session.
 
 from __future__ import annotations
 
-import itertools
-import operator
 import posixpath
 import re
 import shlex
-import string
 from collections.abc import Iterable, Sequence
 from pathlib import PurePosixPath
 
 import msgspec
 
-from limpet.core.caches import CACHES, FOLDER, LOCAL
+from limpet.core.caches import CACHES, FOLDER, LOCAL, Cache
 from limpet.core.gpu import Driver
 from limpet.core.handover import parse_env
 from limpet.core.homes import INSIDE, PERSONAL, START_FILES
 from limpet.core.launch import Launch, plan_launch
 from limpet.core.launcher_command import COMMAND
+from limpet.core.launcher_seldom import BESIDE
 from limpet.core.launcher_text import SESSION
+from limpet.core.launcher_variables import render_judges
 from limpet.core.mounts import Mount
 from limpet.core.personal import CERTIFICATES, CONFIG, KIT, PACKAGES, VARIABLE, PipSeen
 from limpet.core.places import wished_binds
-from limpet.core.recipe import Run, VariablePolicy
+from limpet.core.recipe import GpuPolicy, HomePolicy, Run
 from limpet.core.seeing import ALWAYS, OWN_FOLDERS, OWN_TREES
 from limpet.core.seen import HostSeen, ImageSeen, Request
-from limpet.core.variables import FOREIGN, INDEX, RUNTIME, TEMPORARY, WANTED
+from limpet.core.variables import (
+    RUNTIME,
+    TEMPORARY,
+    judge_variable,
+)
 from limpet.core.wrap import OWN, Wrap
 
 # Stand for what only the session knows, in a plan that is made for no session.
@@ -43,19 +46,63 @@ _EXPANSIONS = {
     _PROGRAM: "$_limpet_program",
 }
 
-_LETTERS = string.ascii_uppercase + string.ascii_lowercase + "_"
-
 
 def render_launcher(wrap: Wrap, image: ImageSeen, host: HostSeen, root: str) -> str:
     """The text of every launcher of `wrap` in the folder `root`."""
+    parts, holds = _describe(wrap, image, host, root)
+    return _fill_in(SESSION + COMMAND, parts, holds)
+
+
+def render_beside(wrap: Wrap, image: ImageSeen, host: HostSeen, root: str) -> dict[str, str]:
+    """The files beside the launchers' folder that few of their starts read, by name."""
+    parts, holds = _describe(wrap, image, host, root)
+    files = {name: _fill_in(text, parts, holds) for name, text in BESIDE.items()}
+    if "none" not in holds:
+        launch = msgspec.structs.replace(wrap.request.launch, home="none")
+        request = msgspec.structs.replace(wrap.request, launch=launch)
+        homeless = msgspec.structs.replace(wrap, request=request)
+        files["homeless.sh"] = render_launcher(homeless, image, host, root)
+    return files
+
+
+def _describe(
+    wrap: Wrap, image: ImageSeen, host: HostSeen, root: str
+) -> tuple[dict[str, str], set[str]]:
+    """What is filled in, and the words of `#if` that hold."""
+    plan, request = _parts_of_plan(wrap.request.launch, image, host)
+    variables = {"host": "host_variables"}.get(plan.variables, plan.variables)
+    own = "own" if image.facts else "foreign"
+    holds = {plan.home, variables, own}
+    user = host.environment.get("USER") or host.environment.get("LOGNAME", "")
+    run = image.facts.run if image.facts else Run()
+    named = _named(run, wrap.request.launch)
+    holds |= {"mixed"} if wrap.request.host else set()
+    holds |= {"gpu_auto"} if _gpu_policy(wrap.request.launch, image) == "auto" else set()
+    if plan.home in ("isolated", "private") or (plan.home == "host" and image.facts):
+        holds.add("packages")
     parts = {
         **_CONSTANTS,
         **_names(host),
         **_of_folder(wrap, image, host, root),
-        **_of_image(image, host),
-        **_of_plan(wrap.request.launch, image, host),
+        **_of_image(image, host, plan, named),
+        **request,
+        "ACCOUNT": shlex.quote(f"{user}:{host.account_home}"),
     }
-    return re.sub(r"@([A-Z_]+)@", lambda found: parts[found[1]], SESSION + COMMAND)
+    return parts, holds
+
+
+def _fill_in(text: str, parts: dict[str, str], holds: set[str]) -> str:
+    kept: list[str] = []
+    open_sections: list[bool] = []
+    for line in text.splitlines(keepends=True):
+        word, *conditions = line.split() or [""]
+        if word == "#if":
+            open_sections.append(not holds.isdisjoint(conditions))
+        elif word == "#end":
+            open_sections.pop()
+        elif all(open_sections):
+            kept.append(line)
+    return re.sub(r"@([A-Z_]+)@", lambda found: parts[found[1]], "".join(kept))
 
 
 def _names(host: HostSeen) -> dict[str, str]:
@@ -86,26 +133,46 @@ def _of_folder(wrap: Wrap, image: ImageSeen, host: HostSeen, root: str) -> dict[
         "IDENTITY": quoted(image.identity),
         "PROGRAMS": _render_programs(wrap.programs),
         "STATE_DIR": quoted(wrap.request.state_dir),
-        "HOST": "1" if wrap.request.host else "",
         "HOST_OWN": _patterns([f"/{name}" for name in wrap.root_names]) or "/",
     }
 
 
-def _of_image(image: ImageSeen, host: HostSeen) -> dict[str, str]:
+def _of_image(
+    image: ImageSeen, host: HostSeen, plan: Launch, named: Sequence[str]
+) -> dict[str, str]:
     ours, others = (f"{name}ENV_" for name in _siblings(host))
     prefix = image.facts.prefix if image.facts else ""
+    kit = f'[ -e "$_limpet_state{quoted(host.pip.kit.removeprefix(host.state))}/pip.zip" ]'
     return {
-        "PREFIX": quoted(prefix),
         "BIN_OF_PREFIX": f"{prefix}/bin:" if prefix else "",
         "TREES": _patterns((*OWN_TREES, prefix) if prefix else OWN_TREES, below=True),
-        "CACHES": _render_caches(image, ours, others),
-        "CACHE_HOME": _render_cache("XDG_CACHE_HOME", FOLDER, "", ours, others),
+        "HAS_PACKAGES": ":" if prefix else kit,
+        **_render_caches(image, plan, named, ours, others),
+        "SET_PACKAGES": _render_set(
+            {VARIABLE: PACKAGES, "JUPYTER_PATH": f"{PACKAGES}/share/jupyter"}
+            if prefix
+            else {"PIP_BREAK_SYSTEM_PACKAGES": "1"},
+            ours,
+        ),
         "MOVED": _render_moved(image, ours),
-        "SET_JUPYTER": _render_set("JUPYTER_PATH", f"{PACKAGES}/share/jupyter", ours),
     }
 
 
-def _of_plan(request: Request, image: ImageSeen, host: HostSeen) -> dict[str, str]:
+def _gpu_policy(request: Request, image: ImageSeen) -> GpuPolicy:
+    return request.gpu or (image.facts.run if image.facts else Run()).gpu
+
+
+_HOME_WORDS = {
+    "isolated": ("--home", "$_limpet_home"),
+    "host": ("--home", "$_limpet_home"),
+    "private": ("--home", "$_limpet_own:$_limpet_home"),
+    "none": ("'--no-home --no-mount home'", "''"),
+}
+
+
+def _parts_of_plan(
+    request: Request, image: ImageSeen, host: HostSeen
+) -> tuple[Launch, dict[str, str]]:
     """What `plan_launch` says whatever the session is."""
     plan = _plan(image, host, msgspec.structs.replace(request, command=(_PROGRAM,)))
     # A home that is the account's needs no options, so that these are what stands before them.
@@ -114,16 +181,21 @@ def _of_plan(request: Request, image: ImageSeen, host: HostSeen) -> dict[str, st
     bare = msgspec.structs.replace(homely, overlays=(), writable_tmpfs=False)
     head, _ = _split(_plan(image, host, bare))
     run = image.facts.run if image.facts else Run()
-    return {
-        "HOME_POLICY": plan.home,
-        "GPU": request.gpu or run.gpu,
+    named = _named(run, request)
+    flag, word = _HOME_WORDS[plan.home]
+    kept, values = _render_values(request, plan.home)
+    return plan, {
+        "HOME_FLAG": flag,
+        "HOME_WORD": word,
+        "START": "/" if plan.home == "none" else "$_limpet_home",
+        "GPU": {"nvidia": "--nv", "amd": "--rocm"}.get(_gpu_policy(request, image), "''"),
         "PWD": quoted(request.pwd),
         "BOUND": _render_bound(image, request),
         "BINDS": _render_binds(image, request),
-        "VALUES": _render_values(request),
-        "JUDGES": _render_judges(plan.variables, _named(run, request), _siblings(host)),
-        "TEMPORARY": " ".join(TEMPORARY) if plan.variables != "strict" else "",
-        "TEMPORARY_SET": "".join(f":${{{n}-}}/" for n in TEMPORARY if plan.variables != "strict"),
+        "KEPT": kept,
+        "VALUES": values,
+        "JUDGES": render_judges(plan.variables, named, _siblings(host)),
+        "FIRST": "|".join((*RUNTIME.patterns, *named)),
         "HEAD": " ".join(quoted(word) for word in head[1:]),
         "REST": " ".join(quoted(word) for word in whole[len(head) :]),
         "INSIDE": " ".join(quoted(word) for word in inside),
@@ -188,9 +260,10 @@ def _render_programs(programs: dict[str, str]) -> str:
     return "\n".join(lines)
 
 
-def _render_set(name: str, value: str, ours: str) -> str:
-    """Gathers a value without spaces; the runtime's own form of it decides inside."""
-    return f'_limpet_sets="$_limpet_sets {name}={value} {ours}{name}={value}"'
+def _render_set(values: dict[str, str], ours: str) -> str:
+    """Sets variables of this name and of the runtime's own form of it, which decides inside."""
+    words = (f"{name}={shlex.quote(value)}" for name, value in values.items())
+    return f"export {' '.join(f'{word} {ours}{word}' for word in words)}"
 
 
 def _render_moved(image: ImageSeen, ours: str) -> str:
@@ -198,33 +271,60 @@ def _render_moved(image: ImageSeen, ours: str) -> str:
     fixed = image.facts.env if image.facts else {}
     lines = []
     for personal in PERSONAL:
-        puts = [
-            _render_set(name, str(PurePosixPath(INSIDE, place)), ours)
+        values = {
+            name: str(PurePosixPath(INSIDE, place))
             for name, place in personal.variables.items()
             if name not in fixed
-        ]
-        if puts:
-            lines.append(f"{personal.folder}) {'; '.join(puts)} ;;")
+        }
+        if values:
+            lines.append(f"{personal.folder}) {_render_set(values, ours)} ;;")
     return "\n".join(lines)
 
 
-def _render_caches(image: ImageSeen, ours: str, others: str) -> str:
-    """Where packages write: `core.caches`, for what neither the user nor the image has set."""
+def _render_caches(
+    image: ImageSeen, plan: Launch, named: Sequence[str], ours: str, others: str
+) -> dict[str, str]:
+    """Where packages write: `core.caches`, for what neither the user nor the image has set.
+
+    Seldom has a session set any of them, so that is asked of all at once.
+    """
     fixed = image.facts.env if image.facts else {}
+    sets: dict[str, str] = {}
     lines = []
-    for cache in CACHES:
-        if cache.place and (cache.flag or not fixed.get(cache.variable)):
-            place = f"{LOCAL}/{cache.place}" if cache.local else cache.place
-            where = f"{FOLDER}/{place}"
-            lines.append(_render_cache(cache.variable, where, cache.flag, ours, others))
-    return "\n".join(lines)
+    given = ""
+    rows = [Cache(package="", variable="XDG_CACHE_HOME", writes="", source="", place=".")]
+    for cache in (*(rows if plan.home == "none" else ()), *CACHES):
+        there = fixed.get(cache.variable, "")
+        if not cache.place or (there and (not cache.flag or "compiledir" in there)):
+            continue
+        value = _cache_value(cache, there)
+        sets[cache.variable] = value
+        session = f"${{{ours}{cache.variable}:-${{{others}{cache.variable}-}}}}"
+        session = f"${{{cache.variable}:-{session}}}"
+        one = _render_set({cache.variable: value}, ours)
+        if there:
+            lines.append(one)
+            continue
+        if judge_variable(cache.variable, plan.variables, named=named).passes:
+            given += f"${{{cache.variable}-}}"
+        if cache.flag:
+            lines.append(f'_limpet_flags {cache.variable} "{session}" {value}')
+        else:
+            lines.append(f'[ -n "{session}" ] || {one}')
+    return {
+        "CACHES_GIVEN": given,
+        "CACHES_SET": _render_set(sets, ours),
+        "CACHES": "\n".join(lines),
+    }
 
 
-def _render_cache(variable: str, place: str, flag: str, ours: str, others: str) -> str:
-    given = f'"${{{variable}:-${{{ours}{variable}:-${{{others}{variable}-}}}}}}"'
-    if flag:
-        return f"_limpet_flags {variable} {given} {flag}={INSIDE}/{place}"
-    return f"[ -n {given} ] || {_render_set(variable, f'{INSIDE}/{place}', ours)}"
+def _cache_value(cache: Cache, given: str = "") -> str:
+    """What its variable is set to."""
+    place = f"{LOCAL}/{cache.place}" if cache.local else cache.place
+    path = str(PurePosixPath(INSIDE, FOLDER, place))
+    if not cache.flag:
+        return path
+    return ",".join(word for word in (given, f"{cache.flag}={path}") if word)
 
 
 def _cache_folders() -> list[str]:
@@ -266,82 +366,37 @@ def _render_bound(image: ImageSeen, request: Request) -> str:
     )
 
 
-def _render_values(request: Request) -> str:
-    """`--env NAME=VALUE` as it was said, `--env NAME` as it is at the start."""
+def _render_values(request: Request, policy: HomePolicy) -> tuple[str, str]:
+    """`--env NAME=VALUE` as it was said, `--env NAME` as it is at the start.
+
+    The latter is kept before limpet sets anything of that name itself.
+    """
     _, values, _ = parse_env(request.env, {})
-    lines = []
+    flags = {cache.variable: cache for cache in CACHES if cache.flag and policy != "host"}
+    kept, lines = [], []
     for word in request.env:
         name, given, _ = word.partition("=")
+        cache = flags.get(name)
         if given:
-            lines.append(f"_limpet_put {name} {quoted(values[name])}")
+            value = values[name]
+            if cache and "compiledir" not in value:
+                value = _cache_value(cache, value)
+            lines.append(f"_limpet_put {name} {quoted(value)}")
         else:
-            lines.append(f'if [ -n "${{{name}+set}}" ]; then _limpet_put {name} "${name}"; fi')
-    return "\n".join(lines)
+            kept.append(f"_limpet_kept_{name}=${{{name}+:${name}}}")
+            put = "_limpet_put"
+            if cache:
+                put = f"_limpet_seldom _limpet_flags {name}"
+            text = f'"${{_limpet_kept_{name}#:}}"'
+            if cache:
+                lines.append(f"{put} {text} {_cache_value(cache)}")
+            else:
+                lines.append(f'if [ -n "$_limpet_kept_{name}" ]; then {put} {name} {text}; fi')
+    return "\n".join(kept), "\n".join(lines)
 
 
 def _named(run: Run, request: Request) -> tuple[str, ...]:
     return (*run.pass_variables, *(word.partition("=")[0] for word in request.env))
-
-
-def _render_judges(policy: VariablePolicy, named: Sequence[str], siblings: tuple[str, str]) -> str:
-    """`judge_variable` as a `case` with one in it for each first letter; what passes, continues.
-
-    By letters and without what changes nothing, because a shell takes milliseconds to read all
-    patterns and to try all of them on all variables.
-    """
-    rules = dict.fromkeys(TEMPORARY, True) if policy != "strict" else {}
-    rules |= dict.fromkeys((*RUNTIME.patterns, *named), True)
-    if policy != "strict":
-        groups = (INDEX, *FOREIGN, *(() if policy == "host" else WANTED))
-        for group in groups:
-            for pattern in group.patterns:
-                rules.setdefault(pattern, group.passes)
-    special = _special_judges(*siblings)
-    cases: dict[str, list[str]] = {}
-    for letter in _LETTERS:
-        fitting = [r for r in rules.items() if r[0].startswith((letter, *"*?["))]
-        inner = special.get(letter, "") + _render_judge(fitting, policy == "host")
-        if inner:
-            cases.setdefault(inner, []).append(f"{letter}*")
-    return "\n".join(f"{'|'.join(letters)}) {inner} ;;" for inner, letters in cases.items())
-
-
-def _special_judges(ours: str, others: str) -> dict[str, str]:
-    """Of two forms of one setting the runtime heeds its own; a Jupyter kernel looks whether its
-    server is still alive."""
-    twin = f'"[ -n \\"\\${{{ours}ENV_${{_limpet_to#*_}}+set}}\\" ]"'
-    kernel = "case $_limpet_connection:$_limpet_to in /*:JPY_*) continue ;; esac\n"
-    heeded = f"{others}ENV_*) _limpet_others=1; eval {twin} || continue ;;"
-    return {others[0]: f"case $_limpet_to in {heeded} esac\n"} | {"J": kernel}
-
-
-def _render_judge(rules: Sequence[tuple[str, bool]], default: bool) -> str:
-    """The first pattern that fits decides; only those that differ from what comes anyway."""
-    kept: list[tuple[str, bool]] = []
-    for pattern, passes in reversed(rules):
-        if passes != default or any(p != passes and _overlap(pattern, q) for q, p in kept):
-            kept.insert(0, (pattern, passes))
-    lines = [
-        f"{'|'.join(pattern for pattern, _ in same)}) {'continue' if passes else ''} ;;"
-        for passes, same in itertools.groupby(kept, key=operator.itemgetter(1))
-    ]
-    if default:
-        lines.append("*) continue ;;")
-    return "\n".join(["case $_limpet_to in", *lines, "esac"]) if lines else ""
-
-
-def _overlap(one: str, other: str) -> bool:
-    """Whether some name may fit both."""
-    if any(set(pattern[:-1]) & set("*?[") or pattern[-1] in "?[" for pattern in (one, other)):
-        return True
-    one_start, other_start = one.removesuffix("*"), other.removesuffix("*")
-    if one_start == one and other_start == other:
-        return one == other
-    if one_start == one:
-        return one.startswith(other_start)
-    if other_start == other:
-        return other.startswith(one_start)
-    return one_start.startswith(other_start) or other_start.startswith(one_start)
 
 
 _CONSTANTS = {
@@ -353,6 +408,7 @@ _CONSTANTS = {
     "START_FILES": " ".join(reversed(START_FILES)),
     "CACHE_FOLDERS": " ".join(_cache_folders()),
     "CACHES_MADE": " && ".join(f'[ -d "$_limpet_own/{folder}" ]' for folder in _cache_folders()),
+    "TEMPORARY": " ".join(TEMPORARY),
     "PACKAGES": PACKAGES,
     "PACKAGES_VARIABLE": VARIABLE,
     "KIT": KIT,

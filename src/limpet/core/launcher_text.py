@@ -1,186 +1,65 @@
 """The launcher's text: where it is, what it starts, and what of the session passes.
 
-`@NAME@` is filled in by `core.launcher`; the rest of the text is in `core.launcher_command`.
+`@NAME@` is filled in by `core.launcher`; what stands between `#if WORDS` and `#end` is left out
+where none of the words holds for these launchers. The rest of the text is in
+`core.launcher_command`, and what few starts need in `core.launcher_seldom`: bash takes a
+millisecond to read 25 kB of it, so it is a file that is read only when it is needed.
+
 It runs under dash, bash and busybox sh. Everything is named `_limpet_*`, because a name that the
 session happens to export would reach the program with a changed value.
 """
 
 SESSION = r"""#!/bin/sh
 # Written by limpet @LIMPET@; `limpet update` writes it anew. Each launcher is this same text and
-# starts the program of its own name.
-# shellcheck disable=SC2016,SC2086,SC2090,SC2163,SC2221,SC2222
+# starts the program of its own name. What few starts need is in seldom.sh and its neighbours.
+# shellcheck disable=SC1090,SC1091,SC2016,SC2034,SC2086,SC2090,SC2154,SC2163,SC2221,SC2222
 # shellcheck disable=SC3013 # -ef is in POSIX.1-2024, and before in all shells
 _limpet_root=@ROOT_BAKED@
-_limpet_name=${0##*/} _limpet_venv='' _limpet_connection='' _limpet_host=@HOST@
+_limpet_name=${0##*/} _limpet_at=${0%/*} _limpet_venv='' _limpet_connection=''
 unset CDPATH
 set -f
 
 _limpet_say() { printf 'limpet: %s\n' "$@" >&2; }
 _limpet_fail() { _limpet_say "$@"; exit 125; }
+_limpet_seldom() { . "$_limpet_root/@VERSION_FOLDER@/seldom.sh"; "$@"; }
 _limpet_back() { cd -- "$_limpet_cwd" || _limpet_fail "$_limpet_cwd cannot be entered."; }
 
 # ---- which folder, which program ----
 
-case $0 in */*) _limpet_at=${0%/*}/ ;; *) _limpet_at=./ ;; esac
-if [ -L "$0" ]; then
-    if [ -e "${_limpet_at}../pyvenv.cfg" ]; then _limpet_venv=$_limpet_at..; fi
-    if [ "$0" -ef "$_limpet_root/bin/$_limpet_name" ]; then
-        _limpet_at=$_limpet_root/bin/
-    elif [ "$0" -ef "$_limpet_root/bin/python" ]; then
-        _limpet_name=python _limpet_at=$_limpet_root/bin/
-    else # a link under another name, or to a folder that was moved
-        _limpet_link=$_limpet_at$_limpet_name
-        while [ -L "$_limpet_link" ]; do
-            _limpet_to=$(readlink "$_limpet_link") || exit 125
-            case $_limpet_to in
-                /*) _limpet_link=$_limpet_to ;;
-                *) _limpet_link=${_limpet_link%/*}/$_limpet_to ;;
-            esac
-        done
-        _limpet_name=${_limpet_link##*/} _limpet_at=${_limpet_link%/*}/
-    fi
-fi
 cd -P . 2>/dev/null || _limpet_fail 'The working folder does not exist any more.'
 _limpet_cwd=$PWD
 [ . -ef "$_limpet_cwd" ] || _limpet_fail 'The working folder does not exist any more.'
-if ! [ "$_limpet_at" -ef "$_limpet_root/bin" ]; then # the folder was moved
-    cd -P -- "$_limpet_at" || exit 125
-    _limpet_root=${PWD%/.limpet/versions/*}
-    _limpet_back
+if [ -L "$0" ] || [ "$_limpet_at" != "$_limpet_root/bin" ]; then
+    _limpet_to=$_limpet_root/@VERSION_FOLDER@
+    if ! [ -r "$_limpet_to/where.sh" ]; then # the folder was moved
+        _limpet_to=$(readlink -f -- "$0") || exit 125
+        _limpet_to=${_limpet_to%/bin/*}
+    fi
+    . "$_limpet_to/where.sh"
 fi
 _limpet_image=@IMAGE@
 @PROGRAMS@
 
-# ---- a virtual environment on top, and arguments that need help ----
-
-case $_limpet_name in python | python[0-9]*)
-    case "${1-} ${2-}" in
-        '-m venv')
-            shift 2
-            set -- "$_limpet_root/@VERSION_FOLDER@/on_top.py" "$_limpet_root/bin/$_limpet_name" "$@"
-            ;;
-        '-m ipykernel_launcher' | '-m ipykernel')
-            for _limpet_word; do
-                case ${_limpet_flag-}:$_limpet_word in
-                    -f:*) _limpet_connection=$_limpet_word ;;
-                    *:-f=* | *:--f=*) _limpet_connection=${_limpet_word#*=} ;;
-                esac
-                _limpet_flag=$_limpet_word
-            done
-            case $_limpet_connection in
-                /*/*) _limpet_connection=${_limpet_connection%/*} ;;
-                *) _limpet_connection='' ;;
-            esac
-            ;;
-    esac
-    ;;
-esac
-if [ -n "$_limpet_venv" ]; then
-    cd -P -- "$_limpet_venv" || exit 125
-    _limpet_venv=$PWD
-    _limpet_back
-    # Python finds its virtual environment by its own name, which a shell cannot set.
-    set -- -I -S -c 'import os, sys; os.execv(sys.argv[1], sys.argv[2:])' \
-        "$_limpet_program" "$_limpet_venv/bin/${0##*/}" "$@"
-fi
-if [ -e /.singularity.d ]; then
-    # Already inside: of this image, the program is here; another one has no runtime to start it.
-    if [ "${APPTAINER_CONTAINER-${SINGULARITY_CONTAINER-}}" = "$_limpet_image" ]; then
-        exec "$_limpet_program" "$@"
-    fi
-    _limpet_fail "$_limpet_name is a launcher for $_limpet_image." \
-        'It cannot be used from inside another container: call it from outside.'
-fi
-
-# ---- the image and the runtime ----
-
-[ -r "$_limpet_image" ] || _limpet_fail "The image $_limpet_image is gone or cannot be read." \
-    "Bring it back, or name another one: limpet update $_limpet_root IMAGE"
-_limpet_runtime=@RUNTIME@
-if ! [ -x "$_limpet_runtime" ]; then
-    IFS=:
-    for _limpet_to in ${PATH-}; do
-        for _limpet_link in apptainer singularity; do
-            if [ -x "$_limpet_to/$_limpet_link" ] && ! [ -x "$_limpet_runtime" ]; then
-                _limpet_runtime=$_limpet_to/$_limpet_link
-            fi
-        done
-    done
-    unset IFS
-    [ -x "$_limpet_runtime" ] || _limpet_fail 'Neither apptainer nor singularity is in PATH.' \
-        "Load your site's module for it (often: module load apptainer)."
-fi
-
 # ---- what is seen inside as the home ----
 
-# Steps are counted here: a shell takes milliseconds for a few hundred. What is set to a value known
-# beforehand is gathered in `sets` and set at once, mounts in a line that a shell can read.
-_limpet_sets='' _limpet_mounts=''
-_limpet_put() { export "$1=$2" "@OURS@$1=$2"; unset "@OTHERS@$1"; }
-
-# Puts a mount before the others; paths with the runtime's separators in them go as CSV.
-_limpet_mount() {
-    case $1$2 in
-        *[:,\"\\\']*) _limpet_mount_odd "$@" ;;
-        "$1$1") _limpet_mounts="--bind '$1${3:+:$1:ro}' $_limpet_mounts" ;;
-        *) _limpet_mounts="--bind '$1:$2${3:+:ro}' $_limpet_mounts" ;;
-    esac
-}
-_limpet_mount_odd() {
-    _limpet_flag=--bind _limpet_word=$1
-    case $1$2 in
-        *[:,\"\\]*)
-            _limpet_replace "$1" '"' '""'; _limpet_to=$_limpet_text
-            _limpet_replace "$2" '"' '""'
-            _limpet_flag=--mount
-            _limpet_word="type=bind,\"source=$_limpet_to\",\"target=$_limpet_text\"${3:+,ro}"
-            ;;
-        *) if [ "$1" != "$2" ] || [ -n "${3-}" ]; then _limpet_word=$1:$2${3:+:ro}; fi ;;
-    esac
-    _limpet_replace "$_limpet_word" "'" "'\\''"
-    _limpet_mounts="$_limpet_flag '$_limpet_text' $_limpet_mounts"
-}
-_limpet_replace() {
-    _limpet_text='' _limpet_link=$1
-    while :; do
-        case $_limpet_link in *"$2"*) ;; *) break ;; esac
-        _limpet_text=$_limpet_text${_limpet_link%%"$2"*}$3
-        _limpet_link=${_limpet_link#*"$2"}
-    done
-    _limpet_text=$_limpet_text$_limpet_link
-}
-
-_limpet_account=''
-case ${USER:-${LOGNAME-}} in
-    '' | [!A-Za-z_]* | *[!A-Za-z0-9._-]*) ;;
-    *) eval "_limpet_account=~${USER:-$LOGNAME}" ;;
-esac
-_limpet_home=''
-for _limpet_to in "${HOME-}" "$_limpet_account"; do
+_limpet_account=${HOME-} _limpet_to=${USER:-${LOGNAME-}}
+# That of who made this needs no question to the site's directory of users.
+if [ "$_limpet_to:$_limpet_account" != @ACCOUNT@ ]; then
+    _limpet_account=''
     case $_limpet_to in
-        /*[!/]*)
-            if [ -z "$_limpet_home" ] && [ -d "$_limpet_to" ]; then
-                _limpet_home=${_limpet_to%/}
-            fi
-            ;;
+        '' | [!A-Za-z_]* | *[!A-Za-z0-9._-]*) ;;
+        *) eval "_limpet_account=~$_limpet_to" ;;
     esac
+fi
+for _limpet_home in "${HOME-}" "$_limpet_account" ''; do
+    case $_limpet_home in /*[!/]*) if [ -d "$_limpet_home" ]; then break; fi ;; esac
 done
+_limpet_home=${_limpet_home%/}
 _limpet_real=$_limpet_home
 case $_limpet_cwd/ in
     "$_limpet_home"/*) ;;
     *) if cd -P -- "${_limpet_home:-.}" 2>/dev/null; then _limpet_real=$PWD; _limpet_back; fi ;;
 esac
-_limpet_policy=@HOME_POLICY@
-if [ "$_limpet_policy" != none ]; then
-    case $_limpet_home in
-        '') _limpet_policy=none; _limpet_say 'There is no home inside, for there is none here.' ;;
-        *:*)
-            _limpet_policy=none
-            _limpet_say 'There is no home inside: its path has a colon, where the runtime splits.'
-            ;;
-    esac
-fi
-
 # The image's own folder for personal things: the only thing made here, at the first start.
 _limpet_state=@STATE_DIR@
 if [ -z "$_limpet_state" ]; then
@@ -192,67 +71,57 @@ if [ -z "$_limpet_state" ]; then
         *) _limpet_state=$_limpet_home/.local/state/limpet ;;
     esac
 fi
-_limpet_own() { _limpet_own=$_limpet_state/@IDENTITY@/home; }
-_limpet_own
-_limpet_make() { (umask 077 && mkdir -p -- "$1") 2>/dev/null; }
-case $_limpet_policy in isolated | private | none)
-    if ! { [ -d "$_limpet_own" ] || _limpet_make "$_limpet_own"; } || ! [ -w "$_limpet_own" ]; then
-        _limpet_to=$_limpet_state
-        _limpet_state=${TMPDIR:-/tmp}/limpet-$(id -u)
-        _limpet_own
-        _limpet_say "$_limpet_to cannot be written: this image's personal folders are in" \
-            "$_limpet_state and will not last. LIMPET_STATE_DIR names another place."
-        _limpet_make "$_limpet_own"
-        # Below /tmp someone else may have made it first.
-        if [ -L "$_limpet_state" ] || ! [ -O "$_limpet_state" ] || ! [ -w "$_limpet_own" ]; then
-            _limpet_fail "$_limpet_state cannot be used." 'Set LIMPET_STATE_DIR.'
-        fi
-    fi
-    ;;
+_limpet_own=$_limpet_state/@IDENTITY@/home
+#if isolated host
+case $_limpet_home in '' | *:*) _limpet_seldom _limpet_homeless "$@" ;; esac
+#end
+#if private
+case $_limpet_home in '') _limpet_seldom _limpet_homeless "$@" ;; esac
+case $_limpet_home$_limpet_own in *:*) _limpet_seldom _limpet_homeless "$@" ;; esac
+#end
+
+# ---- the image and the runtime ----
+
+case ${_limpet_venv:+:}$_limpet_name:${1-}:${2-} in
+    :* | python*:-m:venv | python*:-m:ipykernel*) . "$_limpet_root/@VERSION_FOLDER@/python.sh" ;;
 esac
+if [ -e /.singularity.d ]; then _limpet_seldom _limpet_inside "$@"; fi
+[ -r "$_limpet_image" ] || _limpet_fail "The image $_limpet_image is gone or cannot be read." \
+    "Bring it back, or name another one: limpet update $_limpet_root IMAGE"
+_limpet_runtime=@RUNTIME@
+[ -x "$_limpet_runtime" ] || _limpet_seldom _limpet_find_runtime
+#if isolated private none
+if ! [ -d "$_limpet_own" ] || ! [ -w "$_limpet_own" ] || ! [ -O "$_limpet_own" ]; then
+    _limpet_seldom _limpet_make_own
+fi
+#end
 
 # ---- the variables that pass ----
 
-if [ -n "${@OTHER_NAME@_BIND-}${@OTHER_NAME@_BINDPATH-}" ]; then
-    for _limpet_to in BIND BINDPATH; do
-        eval "_limpet_link=\${@OTHER_NAME@_$_limpet_to-} _limpet_text=\${@OUR_NAME@_$_limpet_to-}"
-        if [ -n "$_limpet_link" ] && [ -n "$_limpet_text" ]; then
-            export "@OUR_NAME@_$_limpet_to=$_limpet_text,$_limpet_link"
-            unset "@OTHER_NAME@_$_limpet_to"
-        fi
-    done
-fi
+case ${@OTHER_NAME@_BIND-}${@OTHER_NAME@_BINDPATH-} in
+    ?*) _limpet_seldom _limpet_join_binds ;;
+esac
 # What pip needs of the session, before it is dropped.
 _limpet_pip_config=${PIP_CONFIG_FILE-} _limpet_config_home=${XDG_CONFIG_HOME:-$_limpet_home/.config}
 _limpet_ca1=${PIP_CERT-} _limpet_ca2=${SSL_CERT_FILE-} _limpet_ca3=${REQUESTS_CA_BUNDLE-}
 _limpet_ca4=${CURL_CA_BUNDLE-}
-_limpet_kit=$_limpet_state@KIT_BAKED@
-_limpet_names='' _limpet_others=''
+_limpet_names='' _limpet_ours='' _limpet_others=''
 case ${BASH_VERSION-} in 4.4* | [5-9].*)
     eval 'export -n SHELLOPTS BASHOPTS OLDPWD
-        mapfile -d "" -t _limpet_names </proc/self/environ
-        _limpet_to=${_limpet_names[*]%%=*}; unset _limpet_names; _limpet_names=$_limpet_to'
+        mapfile -d "" -t _limpet_list </proc/self/environ
+        _limpet_names=${_limpet_list[*]%%=*}'
     ;;
 esac
-if [ -z "$_limpet_names" ]; then # no other shell tells them without a copy of itself
-    IFS='
-'
-    for _limpet_to in $(export -p); do
-        case $_limpet_to in
-            'export '[A-Za-z_]*) _limpet_to=${_limpet_to#export } ;;
-            'declare -x '[A-Za-z_]*) _limpet_to=${_limpet_to#declare -x } ;;
-            *) continue ;;
-        esac
-        _limpet_names="$_limpet_names ${_limpet_to%%=*}"
-    done
-    unset IFS
-fi
+if [ -z "$_limpet_names" ]; then . "$_limpet_root/@VERSION_FOLDER@/names.sh"; fi
+#if clean host_variables
+case "$_limpet_names " in *"_INCLUDE_PATH "*) _limpet_seldom _limpet_drop_include_paths ;; esac
+#end
 for _limpet_to in $_limpet_names; do
-    case $_limpet_to in
-        BASH_FUNC_*%%) _limpet_to=${_limpet_to#BASH_FUNC_}; unset -f "${_limpet_to%??}"; continue ;;
-        [!A-Za-z_]* | *[!A-Za-z0-9_]*) continue ;;
 @JUDGES@
+    case $_limpet_to in
+        BASH_FUNC_*%%) _limpet_to=${_limpet_to#BASH_FUNC_}; unset -f "${_limpet_to%??}" ;;
+        [0-9]* | *[!A-Za-z0-9_]*) ;; # no shell can unset these
+        *) unset "$_limpet_to" ;;
     esac
-    unset "$_limpet_to"
 done
 """

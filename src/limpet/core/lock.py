@@ -52,12 +52,27 @@ class LockedBase(msgspec.Struct, frozen=True, kw_only=True):
     packages: tuple[str, ...] = ()
 
 
+class FoundPackage(msgspec.Struct, frozen=True, kw_only=True):
+    """A package that lies in an image, of which no one knows where it came from.
+
+    `kind` is a package URL's type: `pypi`, `conda`, or `generic` for a site's own tools. `place`
+    is where it lies, where that is not the image's own environment.
+    """
+
+    name: str
+    version: str
+    kind: Literal["pypi", "conda", "generic"]
+    place: str = ""
+
+
 class Lock(msgspec.Struct, frozen=True, kw_only=True):
     """Everything a build needs to know; read from and written to a PEP 751 file.
 
     `python` is the full version of the interpreter, `interpreter` its path in the base
     (`/opt/env/bin/python` where `conda` brings it). `provided` are the distributions that the base
     already has and that were counted in (`name` → version). `apt` are pinned `name=version`.
+    `found` are packages that were packed as they lay there, `tree_sha256` names all that was
+    packed: with either, nothing can be built from this lock.
     """
 
     base: LockedBase
@@ -70,6 +85,8 @@ class Lock(msgspec.Struct, frozen=True, kw_only=True):
     post_sha256: str = ""
     isolated_from_base: bool = False
     recipe_sha256: str = ""
+    found: tuple[FoundPackage, ...] = ()
+    tree_sha256: str = ""
 
 
 def find_differences(

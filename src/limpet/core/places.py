@@ -48,6 +48,7 @@ def plan_sight(
         visible = (*ALWAYS, *home.visible, *same_inside(mounts))
         mounts += plan_temporaries(host.temporaries, visible=visible, home=host.home, prefix=prefix)
     mounts += plan_aliases(mounts, host.links, home=host.home, prefix=prefix)
+    mounts = (*home.first, *mounts)
     return Place(pwd=place.pwd, mounts=mounts, notes=(*bind_notes, *place.notes))
 
 
@@ -86,7 +87,9 @@ def plan_place(
     if home.visible and is_below(cwd, host.real_home):
         # A home that is reached over a symbolic link is seen under its own name only.
         return Place(pwd=seen_at(cwd, host))
-    if any(is_below(cwd, folder) for folder in (*ALWAYS, *same_inside(binds))):
+    covered = any(is_below(cwd, mount.target) for mount in home.first)
+    shown = (*(() if covered else ALWAYS), *same_inside(binds))
+    if any(is_below(cwd, folder) for folder in shown):
         return Place(pwd=cwd)
     if is_own(cwd, image.facts.prefix if image.facts else ""):
         why = "that place is the image's own"
@@ -100,6 +103,41 @@ def plan_place(
         f"The working folder {cwd} is not seen inside: {why}. The program starts in {home.start}."
     )
     return Place(pwd=home.start, notes=(note,))
+
+
+def serve_places(image: ImageSeen) -> tuple[Mount, ...]:
+    """The image's own folders where the host's home or working folder may lie over them.
+
+    They are mounted from the image once more, at the same path, last. The number is the partition's
+    place in the SIF: the system first, then the layer that was put on top.
+    """
+    if image.facts is None:
+        return ()
+    number = 2 if image.facts.layout == "layered" else 1
+    return tuple(
+        Mount(source=image.path, target=place, writable=False, partition=number, inside=place)
+        for place in image.facts.places
+    )
+
+
+def plan_points(
+    served: Sequence[Mount], mounts: Sequence[Mount], home: Home, host: HostSeen, own: str
+) -> tuple[str, ...]:
+    """The host's folders that these are mounted on; the runtime makes none in what it mounts.
+
+    `mounts` come before, in order; `own` is where a home that is not the real one lies.
+    """
+    under = [(folder, folder) for folder in ("/tmp", "/var/tmp")]
+    if home.start == host.home:
+        under.append((host.home, host.home if home.visible else own))
+    under += [(mount.target, mount.source) for mount in mounts]
+    points = []
+    for mount in served:
+        covering = [pair for pair in under if is_below(mount.target, pair[0])]
+        if covering:
+            target, source = covering[-1]
+            points.append(source + mount.target.removeprefix(target.rstrip("/")))
+    return tuple(points)
 
 
 def same_inside(mounts: Sequence[Mount]) -> tuple[str, ...]:

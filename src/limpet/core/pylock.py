@@ -27,7 +27,7 @@ from packaging.pylock import (
 
 from limpet.core.conda import CondaPackage, hide_login
 from limpet.core.errors import LockError
-from limpet.core.lock import Artifact, Lock, LockedBase, LockedPackage
+from limpet.core.lock import Artifact, FoundPackage, Lock, LockedBase, LockedPackage
 from limpet.core.secrets import scrub
 
 LOCK_VERSION = 1
@@ -39,6 +39,7 @@ Source = PackageVcs | PackageDirectory | PackageArchive | PackageWheel | Package
 def render_lock(lock: Lock) -> str:
     """The text of a lock file."""
     minor = ".".join(lock.python.split(".")[:2])
+    python = [f"requires-python = {_value(f'=={minor}.*')}"] if minor else []
     environment = (
         "implementation_name == 'cpython' and sys_platform == 'linux' "
         f"and platform_machine == '{lock.base.arch}'"
@@ -47,7 +48,7 @@ def render_lock(lock: Lock) -> str:
         _HEADER,
         'lock-version = "1.0"',
         f"environments = [{_value(environment)}]",
-        f"requires-python = {_value(f'=={minor}.*')}",
+        *python,
         'created-by = "limpet"',
     ]
     if not lock.packages:
@@ -58,6 +59,8 @@ def render_lock(lock: Lock) -> str:
     lines += _pairs(msgspec.to_builtins(lock.base))
     for one in sorted(lock.conda, key=lambda one: (one.name, one.subdir)):
         lines += ["", "[[tool.limpet.conda]]", *_pairs(_conda_table(one))]
+    for found in sorted(lock.found, key=lambda one: (one.kind, one.name, one.place)):
+        lines += ["", "[[tool.limpet.found]]", *_pairs(msgspec.to_builtins(found))]
     if lock.provided:
         lines += ["", "[tool.limpet.provided]"]
         lines += [f"{_key(name)} = {_value(lock.provided[name])}" for name in sorted(lock.provided)]
@@ -74,6 +77,7 @@ def _own_lines(lock: Lock) -> list[str]:
             "isolated-from-base": lock.isolated_from_base,
             "apt": list(lock.apt),
             "post-sha256": lock.post_sha256,
+            "tree-sha256": lock.tree_sha256,
         }
     )
 
@@ -184,7 +188,7 @@ def _read(own: dict[str, Any], pylock: Pylock) -> Lock:
     return msgspec.convert(
         {
             "base": msgspec.convert(own["base"], LockedBase),
-            "python": own["python"],
+            "python": own.get("python", "") if own.get("tree-sha256") else own["python"],
             "interpreter": own.get("interpreter", ""),
             "packages": tuple(_locked(package) for package in pylock.packages),
             "conda": tuple(_conda(table) for table in own.get("conda", ())),
@@ -193,6 +197,8 @@ def _read(own: dict[str, Any], pylock: Pylock) -> Lock:
             "post_sha256": own.get("post-sha256", ""),
             "isolated_from_base": own.get("isolated-from-base", False),
             "recipe_sha256": own.get("recipe-sha256", ""),
+            "found": tuple(msgspec.convert(t, FoundPackage) for t in own.get("found", ())),
+            "tree_sha256": own.get("tree-sha256", ""),
         },
         Lock,
     )

@@ -58,10 +58,15 @@ class Packages(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 class Warm(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`[warm]`: run once at build time so that caches are born inside the image."""
+    """`[warm]`: run once at build time so that caches are born inside the image.
+
+    `entry` is what users start most, as a shell reads it: what it opens lies first in the image.
+    Without it `imports` say what does.
+    """
 
     imports: tuple[str, ...] = ()
     commands: tuple[str, ...] = ()
+    entry: str = ""
 
 
 class Run(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -73,6 +78,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     mpi: MpiPolicy = "auto"
     bind: tuple[str, ...] = ()
     pass_variables: tuple[str, ...] = ()
+    answers: bool = True
 
 
 class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -14,7 +14,9 @@ class BuildRequest(msgspec.Struct, frozen=True, kw_only=True):
 
     `recipes` are the descriptions as typed. `output` is the image (`build`) or the lock (`lock`).
     `upgrade` re-resolves all, `upgrade_packages` only these. `freeze` is an image whose contents
-    become the lock. `cache_dir`, `build_dir` and `config_file` are passed on as given.
+    become the lock. `profile` is a command whose files go first in the image; `no_profile`
+    leaves them in their usual order. `small` takes time for a smaller image. `cache_dir`,
+    `build_dir` and `config_file` are passed on as given.
     """
 
     recipes: tuple[str, ...] = ()
@@ -35,8 +37,11 @@ class BuildRequest(msgspec.Struct, frozen=True, kw_only=True):
     environment: str = ""
     build_args: dict[str, str] = msgspec.field(default_factory=dict)
     labels: dict[str, str] = msgspec.field(default_factory=dict)
+    profile: str = ""
+    no_profile: bool = False
     layout: Layout | None = None
     compression: Literal["zstd", "gzip"] | None = None
+    small: bool = False
     isolated_from_base: bool = False
     index_url: str = ""
     extra_index_urls: tuple[str, ...] = ()

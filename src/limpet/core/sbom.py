@@ -7,20 +7,39 @@ from __future__ import annotations
 
 import json
 import uuid
+from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
 
-from limpet.core.conda import CondaPackage
+from limpet.core.conda import CondaPackage, distribution_names
 from limpet.core.conda_install import shown_channel, shown_url
-from limpet.core.lock import Lock, LockedPackage
+from limpet.core.contents import Contents, Software, linux_markers
+from limpet.core.dependencies import plan_graph
+from limpet.core.lock import FoundPackage, Lock, LockedPackage
+from limpet.core.package_files import Metadata
+
+REQUESTED = "limpet:requested"  # a property of the image: one requirement as the recipe has it
 
 
-def render_sbom(lock: Lock, *, name: str, limpet_version: str) -> str:
-    """The bill for one lock: same lock, same text (no clock, and a serial number by content)."""
+def render_sbom(
+    lock: Lock,
+    *,
+    name: str,
+    limpet_version: str,
+    metadata: Mapping[str, Metadata] | None = None,
+    requested: Sequence[str] = (),
+) -> str:
+    """The bill for one lock: same lock, same text (no clock, and a serial number by content).
+
+    `metadata` is what the wheels say of themselves, by name: licences, and who requires whom.
+    `requested` are the requirements that the recipe names.
+    """
+    known = metadata or {}
     components = [_base(lock)]
     components += [_conda(package) for package in sorted(lock.conda, key=lambda p: p.name)]
-    components += [_package(package) for package in lock.packages]
+    components += [_package(package, known.get(package.name)) for package in lock.packages]
     components += [_python("pypi", *pair, note="base") for pair in sorted(lock.provided.items())]
+    components += [_found(one) for one in lock.found]
     components += [_system(pin, lock) for pin in (*lock.base.packages, *lock.apt)]
     bill: dict[str, Any] = {
         "bomFormat": "CycloneDX",
@@ -30,10 +49,15 @@ def render_sbom(lock: Lock, *, name: str, limpet_version: str) -> str:
             "tools": {
                 "components": [{"type": "application", "name": "limpet", "version": limpet_version}]
             },
-            "component": {"type": "container", "name": name, "bom-ref": "image"},
+            "component": {
+                "type": "container",
+                "name": name,
+                "bom-ref": "image",
+                "properties": [{"name": REQUESTED, "value": line} for line in requested],
+            },
         },
         "components": components,
-        "dependencies": _dependencies(lock),
+        "dependencies": _dependencies(lock, known, requested),
     }
     text = json.dumps(bill, sort_keys=True)
     bill["serialNumber"] = uuid.uuid5(uuid.NAMESPACE_URL, text).urn
@@ -49,13 +73,15 @@ def _base(lock: Lock) -> dict[str, Any]:
     }
 
 
-def _package(package: LockedPackage) -> dict[str, Any]:
+def _package(package: LockedPackage, metadata: Metadata | None) -> dict[str, Any]:
     artifact = package.artifact
     component = _python("pypi", package.name, package.version)
     if artifact.sha256:
         component["hashes"] = [{"alg": "SHA-256", "content": artifact.sha256}]
     if artifact.url:
         component["externalReferences"] = [{"type": "distribution", "url": artifact.url}]
+    if metadata and metadata.license:
+        component["licenses"] = [{"license": {"name": metadata.license}}]
     return component
 
 
@@ -71,7 +97,7 @@ def _conda(package: CondaPackage) -> dict[str, Any]:
         "name": package.name,
         "version": package.version,
         "purl": purl,
-        "hashes": [{"alg": "SHA-256", "content": package.sha256}],
+        **({"hashes": [{"alg": "SHA-256", "content": package.sha256}]} if package.sha256 else {}),
         "externalReferences": [{"type": "distribution", "url": shown_url(package)}],
     }
     if package.license:
@@ -81,7 +107,7 @@ def _conda(package: CondaPackage) -> dict[str, Any]:
 
 def _python(kind: str, name: str, version: str, *, note: str = "") -> dict[str, Any]:
     purl = f"pkg:{kind}/{quote(name)}@{quote(version, safe='')}"
-    component = {
+    component: dict[str, Any] = {
         "type": "library",
         "bom-ref": purl,
         "name": name,
@@ -93,18 +119,62 @@ def _python(kind: str, name: str, version: str, *, note: str = "") -> dict[str, 
     return component
 
 
+def _found(package: FoundPackage) -> dict[str, Any]:
+    """What lies there, without a hash: nobody knows of what."""
+    component = _python(package.kind, package.name, package.version)
+    if package.place:
+        component["bom-ref"] += f"#{quote(package.place)}"
+        component["properties"] = [{"name": "limpet:place", "value": package.place}]
+    return component
+
+
 def _system(pin: str, lock: Lock) -> dict[str, Any]:
     name, _, version = pin.partition("=")
     purl = f"pkg:deb/{quote(name)}@{quote(version, safe='')}?arch={lock.base.arch}"
     return {"type": "library", "bom-ref": purl, "name": name, "version": version, "purl": purl}
 
 
-def _dependencies(lock: Lock) -> list[dict[str, Any]]:
+def _dependencies(
+    lock: Lock, metadata: Mapping[str, Metadata], requested: Sequence[str]
+) -> list[dict[str, Any]]:
+    """Who requires whom, of what the lock installs; the image requires what was asked for."""
+    graph = plan_graph(_contents(lock, metadata, requested))
     refs = {p.name: f"pkg:pypi/{quote(p.name)}@{quote(p.version, safe='')}" for p in lock.packages}
+    refs |= {p.name: str(_conda(p)["bom-ref"]) for p in lock.conda if p.name not in refs}
+    needs: dict[str, set[str]] = {name: set() for name in refs}
+    for package in lock.packages:
+        needs[package.name] |= {name for name in package.dependencies if name in refs}
+    for edge in graph.edges:
+        needs[edge.source].add(edge.target)
+    roots = sorted(refs[name] for name in graph.asked)
     return [
-        {
-            "ref": refs[package.name],
-            "dependsOn": sorted(refs[name] for name in package.dependencies if name in refs),
-        }
+        *([{"ref": "image", "dependsOn": roots}] if roots else []),
+        *(
+            {"ref": refs[name], "dependsOn": sorted(refs[other] for other in needs[name])}
+            for name in sorted(refs)
+        ),
+    ]
+
+
+def _contents(lock: Lock, metadata: Mapping[str, Metadata], requested: Sequence[str]) -> Contents:
+    pip = [
+        Software(
+            name=package.name,
+            manager="pip",
+            requires=metadata[package.name].requires if package.name in metadata else (),
+        )
         for package in lock.packages
     ]
+    names = {one.name for one in pip}
+    conda = [
+        Software(
+            name=package.name,
+            manager="conda",
+            requires=package.depends,
+            provides=tuple(name for name in distribution_names(package) if name not in names),
+        )
+        for package in lock.conda
+        if package.name not in names
+    ]
+    markers = linux_markers(lock.python, lock.base.arch)
+    return Contents(software=(*pip, *conda), requested=tuple(requested), markers=markers)

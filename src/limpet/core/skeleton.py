@@ -28,7 +28,8 @@ from limpet.core.personal import (
     VARIABLE,
 )
 
-START = f"{PREFIX}/.limpet/start"
+PROOF = "/.limpet/start"  # below the prefix
+START = f"{PREFIX}{PROOF}"
 ENV_SCRIPT = "/.singularity.d/env/95-limpet.sh"
 RUNSCRIPT = "/.singularity.d/runscript"
 HISTORY = f"{PREFIX}/conda-meta/history"
@@ -56,10 +57,12 @@ class Member(msgspec.Struct, frozen=True, kw_only=True):
 class CondaFrame(msgspec.Struct, frozen=True, kw_only=True):
     """What a conda environment has around its packages.
 
-    `settings` is what activation sets, `history` the file by which conda knows an environment.
+    `settings` is what activation sets, `history` the file by which conda knows an environment,
+    `name` what conda calls it; empty where that is its path.
     """
 
-    history: bytes
+    history: bytes = b""
+    name: str = ""
     settings: tuple[Setting, ...] = ()
 
 
@@ -91,9 +94,23 @@ def plan_skeleton(
     history = conda and Member(path=HISTORY, content=conda.history)
     return (
         *([history] if history else plan_venv(interpreter, on_top=on_top)),
-        Member(path=START, content=b'#!/bin/sh\nexec "$@"\n', executable=True),
+        *plan_start(script, labels),
+    )
+
+
+def plan_start(
+    script: str, labels: Mapping[str, str], *, prefix: str = PREFIX, program: str = "python"
+) -> tuple[Member, ...]:
+    """What a start goes by: the file that proves the environment is there, variables, labels.
+
+    `program`, of the environment's bin, is what the image itself runs when it is told nothing.
+    """
+    default = f"{prefix}/bin/{program}" if program else "/bin/sh"
+    runscript = _RUNSCRIPT.replace("@PROGRAM@", shlex.quote(default))
+    return (
+        Member(path=prefix + PROOF, content=b'#!/bin/sh\nexec "$@"\n', executable=True),
         Member(path=ENV_SCRIPT, content=script.encode()),
-        Member(path=RUNSCRIPT, content=_RUNSCRIPT.encode(), executable=True),
+        Member(path=RUNSCRIPT, content=runscript.encode(), executable=True),
         Member(path=LABELS, content=json.dumps(dict(labels), indent=1, sort_keys=True).encode()),
     )
 
@@ -126,14 +143,26 @@ def plan_venv(interpreter: Interpreter, *, on_top: bool) -> tuple[Member, ...]:
         Member(path=f"{PREFIX}/bin/python3", kind="symlink", target="python"),
         Member(path=f"{PREFIX}/bin/python{interpreter.minor}", kind="symlink", target="python"),
         Member(path=packages, kind="dir"),
-        Member(path=f"{packages}/{HOOK}.pth", content=HOOK_LINE.encode()),
-        Member(path=f"{packages}/{HOOK}.py", content=HOOK_TEXT.encode()),
+        *plan_hook(packages),
         Member(path=f"{PREFIX}/lib64", kind="symlink", target="lib"),
     )
 
 
+def plan_hook(packages: str) -> tuple[Member, ...]:
+    """What lets a Python see its user's personal packages, in its site-packages."""
+    return (
+        Member(path=f"{packages}/{HOOK}.pth", content=HOOK_LINE.encode()),
+        Member(path=f"{packages}/{HOOK}.py", content=HOOK_TEXT.encode()),
+    )
+
+
 def render_env_script(
-    base_variables: Mapping[str, str], env: Mapping[str, str], conda: CondaFrame | None = None
+    base_variables: Mapping[str, str],
+    env: Mapping[str, str],
+    conda: CondaFrame | None = None,
+    *,
+    prefix: str = PREFIX,
+    is_venv: bool = True,
 ) -> str:
     """The script that Apptainer sources at each start, also for a bare `apptainer exec`.
 
@@ -145,11 +174,14 @@ def render_env_script(
     for name in PYTHON_LEAKS:
         own = base_variables.get(name, "")
         lines.append(f"export {name}={shlex.quote(own) if own else ''}")
-    lines.append(f'export PATH="{PREFIX}/bin:$PATH"')
-    lines.append(f"export VIRTUAL_ENV={'' if conda else PREFIX}")
+    here = shlex.quote(prefix)
+    first = f'"{prefix}/bin:$PATH"' if here == prefix else f'{shlex.quote(f"{prefix}/bin")}:"$PATH"'
+    lines.append(f"export PATH={first}")
+    lines.append(f"export VIRTUAL_ENV={'' if conda or not is_venv else here}")
     lines.append("export PYTHONNOUSERSITE=1")
     if conda:
-        lines += [f"export CONDA_PREFIX={PREFIX}", f"export CONDA_DEFAULT_ENV={PREFIX}"]
+        name = shlex.quote(conda.name or prefix)
+        lines += [f"export CONDA_PREFIX={here}", f"export CONDA_DEFAULT_ENV={name}"]
         lines += ["export CONDA_SHLVL=1", *render_settings(conda.settings)]
     lines += [
         f"export {name}={shlex.quote(value)}"
@@ -159,10 +191,10 @@ def render_env_script(
     return "\n".join(lines) + "\n"
 
 
-_RUNSCRIPT = f"""#!/bin/sh
+_RUNSCRIPT = """#!/bin/sh
 # `apptainer run image.sif CMD...` runs CMD in the environment; without CMD, its Python.
 if [ $# -eq 0 ]; then
-    exec {PREFIX}/bin/python
+    exec @PROGRAM@
 fi
 exec "$@"
 """

@@ -41,6 +41,8 @@ RUNTIME = Group(
     patterns=("PATH", "HOME", "APPTAINER*", "SINGULARITY*"),
 )
 
+INCLUDE_PATHS = "*_INCLUDE_PATH"
+
 FOREIGN = (
     Group(
         name="python",
@@ -125,7 +127,7 @@ FOREIGN = (
             "EBDEVEL*",
             "SPACK_*",
             "CPATH",
-            "*_INCLUDE_PATH",
+            INCLUDE_PATHS,
             "CMAKE_*",
             "PKG_CONFIG_*",
             "MANPATH",

@@ -100,7 +100,7 @@ def _judge(
     )
     if seen.outcome != "ok" and over.outcome == "ok":
         yield Finding(
-            code="import-needs-writing",
+            code="LMP801",
             severity="error",
             what=f"import {seen.module} works only where it can write into the image.",
             evidence=(*evidence, *seen.last[-1:]),
@@ -111,7 +111,7 @@ def _judge(
         yield _broken(seen, setting)
     elif paths:
         yield Finding(
-            code="import-writes",
+            code="LMP802",
             severity="warning",
             what=f"import {seen.module} wants to write into the image, and does without.",
             evidence=evidence,
@@ -120,7 +120,7 @@ def _judge(
         )
     if over.changed.home:
         yield Finding(
-            code="import-writes-home",
+            code="LMP803",
             severity="note",
             what=f"import {seen.module} writes into the home.",
             evidence=tuple(over.changed.home[:MOST_PATHS]),
@@ -137,7 +137,7 @@ def _broken(seen: ImportSeen, setting: Setting) -> Finding:
     name = seen.module
     if seen.outcome == "hung":
         return Finding(
-            code="import-hangs",
+            code="LMP804",
             severity="error",
             what=f"import {name} did not end within {setting.timeout_s:g} s.",
             evidence=seen.last[-MOST_LINES:],
@@ -146,7 +146,7 @@ def _broken(seen: ImportSeen, setting: Setting) -> Finding:
         )
     if seen.outcome == "crashed":
         return Finding(
-            code="import-crashes",
+            code="LMP805",
             severity="error",
             what=f"import {name} was killed by signal {-seen.code}.",
             evidence=seen.last[-MOST_LINES:],
@@ -154,7 +154,7 @@ def _broken(seen: ImportSeen, setting: Setting) -> Finding:
             "instruction.",
         )
     return Finding(
-        code="import-fails",
+        code="LMP806",
         severity="error",
         what=f"import {name} fails.",
         evidence=seen.last[-MOST_LINES:],

@@ -4,11 +4,19 @@ from __future__ import annotations
 
 import re
 
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+# Control characters, and those that are not seen or turn the direction of others.
+_CONTROL = re.compile(
+    r"[\x00-\x1f\x7f-\x9f\xad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ud800-\udfff]"
+)
 
 
-def safe(text: str) -> str:
-    """The text with control characters written out: a name cannot move the cursor or hide."""
+def safe(text: str, *, lines: bool = False) -> str:
+    """The text with control characters written out: a name cannot move the cursor or hide.
+
+    With `lines` ends of lines stay.
+    """
+    if lines:
+        return "\n".join(safe(line) for line in text.split("\n"))
     return _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 

@@ -177,3 +177,39 @@ def run_inside(
     argv = exec_argv(runtime, image, command, binds=binds, options=options)
     env = build_environment(runtime, variables or {})
     return process.run(argv, env=env, input_bytes=input_bytes, timeout_s=timeout_s, cwd=cwd)
+
+
+class Verdict(msgspec.Struct, frozen=True, kw_only=True):
+    """What the runtime says of a SIF's signature: `unknown` where it has no key for it."""
+
+    kind: Literal["good", "unknown", "bad"]
+    text: str
+
+
+def verify_signature(runtime: Runtime, image: Path, key: str = "") -> Verdict:
+    """Check a signed SIF against a PEM key, or the local keyring; no key server is asked."""
+    argv = [str(runtime.path), "verify", *(["--key", key] if key else ["--local"]), str(image)]
+    done = process.run(argv, env=build_environment(runtime, {}))
+    said = done.text + done.stderr
+    if done.code == 0:
+        found = re.search(r"Signing entity: *(.+?) *$\n.*Fingerprint: *(\w+)", said, re.MULTILINE)
+        return Verdict(kind="good", text=f"{found[1]} {found[2]}" if found else f"key {key}")
+    why = re.sub(r".*Failed to verify container: (integrity: )?", "", said.strip().splitlines()[-1])
+    # apptainer/sif's words where the keyring lacks the key, or the signature wants a PEM key.
+    lacking = not key and re.search(r"unknown entity|key material not provided", said)
+    return Verdict(kind="unknown" if lacking else "bad", text=why)
+
+
+def run_limited(
+    runtime: Runtime,
+    image: Path,
+    command: Sequence[str],
+    *,
+    timeout_s: float,
+    binds: Sequence[Bind] = (),
+    variables: Mapping[str, str] | None = None,
+) -> process.Finished | None:
+    """As `run_inside`, but None where the command had to be stopped after `timeout_s`."""
+    argv = exec_argv(runtime, image, command, binds=binds, options=("--pid",))
+    env = build_environment(runtime, variables or {})
+    return process.run_limited(argv, env=env, timeout_s=timeout_s)

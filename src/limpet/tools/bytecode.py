@@ -105,7 +105,10 @@ class Compiler:
             thread.join()
 
     def compile(self, wheel: str, sources: Sequence[Source]) -> list[Job]:
-        """Queue the modules of a wheel, or another zip, which is named by its path inside."""
+        """Queue the modules of a wheel, or another zip, which is named by its path inside.
+
+        Without a name they are files, which lie at their final path inside.
+        """
         weight = sum(source.size_bytes for source in sources)
         jobs = []
         with self._lock:

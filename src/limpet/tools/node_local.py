@@ -6,22 +6,17 @@ import os
 import re
 from pathlib import Path
 
+from limpet.core.file_systems import SHARED
+from limpet.core.slurm import OWN_PLACES
+
 JOB_VARIABLES = ("SLURM_JOB_ID", "PBS_JOBID", "LSB_JOBID", "FLUX_JOB_ID", "COBALT_JOBID", "JOB_ID")
-
-# What sites set for a job's own folder on the node; TMPDIR counts only in a job.
-PLACES = ("SLURM_TMPDIR", "LOCAL_SCRATCH", "LOCALSCRATCH", "PBS_JOBFS", "JOBFS", "LSF_TMPDIR")
-
-SHARED_TYPES = re.compile(
-    r"nfs\d*|lustre|gpfs|beegfs\w*|ceph|cifs|smb\d*|panfs|pvfs2|orangefs|afs|wekafs|glusterfs"
-    r"|fuse\.(glusterfs|sshfs|ceph\w*|juicefs|cvmfs\w*)"
-)
 
 
 def find_node_local() -> str:
     """The user's folder below the job's node-local one, not made yet; empty where there is none."""
     if not any(os.environ.get(name) for name in JOB_VARIABLES):
         return ""
-    for name in (*PLACES, "TMPDIR"):
+    for name in (*OWN_PLACES, "TMPDIR"):
         folder = Path(os.environ.get(name, ""))
         if folder.is_absolute() and os.access(folder, os.W_OK | os.X_OK) and not is_shared(folder):
             return str(folder.resolve() / f"limpet-{os.getuid()}")
@@ -42,4 +37,4 @@ def is_shared(folder: Path, mounts: Path = Path("/proc/self/mountinfo")) -> bool
         inside = real == point or real.startswith(point.rstrip("/") + "/")
         if inside and len(point) >= longest:  # of two mounts on one place the later one counts
             kind, longest = rest.split()[0], len(point)
-    return SHARED_TYPES.fullmatch(kind) is not None
+    return SHARED.fullmatch(kind) is not None

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Protocol
 
 from limpet.core.errors import ImageError
+from limpet.core.seeing import OWN_FOLDERS
 from limpet.core.seen import ImageSeen
 from limpet.core.wrap import SYSTEM_FOLDERS, parse_path
 from limpet.formats import sif
@@ -185,7 +186,16 @@ def _is_python(tree: _Tree, name: str, path: str) -> bool:
 
 
 def list_root(image: ImageSeen) -> tuple[str, ...]:
-    """The names in the root folder that are the image's own: all but empty folders."""
+    """The names in the root folder that are the image's own: all but empty folders.
+
+    Nor those, such as /home, where it only serves a folder that is mounted once more anyway.
+    """
+    places = image.facts.places if image.facts else ()
+    served = {top for place in places if f"/{(top := place.split('/')[1])}" not in OWN_FOLDERS}
     with _opened(image) as tree:
-        own = [n for n in tree.names("/") if n in _ALWAYS_OWN or tree.holds_files(f"/{n}")]
+        own = [
+            name
+            for name in tree.names("/")
+            if name in _ALWAYS_OWN or (name not in served and tree.holds_files(f"/{name}"))
+        ]
     return tuple(sorted({*own, *_ALWAYS_OWN}))

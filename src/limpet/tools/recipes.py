@@ -16,6 +16,7 @@ from packaging.utils import canonicalize_name
 
 from limpet.core import conda_text, identity
 from limpet.core.conda import SUBDIRS
+from limpet.core.dependencies import plan_requested
 from limpet.core.errors import RecipeError
 from limpet.core.recipe import Packages, Recipe
 from limpet.core.recipe_text import (
@@ -75,7 +76,8 @@ class LoadedRecipe:
 
     `folder` is where relative paths of the recipe start. `allowed_hashes` are those that the
     requirements themselves demand; `names_index`: they say the default index. `named_indexes` and
-    `secret_urls` are for finding credentials, and may carry them: never to show.
+    `secret_urls` are for finding credentials, and may carry them: never to show. `requested` are
+    the requirements that it names, as far as they have names.
     """
 
     recipe: Recipe = field(repr=False)  # its URLs may carry credentials, too
@@ -87,6 +89,7 @@ class LoadedRecipe:
     names_index: bool = False
     named_indexes: dict[str, str] = field(default_factory=dict, repr=False)
     secret_urls: tuple[str, ...] = field(default=(), repr=False)
+    requested: tuple[str, ...] = ()
 
 
 def read_recipe(
@@ -122,6 +125,7 @@ def read_recipe(
         names_index=reader.names_index,
         named_indexes=reader.named_indexes,
         secret_urls=tuple(dict.fromkeys(reader.secret_urls)),
+        requested=plan_requested(reader.requested, packages.conda),
     )
 
 
@@ -290,7 +294,9 @@ class _Reader:
         self.secret_urls: list[str] = []
         self.names_index = False
         self.named_indexes: dict[str, str] = {}
+        self.requested: list[str] = []
         self._open: list[Path] = []
+        self._limits = 0  # how many constraints files are being read, which ask for nothing
 
     def read_input(self, path: Path) -> Input:
         try:
@@ -342,6 +348,8 @@ class _Reader:
         for line in lines:
             if line.kind == "option" and line.text.startswith(("-i", "--index-url")):
                 self.names_index = True
+            if line.kind == "requirement" and not self._limits:
+                self.requested.append(expand(line.text, self.environ))
             self.contents.append(self._line(line, shown))
 
     def _read(self, path: Path) -> str:
@@ -362,6 +370,7 @@ class _Reader:
                 f"{path} names no packages.", why="It has no `# /// script` block (PEP 723)."
             )
         self.contents.append(["script", identity.table_identity(table)])
+        self.requested += [str(line) for line in table.get("dependencies", ())]
         return Input(kind="script", path=path, requires_python=table.get("requires-python", ""))
 
     def _read_pyproject(self, path: Path, raw: dict[str, Any] | None = None) -> Input:
@@ -380,6 +389,8 @@ class _Reader:
         name = project.get("name", "") if "build-system" in raw else ""
         if name:
             self._hash_paths(["."], path)
+        asked = [name] if name else project.get("dependencies", ())
+        self.requested += [str(line) for line in asked]
         return Input(
             kind="pyproject",
             path=path,
@@ -405,7 +416,9 @@ class _Reader:
         text = expand(line.text, self.environ)
         if line.kind in ("nested", "constraints") and "://" not in text:
             self.contents.append(line.kind)
+            self._limits += line.kind == "constraints"
             self._read_requirements(Path(os.path.normpath(Path(shown).parent / text)))
+            self._limits -= line.kind == "constraints"
             return "end"
         if line.kind == "find_links" and "://" not in text:
             return [line.kind, os.path.relpath(self.folder / text, self.folder)]

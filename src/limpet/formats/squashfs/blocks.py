@@ -64,9 +64,12 @@ class BlockWriter:
     def __exit__(self, *_: object) -> None:
         self._pool.shutdown(cancel_futures=True)
 
-    def store(self, content: bytes | Callable[[], BinaryIO]) -> Content:
+    def store(self, content: bytes | Callable[[], BinaryIO], digest: bytes = b"") -> Content:
+        """`digest` is the sha256 of `content`, where that is bytes and it is known."""
         if isinstance(content, bytes):
             step = self._block_size
+            if len(content) <= step:
+                return self._store_small(content, digest)
             return self._store(content[at : at + step] for at in range(0, len(content), step))
         with content() as stream:
             return self._store(_read_blocks(stream, self._block_size))
@@ -89,8 +92,8 @@ class BlockWriter:
             self._add_block(content, block)
         return content
 
-    def _store_small(self, data: bytes) -> Content:
-        key = sha256(data).digest()
+    def _store_small(self, data: bytes, digest: bytes = b"") -> Content:
+        key = digest or sha256(data).digest()
         content = self._known.get(key)
         if content is None:
             content = self._known[key] = Content()

@@ -32,14 +32,14 @@ def files_below(root: Node) -> Iterator[Node]:
                 yield child
 
 
-def ranges_of(node: Node) -> Iterator[tuple[int, int]]:
-    """Where a file's blocks lie, and the fragment block with its tail."""
+def ranges_of(node: Node, *, tail: bool = True) -> Iterator[tuple[int, int]]:
+    """Where a file's blocks lie, and the fragment block with its tail, if that is asked for."""
     image = node.image
     assert image is not None
     length = packed_bytes(node.blocks)
     if length:
         yield _checked(image, node.start, length)
-    if node.fragment != NO_FRAGMENT:
+    if tail and node.fragment != NO_FRAGMENT:
         start, size = image.fragment_at(node.fragment)
         yield _checked(image, start, size & ~DATA_RAW)
 

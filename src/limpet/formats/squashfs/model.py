@@ -22,6 +22,7 @@ class Entry:
     UTF-8 as surrogateescape. `mode` has the permission bits with suid, sgid and sticky. `content`
     of a file is bytes, or a callable that is called when the file's turn comes and whose stream is
     read in blocks. A file with `hardlink` is the same inode as the earlier entry of that path.
+    `sha256` is that of a content in bytes, where it is known already.
     """
 
     path: str
@@ -34,15 +35,22 @@ class Entry:
     rdev: int = 0
     content: bytes | Callable[[], BinaryIO] | None = None
     hardlink: str = ""
+    sha256: bytes = b""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SquashfsStats:
-    """`size_bytes`: what was written, padding included; `content_bytes`: what the files hold."""
+    """`size_bytes`: what was written, padding included; `content_bytes`: what the files hold.
+
+    The first `hot_bytes` are what the files of an order need (0 where none was given), and from
+    `tables_start` on lie the tables.
+    """
 
     size_bytes: int
     inode_count: int
     content_bytes: int
+    hot_bytes: int = 0
+    tables_start: int = 0
 
 
 class Node:

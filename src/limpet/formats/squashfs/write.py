@@ -7,7 +7,7 @@ from typing import BinaryIO
 
 from limpet.core.errors import ImageError, UsageError
 from limpet.formats.squashfs.blocks import BlockWriter, Content
-from limpet.formats.squashfs.codecs import codec_by_name
+from limpet.formats.squashfs.codecs import COMPRESSORS, codec_by_name
 from limpet.formats.squashfs.layout import (
     DIR,
     FILE,
@@ -26,7 +26,6 @@ from limpet.formats.squashfs.tree import (
     split_path,
 )
 
-COMPRESSORS = ("zstd", "gzip")
 LAST_SECOND = 0xFFFFFFFF
 
 
@@ -71,7 +70,7 @@ def write_squashfs(
         codec=codec,
         block_size=block_size,
         fragments=fragments,
-        locate=lambda node: (node.start, node.fragment),
+        locate=lambda node: (node.start, node.fragment, node.offset),
     )
 
 
@@ -129,7 +128,7 @@ class _Tree:
         kind = TYPES[entry.kind]
         node = Node(kind, entry.mode, entry.uid, entry.gid, _seconds(entry.mtime))
         if kind == FILE:
-            content = self._blocks.store(b"" if entry.content is None else entry.content)
+            content = self._blocks.store(entry.content or b"", entry.sha256)
             node.size_bytes, node.sparse_bytes = content.size_bytes, content.sparse_bytes
             self._contents.append((node, content))
         elif kind == SYMLINK:

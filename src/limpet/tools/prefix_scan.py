@@ -1,0 +1,76 @@
+"""A folder on the disk, looked at as a whole: names and `lstat` of all that is in it."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+from limpet.core.errors import SpaceError
+from limpet.core.prefix import Seen
+
+_SHOWN = 5
+_READABLE = 0o444
+
+
+def scan_tree(folder: Path) -> tuple[Seen, ...]:
+    """All that is in a folder and the folder itself, parents first, sorted within each folder.
+
+    SpaceError names what cannot be read, before anything else is done with the folder.
+    """
+    top = os.fspath(folder)
+    found = [_seen(top, os.lstat(top), "")]
+    closed: list[str] = []
+    _scan(top, "", found, closed)
+    if closed:
+        more = f"\n… and {len(closed) - _SHOWN} more" if len(closed) > _SHOWN else ""
+        raise SpaceError(
+            f"{len(closed)} of the things in {folder} cannot be read.",
+            why="\n".join(sorted(closed)[:_SHOWN]) + more,
+            now="Let their owner make them readable, or remove what is not needed.",
+        )
+    return tuple(found)
+
+
+def _scan(folder: str, inside: str, found: list[Seen], closed: list[str]) -> None:
+    try:
+        with os.scandir(folder) as listing:
+            entries = sorted(listing, key=lambda entry: entry.name)
+    except PermissionError:
+        closed.append(folder)
+        return
+    except FileNotFoundError:
+        return  # gone since its folder was listed: the next look at the folder will differ
+    for entry in entries:
+        path = f"{inside}{entry.name}"
+        try:
+            status = entry.stat(follow_symlinks=False)
+            one = _seen(entry.path, status, path)
+        except FileNotFoundError:
+            continue
+        found.append(one)
+        if stat.S_ISDIR(status.st_mode):
+            _scan(entry.path, f"{path}/", found, closed)
+        # What all may read, needs no further question (and this one is asked of each file).
+        elif stat.S_ISREG(status.st_mode) and (
+            status.st_mode & _READABLE != _READABLE and not os.access(entry.path, os.R_OK)
+        ):
+            closed.append(entry.path)
+
+
+def _seen(place: str, status: os.stat_result, path: str) -> Seen:
+    is_link = stat.S_ISLNK(status.st_mode)
+    is_file = stat.S_ISREG(status.st_mode)
+    return Seen(
+        path=path,
+        mode=status.st_mode,
+        size_bytes=status.st_size if is_file or is_link else 0,
+        blocks_bytes=status.st_blocks * 512 if is_file else 0,
+        mtime_ns=status.st_mtime_ns,
+        ctime_ns=status.st_ctime_ns,
+        inode=status.st_ino,
+        device=status.st_dev,
+        links=status.st_nlink,
+        rdev=status.st_rdev,
+        target=os.readlink(place) if is_link else "",  # noqa: PTH115 - the very text
+    )

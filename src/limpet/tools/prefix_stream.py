@@ -1,0 +1,223 @@
+"""A folder on the disk on its way into an image: read once, by several threads, never copied.
+
+Opening a file on a parallel file system takes a millisecond or more, whatever its size, so small
+files are read ahead in batches by threads; large ones are read in blocks when their turn comes.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from hashlib import sha256
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO, Self, cast
+
+import msgspec
+
+from limpet.core.errors import BuildError
+from limpet.core.prefix import Content, Seen, image_mode, settle_byte_code, source_of
+from limpet.formats.squashfs import Entry, Kind
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
+
+READERS = 4
+BATCH_FILES = 64
+BATCH_BYTES = 1 << 20
+BATCHES_AHEAD = 12
+STREAMED_BYTES = 1 << 20  # larger files are not held in memory
+_KINDS: Mapping[int, Kind] = {
+    stat.S_IFCHR: "char",
+    stat.S_IFBLK: "block",
+    stat.S_IFIFO: "fifo",
+    stat.S_IFSOCK: "socket",
+}
+_OPEN = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+Read = tuple[
+    bytes | None, bytes, bytes
+]  # what is written, the file's own sha256, the written one's
+
+
+def changed(folder: Path, paths: Sequence[str]) -> BuildError:
+    """The error for a folder that does not hold still."""
+    shown = "\n".join(paths[:5]) + (f"\n… and {len(paths) - 5} more" if len(paths) > 5 else "")
+    return BuildError(
+        f"{folder} changed while it was packed.",
+        why=shown,
+        now="Let what writes to it end (jobs, an installation), and pack it again.",
+    )
+
+
+class TreeReader:
+    """Gives the entries of a scanned folder, and knows afterwards what was in its files."""
+
+    def __init__(self, folder: Path, place: str, seen: Sequence[Seen]) -> None:
+        """`place` is where the folder stands in the image, without the slash at its start."""
+        self.contents: dict[str, Content] = {}
+        self.left_out: set[str] = set()  # byte code that is older than its source
+        self._folder = folder
+        self._place = place
+        self._seen = seen
+        self._modules = {one.path: self._module(one) for one in seen if one.path.endswith(".py")}
+        self._first = dict(_first_names(seen))
+
+    def _module(self, one: Seen) -> Seen | None:
+        """The module as Python sees it: behind a link."""
+        if not one.is_link:
+            return one
+        try:
+            status = (self._folder / one.path).stat()
+        except OSError:
+            return None
+        return msgspec.structs.replace(one, mtime_ns=status.st_mtime_ns, size_bytes=status.st_size)
+
+    def entries(self) -> Iterator[Entry]:
+        """One for each thing in the folder; BuildError where something has changed."""
+        from concurrent.futures import ThreadPoolExecutor
+
+        with ThreadPoolExecutor(READERS) as pool:
+            ahead: deque[tuple[list[Seen], Future[list[Read]]]] = deque()
+            try:
+                for batch in self._batches():
+                    files = [one for one in batch if self._is_read_ahead(one)]
+                    ahead.append((batch, pool.submit(self._read_all, files)))
+                    if len(ahead) > BATCHES_AHEAD:
+                        yield from self._entries_of(*ahead.popleft())
+                while ahead:
+                    yield from self._entries_of(*ahead.popleft())
+            finally:
+                pool.shutdown(cancel_futures=True)
+
+    def _batches(self) -> Iterator[list[Seen]]:
+        """Hard links' second names read nothing: they have the first one's content."""
+        batch: list[Seen] = []
+        size_bytes = 0
+        for one in self._seen:
+            batch.append(one)
+            if one.is_file and one.size_bytes <= STREAMED_BYTES:
+                size_bytes += one.size_bytes
+            if len(batch) >= BATCH_FILES or size_bytes >= BATCH_BYTES:
+                yield batch
+                batch, size_bytes = [], 0
+        if batch:
+            yield batch
+
+    def _read_all(self, files: Sequence[Seen]) -> list[Read]:
+        return [self._read(one) for one in files]
+
+    def _read(self, one: Seen) -> Read:
+        descriptor = self._open(one)
+        try:
+            data = os.read(descriptor, one.size_bytes + 1)
+            while len(data) < one.size_bytes:
+                more = os.read(descriptor, one.size_bytes + 1 - len(data))
+                if not more:
+                    break
+                data += more
+        finally:
+            os.close(descriptor)
+        if len(data) != one.size_bytes:
+            raise changed(self._folder, [one.path])
+        digest = sha256(data).digest()
+        if not one.path.endswith(".pyc"):
+            return data, digest, digest
+        settled = settle_byte_code(data, self._modules.get(source_of(one.path)))
+        if settled is None:
+            return None, digest, b""
+        return settled, digest, digest if settled is data else sha256(settled).digest()
+
+    def _open(self, one: Seen) -> int:
+        try:
+            descriptor = os.open(f"{self._folder}/{one.path}", _OPEN)
+        except FileNotFoundError as error:
+            raise changed(self._folder, [one.path]) from error
+        except OSError as error:
+            raise BuildError(
+                f"{self._folder}/{one.path} cannot be read.", why=f"{error.strerror}."
+            ) from error
+        status = os.fstat(descriptor)
+        now = (status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+        if now != (one.inode, one.size_bytes, one.mtime_ns, one.ctime_ns):
+            os.close(descriptor)
+            raise changed(self._folder, [one.path])
+        return descriptor
+
+    def _entries_of(self, batch: Sequence[Seen], reads: Future[list[Read]]) -> Iterator[Entry]:
+        results = iter(reads.result())
+        for one in batch:
+            path = f"{self._place}/{one.path}" if one.path else self._place
+            mode = image_mode(one.mode)
+            first = self._first.get(one.path, "")
+            if not one.is_file:
+                yield Entry(path, _kind(one.mode), mode, target=one.target, rdev=one.rdev)
+            elif first and first not in self.left_out:
+                self.contents[one.path] = self.contents[first]
+                yield Entry(path, "file", mode, hardlink=f"{self._place}/{first}")
+            elif _is_streamed(one):
+                yield Entry(path, "file", mode, content=partial(self._stream, one))
+            else:
+                data, digest, written = self._read(one) if first else next(results)
+                self.contents[one.path] = Content(sha256=digest, written=written)
+                if data is None:
+                    self.left_out.add(one.path)
+                else:
+                    yield Entry(path, "file", mode, content=data, sha256=written)
+
+    def _is_read_ahead(self, one: Seen) -> bool:
+        return one.is_file and not _is_streamed(one) and one.path not in self._first
+
+    def _stream(self, one: Seen) -> BinaryIO:
+        def keep(digest: bytes, size_bytes: int) -> None:
+            if size_bytes != one.size_bytes:
+                raise changed(self._folder, [one.path])
+            self.contents[one.path] = Content(sha256=digest, written=digest)
+
+        return cast(BinaryIO, _HashedStream(self._open(one), keep))
+
+
+def _kind(mode: int) -> Kind:
+    if stat.S_ISDIR(mode):
+        return "dir"
+    return "symlink" if stat.S_ISLNK(mode) else _KINDS[stat.S_IFMT(mode)]
+
+
+def _is_streamed(one: Seen) -> bool:
+    return one.size_bytes > STREAMED_BYTES and not one.path.endswith(".pyc")
+
+
+def _first_names(seen: Sequence[Seen]) -> Iterator[tuple[str, str]]:
+    """For each further name of a file: its first one."""
+    first: dict[tuple[int, int], str] = {}
+    for one in seen:
+        if one.links > 1 and one.is_file:
+            name = first.setdefault((one.device, one.inode), one.path)
+            if name != one.path:
+                yield one.path, name
+
+
+class _HashedStream:
+    """A large file that is hashed as it is read; tells its hash when it is closed."""
+
+    def __init__(self, descriptor: int, keep: Callable[[bytes, int], None]) -> None:
+        self._descriptor = descriptor
+        self._keep = keep
+        self._digest = sha256()
+        self._size_bytes = 0
+
+    def read(self, size: int) -> bytes:
+        data = os.read(self._descriptor, size)
+        self._digest.update(data)
+        self._size_bytes += len(data)
+        return data
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        os.close(self._descriptor)
+        if kind is None:
+            self._keep(self._digest.digest(), self._size_bytes)
