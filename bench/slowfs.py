@@ -82,8 +82,8 @@ def slow_view(
 ) -> Iterator[SlowView]:
     """Mount `source` for the time of the block, as a plain user; a folder beside it is the place.
 
-    Each call is a client that has seen nothing yet. Those that name the same `server`, a file, share
-    one that does a metadata operation in `service_ms` and one at a time.
+    Each call is a client that has seen nothing yet. Those that name the same file as `server` share
+    one that does a metadata operation in `service_ms`, one at a time.
     """
     source = source.resolve()
     place = Path(tempfile.mkdtemp(prefix=".slowfs-", dir=source.parent))
