@@ -33,7 +33,7 @@ from limpet.actions.image_lock import lock_image
 from limpet.actions.lock_files import write_lock
 from limpet.actions.pieces import Shelf, make_pieces, open_shelf
 from limpet.actions.prepare import Prepared, credentials_of, prepare
-from limpet.actions.profile import with_order
+from limpet.actions.profile import keep_order, with_order
 from limpet.actions.warm import warm_image
 from limpet.core import image as image_core
 from limpet.core.errors import BaseError, ExistsError, RecipeError, SpaceError, UsageError
@@ -105,11 +105,13 @@ def make_image(prepared: Prepared, request: BuildRequest, notify: Notify = ignor
             parts = with_scripts(prepared, conda, parts, scratch, notify)
         if prepared.recipe.warm.imports or prepared.recipe.warm.commands:
             parts = warmed(prepared, parts, scratch, notify)
+        order = b""
         if not request.no_profile:
-            parts = with_order(prepared, parts, request.profile, scratch, notify)
+            parts, order = with_order(prepared, parts, request.profile, scratch, notify)
         notify(Event(stage="image", kind="start", message=f"Writing {output}"))
         size_bytes = assemble(output, parts, scratch=scratch, replace=request.force)
     keep_lock(prepared, notify)  # with its image: a build that fails changes neither
+    keep_order(prepared, order, notify)
     elapsed_s = time.monotonic() - started_s
     notify(Event(stage="image", kind="end", message=f"Wrote {output}", elapsed_s=elapsed_s))
     return BuildReport(

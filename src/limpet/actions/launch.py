@@ -100,6 +100,8 @@ def wants_answers(launch: Launch, request: Request, config_file: str = "") -> bo
     from limpet.tools import watch
 
     facts = launch.image.facts
+    if "--sharens" in launch.options:
+        return False  # ranks share a container with those that have the same parent process
     if request.shell or (facts and not facts.run.answers) or not read_config(config_file).answers:
         return False
     return is_worth_watching(
