@@ -25,6 +25,7 @@ COMMANDS = {
     "pip": "limpet.cli.pip",
     "state": "limpet.cli.state",
     "kept": "limpet.cli.kept",
+    "bench": "limpet.cli.bench",
     "inspect": "limpet.cli.inspect",
     "wrap": "limpet.cli.wrap",
     "update": "limpet.cli.update",
