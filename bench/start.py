@@ -2,9 +2,9 @@
 
     python3 bench/start.py [--quick] [--rounds 7] [--delays 0 0.2 1 5] [--recipe science]
 
-Run as a plain user. All contenders (bench/start_peers.py) lie in one folder and are started in turn,
-in every round in another order. Delay 0 is the local disk: *cold*, after the contents of what is
-started were dropped from the page cache (its names and attributes stay there: only root can drop
+Run as a plain user. All contenders (bench/start_peers.py) lie in one folder and are started in
+turn, in every round in another order. Delay 0 is the local disk: *cold*, after the contents of what
+is started were dropped from the page cache (its names and attributes stay there: only root can drop
 these), and *warm*, right afterwards. Other delays are milliseconds that each operation takes on an
 emulated slow file system (bench/slowfs.c), mounted anew for each start: *cold*, and *again* in the
 same mount. What reaches it is counted. `kept` has no cold start of its own: its instance was there.

@@ -13,7 +13,6 @@ from limpet import __version__
 from limpet.actions.launch import make_folders, plan_start
 from limpet.actions.wrap import wrap_image
 from limpet.core.bench import (
-    IMAGE_METADATA,
     BenchReport,
     Counted,
     Dropped,
@@ -24,7 +23,8 @@ from limpet.core.bench import (
     plan_saving,
     spread,
 )
-from limpet.core.errors import HostError, ImageError, UsageError
+from limpet.core.errors import ExistsError, HostError, ImageError, SpaceError, UsageError
+from limpet.core.launch import Launch
 from limpet.core.seen import Request
 from limpet.core.wrap import WrapRequest
 from limpet.tools import counting, files
@@ -68,9 +68,9 @@ def bench(request: BenchRequest, tell: Tell = lambda _: None) -> BenchReport:
     load = os.getloadavg()[0]
     with files.passing_folder(cache / "tmp") as scratch:
         found = [
-            _image(text, request, scratch / str(number), tell)
-            if Path(text).is_file() or "://" in text or not Path(text).exists()
-            else _folder(text, request, tell)
+            _folder(text, request, tell)
+            if Path(text).is_dir()
+            else _image(text, request, scratch / str(number), tell)
             for number, text in enumerate(request.targets)
         ]
         ways = [way for _, more in found for way in more]
@@ -88,16 +88,26 @@ def bench(request: BenchRequest, tell: Tell = lambda _: None) -> BenchReport:
     )
 
 
+def check_output(path: Path, suffixes: Sequence[str], *, force: bool) -> None:
+    """Refuse, before anything is measured, what could not be written afterwards."""
+    if path.suffix not in suffixes:
+        raise UsageError(f"--output {path}: it must end in {' or '.join(suffixes)}.")
+    if path.exists() and not force:
+        raise ExistsError(f"{path} is there already.", now="Use --force to replace it.")
+    if not path.absolute().parent.is_dir():
+        raise SpaceError(f"{path} cannot be written.", why="Its folder is not there.")
+
+
+def write_picture(path: Path, text: str, *, force: bool) -> None:
+    """Write it whole or not at all."""
+    with files.written_beside(path, replace=force) as file:
+        file.write(text.encode())
+
+
 def _folder(text: str, request: BenchRequest, tell: Tell) -> tuple[Target, list[_Way]]:
     place = Path(text).absolute()
-    python = next(
-        (
-            place / name
-            for name in ("bin/python", "bin/python3")
-            if os.access(place / name, os.X_OK)
-        ),
-        None,
-    )
+    found = [place / name for name in ("bin/python", "bin/python3")]
+    python = next((path for path in found if os.access(path, os.X_OK)), None)
     if python is None or (place / ".singularity.d").exists():
         raise UsageError(
             f"{place} has no Python of its own.",
@@ -107,7 +117,7 @@ def _folder(text: str, request: BenchRequest, tell: Tell) -> tuple[Target, list[
     env = dict(os.environ)
     argv = (str(python), *counting.import_words(request.imports))
     tell(f"counting a start of {place}")
-    probed, _ = _count(place, (str(python), *counting.probe_words(request.imports)), env)
+    probed, _ = _count(place, (str(python), *_probe_words(request)), env)
     roots = _roots(place, probed.bases)
     counted = counting.trace(argv, env, roots, timeout_s=PATIENCE_S)
     notes: list[str] = []
@@ -143,52 +153,56 @@ def _roots(place: Path, bases: Sequence[str]) -> tuple[str, ...]:
 def _image(
     text: str, request: BenchRequest, scratch: Path, tell: Tell
 ) -> tuple[Target, list[_Way]]:
-    def planned(words: Sequence[str]) -> tuple[tuple[str, ...], dict[str, str]]:
-        command = ("python3", *words)
-        launch = plan_start(text, Request(command=command), config_file=request.config_file)
-        make_folders(launch)
-        return launch.argv, launch.env
-
     words = counting.import_words(request.imports)
-    argv, env = planned(words)
-    path = Path(text).absolute()
-    tell(f"counting a start of {path}")
-    probe_argv, probe_env = planned(counting.probe_words(request.imports))
-    probed, served = _count(path, probe_argv, probe_env, image=path)
-    notes = (
-        []
-        if served and served.reads is not None
-        else ["The kernel reads this image itself: its reads cannot be counted."]
-    )
-    counted = Counted(
-        means="kernel",
-        files=1,
-        metadata=max(served.opens if served else 0, IMAGE_METADATA),
-        reads=served.reads if served else None,
-        read_bytes=served.read_bytes if served else None,
-        paths=(str(path),),
-    )
-    notes.append(f"Inside, {len(probed.paths)} files are opened; that stays on the node.")
-    target = Target(
-        path=text,
-        kind="image",
-        file_system=counting.file_system(path),
-        counted=counted,
-        notes=tuple(notes),
-    )
-    only = WrapRequest(only=("python3",))
-    wrap_image(text, scratch, only, config_file=request.config_file)
-    own = (sys.executable, "-P", "-m", "limpet", "--quiet")
+    plain = _planned(text, words, request)
+    wrap_image(text, scratch, WrapRequest(only=("python3",)), config_file=request.config_file)
+    own = (sys.executable, "-P", "-m", "limpet", "--quiet", "run")
     here = dict(os.environ)
     starts = {
-        "runtime": (argv, env),
-        "limpet run": ((*own, "run", text, "python3", *words), here),
+        "runtime": (plain.argv, plain.env),
+        "limpet run": ((*own, text, "python3", *words), here),
         "launcher": ((str(scratch / "bin/python3"), *words), here),
     }
+    path = Path(text).absolute()
+    tell(f"counting a start of {path}")
+    target = _count_image(text, path, _planned(text, _probe_words(request), request))
     return target, [
         _Way(target=text, name=name, argv=line, env=around, cold=(str(path),))
         for name, (line, around) in starts.items()
     ]
+
+
+def _planned(text: str, words: Sequence[str], request: BenchRequest) -> Launch:
+    """What `limpet run` becomes."""
+    command = Request(command=("python3", *words))
+    launch = plan_start(text, command, config_file=request.config_file)
+    make_folders(launch)
+    return launch
+
+
+def _count_image(text: str, path: Path, launch: Launch) -> Target:
+    probed, served = _count(path, launch.argv, launch.env, image=path)
+    assert served
+    notes = [
+        f"Inside, {len(probed.paths)} files are opened; that stays on the node.",
+        "Of its metadata operations only opens are counted, not looks at its attributes.",
+    ]
+    if served.reads is None:
+        notes.append("The kernel reads this image itself: its reads cannot be counted.")
+    counted = Counted(
+        means="kernel",
+        files=1,
+        metadata=served.opens,
+        reads=served.reads,
+        read_bytes=served.read_bytes,
+        paths=(str(path),),
+    )
+    kind = counting.file_system(path)
+    return Target(path=text, kind="image", file_system=kind, counted=counted, notes=tuple(notes))
+
+
+def _probe_words(request: BenchRequest) -> tuple[str, ...]:
+    return counting.probe_words(request.imports)
 
 
 def _count(

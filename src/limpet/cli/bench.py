@@ -24,7 +24,7 @@ def bench(
     session: Session, /, targets: tuple[str, ...], output: str, as_json: bool, **flags: Any
 ) -> None:
     """Count and time starts of an image or an environment's folder, or of several in turn."""
-    from limpet.actions.bench import BenchRequest
+    from limpet.actions.bench import BenchRequest, check_output, write_picture
     from limpet.actions.bench import bench as do
     from limpet.report.bench import PICTURES, render_bench, render_json
 
@@ -41,22 +41,7 @@ def bench(
     report = do(request, _tell if shows else lambda _: None)
     sys.stdout.write(render_json(report) if as_json else render_bench(report))
     if output:
-        from limpet.tools.files import written_beside
-
-        with written_beside(picture, replace=force) as file:
-            file.write(PICTURES[picture.suffix](report).encode())
-
-
-def check_output(path: Path, suffixes: tuple[str, ...], *, force: bool) -> None:
-    """Refuse, before anything is measured, what could not be written afterwards."""
-    from limpet.core.errors import ExistsError, SpaceError, UsageError
-
-    if path.suffix not in suffixes:
-        raise UsageError(f"--output {path}: it must end in {' or '.join(suffixes)}.")
-    if path.exists() and not force:
-        raise ExistsError(f"{path} is there already.", now="Use --force to replace it.")
-    if not path.absolute().parent.is_dir():
-        raise SpaceError(f"{path} cannot be written.", why="Its folder is not there.")
+        write_picture(picture, PICTURES[picture.suffix](report), force=force)
 
 
 def _tell(text: str) -> None:

@@ -31,9 +31,9 @@ class Counted(msgspec.Struct, frozen=True, kw_only=True):
     """What one start asks of the file system that the folder or image lies on.
 
     `files` are opened, `metadata` operations are all that is no reading (opens, looks for
-    attributes, links and listings, also in vain). `read_bytes`: of a folder, bytes read and the
-    sizes of mapped files. None: cannot be counted here. `means`: who counted; `python`: Python
-    itself, without its own beginnings and the loader's searches.
+    attributes, links and listings, also in vain); of an image, opens only. `read_bytes`: of a
+    folder, bytes read and the sizes of mapped files. None: cannot be counted here. `means`: who
+    counted; `python`: Python itself, without its own beginnings and the loader's searches.
     """
 
     means: Means
@@ -110,8 +110,8 @@ class BenchReport(msgspec.Struct, frozen=True, kw_only=True):
     savings: tuple[Saving, ...] = ()
 
 
-# An image's file is opened and looked at some times by the runtime and by what mounts it. Counted
-# with Apptainer 1.4.5 through a file system that counts (bench/slowfs.c): 12.
+# What an image's start asks besides reading, whatever is in it: the runtime and what mounts it look
+# at the file and open it. Counted with Apptainer 1.4.5 on a file system that counts (bench/slowfs).
 IMAGE_METADATA = 12
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from html import escape
 
 import msgspec
@@ -16,6 +15,7 @@ _MEANS = {
     "kernel": "counted by the kernel",
 }
 _COLOURS = {"cold": "#3b6ea5", "warm": "#c98a2b"}
+_INK = "#222222"
 _ROW = 22
 _LEFT = 330
 _WIDE = 360
@@ -24,7 +24,7 @@ _WIDE = 360
 def render_bench(report: BenchReport) -> str:
     """For people."""
     lines = [f"import {safe(', '.join(report.imports))}, {_where(report)}", ""]
-    rows = [("", "files", "metadata", "reads", "bytes", "on")]
+    rows: list[tuple[str, ...]] = [("", "files", "metadata", "reads", "bytes", "on")]
     rows += [(safe(one.path), *_counts(one.counted), one.file_system) for one in report.targets]
     lines += _table(rows)
     for one in report.targets:
@@ -115,9 +115,12 @@ def _where(report: BenchReport) -> str:
 
 def _counts(counted: Counted) -> tuple[str, str, str, str]:
     about = "about " if counted.means != "strace" else ""
+    operations = f"{counted.metadata:,}"
     reads = "?" if counted.reads is None else f"{about}{counted.reads:,}"
     size = "?" if counted.read_bytes is None else f"{about}{format_size(counted.read_bytes)}"
-    return f"{counted.files:,}", f"{about}{counted.metadata:,}", reads, size
+    if counted.means == "python":
+        operations = about + operations
+    return f"{counted.files:,}", operations, reads, size
 
 
 def _notes(target: Target) -> list[str]:
@@ -206,8 +209,3 @@ def _plain(text: str) -> str:
 
 
 PICTURES = {".svg": render_svg, ".html": render_html}
-
-
-def suffixes() -> Iterable[str]:
-    """Of the pictures that can be written."""
-    return PICTURES

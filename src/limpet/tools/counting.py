@@ -1,9 +1,9 @@
 """Counts what a start asks of the file system, as a plain user, and empties the page cache of it.
 
-A folder's start is traced. An image's is not: a tracer that reads a path in a program's memory waits
-for the page, the page for the process that serves the image, and that one for the tracer, if it
-traces both (strace 6.1 with squashfuse_ll, observed). What serves an image is asked instead, by
-/proc/PID/io, and the kernel tells who opens the file (inotify).
+A folder's start is traced. An image's is not: a tracer that reads a path in a program's memory
+waits for the page, the page for the process that serves the image, and that one for the tracer, if
+it traces both (strace 6.1 with squashfuse_ll, observed). What serves an image is asked instead, by
+/proc/PID/io, and the kernel tells how often the file is opened (inotify).
 """
 
 from __future__ import annotations
