@@ -7,12 +7,13 @@
 - `limpet`: `limpet build` as it comes; started by `limpet run`, by a launcher of `limpet wrap
   --copy`, and in an instance that `limpet run --keep` left there.
 
-All have the same packages; the images have the base's Python, the venv has the host's.
+limpet's image is built anew each time, the others are kept. All have the same packages; the images have the base's Python, the venv has the host's.
 """
 
 from __future__ import annotations
 
 import argparse
+import ast
 import os
 import shlex
 import shutil
@@ -25,7 +26,7 @@ import build
 from contenders import CA_INSIDE, WHEELS_INSIDE, environment, host_ca_bundle, make_venv
 from machine import probe_versions
 
-BUILT = ("apptainer", "apptainer-zstd", "cotainr", "limpet")
+BUILT = ("apptainer", "apptainer-zstd", "cotainr")
 INSIDE = "/opt/env"
 SQUASH = ("-noappend", "-all-root", "-no-progress", "-comp", "zstd", "-Xcompression-level", "3")
 
@@ -83,13 +84,24 @@ def make_peers(folder: Path, recipe: str, options: argparse.Namespace) -> dict[s
     versions = folder / "versions.txt"
     if not versions.exists():
         versions.write_text(repr(_make_images(folder, recipe, options)))
-    limpet = tuple(options.limpet)
-    if not (shared / "launcher").exists():
-        words = ("wrap", str(shared / "limpet.sif"), str(shared / "launcher"), "--copy")
-        subprocess.run((*limpet, *words, "--only", "python"), check=True, stdout=subprocess.DEVNULL)
-    import ast
-
+    _make_limpets(folder, requirements, tuple(options.limpet))
     return dict(ast.literal_eval(versions.read_text()))
+
+
+def _make_limpets(folder: Path, requirements: tuple[str, ...], limpet: tuple[str, ...]) -> None:
+    """As this limpet makes it, on the base that all have."""
+    shared = folder / "shared"
+    recipe = folder / "requirements.txt"
+    recipe.write_text("".join(f"{line}\n" for line in requirements))
+    build.remove_tree(shared / "launcher")
+    (folder / "tmp").mkdir(exist_ok=True)
+    image = str(shared / "limpet.sif")
+    words = ("-q", "build", str(recipe), "-o", image, "--force")
+    base = ("--base", str(shared / "tykky/base.sif"), "--cache-dir", str(folder / "cache/limpet"))
+    env = environment(folder)
+    subprocess.run((*limpet, *words, *base), check=True, env=env)
+    wrap = ("-q", "wrap", image, str(shared / "launcher"), "--copy", "--only", "python")
+    subprocess.run((*limpet, *wrap), check=True, env=env)
 
 
 def _make_images(folder: Path, recipe: str, options: argparse.Namespace) -> dict[str, str]:
