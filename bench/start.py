@@ -7,10 +7,11 @@ turn, in every round in another order. Delay 0 is the local disk: *cold*, after 
 is started were dropped from the page cache (its names and attributes stay there: only root can drop
 these), and *warm*, right afterwards. Other delays are milliseconds that each operation takes on an
 emulated slow file system (bench/slowfs.c), mounted anew for each start: *cold*, and, with the
-longest delay, *again* in the same mount. What reaches it is counted. `kept` has no cold start of its own: its instance was there.
+longest delay, *again* in the same mount. What reaches it is counted. `kept` has no cold start of
+its own: its instance was there.
 
-The peers are made once and kept below --work; limpet's image is made anew. A venv's start on the slowest file system takes most
-of the time, and is done only as often as --venv-rounds says. Exit 0 whatever the outcome.
+The peers are made once and kept below --work; limpet's image is made anew. A venv's start on the
+slowest file system takes most of the time, and is done only as often as --venv-rounds says. Exit 0 whatever the outcome.
 """
 
 from __future__ import annotations
@@ -28,8 +29,8 @@ from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-import build
 from build import RECIPES, say
+from contenders import environment
 from measure import adopt_orphans
 from slowfs import Counted, build_slowfs, slow_view
 from start_peers import Peer, make_peers, peers
@@ -288,7 +289,7 @@ def main() -> None:
         shared=folder / "shared",
         code=f"import {options.imports}",
         limpet=tuple(options.limpet),
-        env=build.environment(folder)
+        env=environment(folder)
         | {"LIMPET_STATE_DIR": str(folder / "state"), "MPLCONFIGDIR": str(folder / "matplotlib")},
         slowfs=build_slowfs(folder),
     )

@@ -7,7 +7,8 @@
 - `limpet`: `limpet build` as it comes; started by `limpet run`, by a launcher of `limpet wrap
   --copy`, and in an instance that `limpet run --keep` left there.
 
-limpet's image is built anew each time, the others are kept. All have the same packages; the images have the base's Python, the venv has the host's.
+limpet's image is built anew each time, the others are kept. All have the same packages; the images
+have the base's Python, the venv has the host's.
 """
 
 from __future__ import annotations
@@ -23,7 +24,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import build
-from contenders import CA_INSIDE, WHEELS_INSIDE, environment, host_ca_bundle, make_venv
+from contenders import (
+    CA_INSIDE,
+    WHEELS_INSIDE,
+    download_wheels,
+    environment,
+    host_ca_bundle,
+    make_venv,
+)
 from machine import probe_versions
 
 BUILT = ("apptainer", "apptainer-zstd", "cotainr")
@@ -122,7 +130,7 @@ def _make_images(folder: Path, recipe: str, options: argparse.Namespace) -> dict
     with build.prepare_bench(wanted, work) as bench:
         wheels = work / "wheels" / recipe
         requirements = build.requirements_of(recipe)
-        build.download_wheels(bench.shop, requirements, wheels, work)
+        download_wheels(bench.shop, requirements, wheels, work)
         for member in (one for one in bench.members if one.name in missing):
             sample, image = build.measure_build(bench, member, recipe, "cold", 0)
             if not sample.ok:

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import Any
-from xml.etree import ElementTree
+from xml.etree import ElementTree as ET
 
 import pytest
 
@@ -64,7 +64,7 @@ def test_an_image_and_a_folder_are_counted_and_timed(
     assert all(one["taken"]["least_s"] > 0 for one in found["starts"])
     assert image["dropped"]["size_bytes"] == size_bytes
     assert image["dropped"]["left_bytes"] < size_bytes
-    ElementTree.fromstring(picture.read_text())
+    ET.fromstring(picture.read_text())
     # Nothing is left over: no mount, no launchers.
     assert not [path for path in (user.cache / "tmp").glob("*") if path.name != ".lock"]
 
