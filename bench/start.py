@@ -11,7 +11,8 @@ longest delay, *again* in the same mount. What reaches it is counted. `kept` has
 its own: its instance was there.
 
 The peers are made once and kept below --work; limpet's image is made anew. A venv's start on the
-slowest file system takes most of the time, and is done only as often as --venv-rounds says. Exit 0 whatever the outcome.
+slowest file system takes most of the time, and is done only as often as --venv-rounds says.
+Exit 0 whatever the outcome.
 """
 
 from __future__ import annotations
