@@ -93,6 +93,15 @@ def test_the_table_says_what_one_file_would_save(user: User, venv: Path) -> None
     assert f"limpet pack '{venv}'" in text
 
 
+def test_what_an_import_prints_is_in_nobodys_way(user: User, venv: Path) -> None:
+    [package] = venv.glob("lib/python*/site-packages/many")
+    loud = "import sys\nprint('{}')\nsys.stderr.write('x' * 300_000)\n"
+    (package.parent / "loud.py").write_text(loud)
+    words = ("--import", "loud", "--rounds", "1", "--processes", "2")
+    [target] = told(user, venv, *words)["targets"]
+    assert target["counted"]["files"] >= 1
+
+
 @pytest.mark.parametrize("kind", ["image", "folder"])
 def test_an_import_that_fails_ends_it(
     kind: str, user: User, venv: Path, images: dict[str, Path]

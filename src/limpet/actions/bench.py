@@ -209,7 +209,7 @@ def _count(
     path: Path, argv: Sequence[str], env: dict[str, str], image: Path | None = None
 ) -> tuple[counting.Probed, counting.Served | None]:
     try:
-        return counting.count_by_python(argv, env, image)
+        return counting.count_by_python(argv, env, image, timeout_s=PATIENCE_S)
     except HostError as error:
         raise (ImageError if image else HostError)(
             f"The import fails in {path}.", why=error.what, now="Check --import and the packages."

@@ -2,8 +2,8 @@
 
     python -c SOURCE NAME...
 
-Prints one line of JSON and waits for a line, so that others can be looked at meanwhile. Counted are
-opens (by an audit hook, from Python 3.8 on) and looks for attributes (by standing before posix.stat
+Prints one line of JSON behind a word of its own and waits for a line, so that others can be looked
+at meanwhile. Counted are opens (by an audit hook, from Python 3.8 on) and looks for attributes (by standing before posix.stat
 and its like, which the import system calls by name). What Python does before its first line and
 what the loader searches is not seen.
 """
@@ -62,7 +62,7 @@ def main():
     told["bases"] = [sys.prefix, sys.base_prefix]
     told["paths"] = sorted(files)
     told["bytes"] = sum(os.path.getsize(path) for path in files)
-    sys.stdout.write("\n" + json.dumps(told) + "\n")
+    sys.stdout.write("\nlimpet-probe " + json.dumps(told) + "\n")
     sys.stdout.flush()
     sys.stdin.readline()
 

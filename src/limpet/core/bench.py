@@ -212,7 +212,8 @@ class _Seen:
             path = self._absolute(_unescape(found["at"] or ""), _unescape(found["path"]))
             if self._counts(path):
                 self.metadata += 1
-                if call in _OPENING and result[:1].isdigit():
+                opened = call in _OPENING and result[:1].isdigit()
+                if opened and "O_DIRECTORY" not in rest:
                     self.opened.add(path)
 
     def _read(self, call: str, path: str, result: str) -> None:

@@ -13,9 +13,11 @@ import ctypes
 import mmap
 import os
 import select
+import stat
 import struct
 import subprocess
 import tempfile
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -26,6 +28,7 @@ from limpet.core.bench import Counted, Dropped, parse_strace
 from limpet.core.errors import HostError
 from limpet.tools import process
 
+MARK = b"limpet-probe "
 SCRIPT = Path(__file__).parent.parent / "base_scripts" / "start_probe.py"
 CALLS = "%file,read,pread64,readv,preadv,getdents64,mmap"
 MOUNTS = Path("/proc/self/mountinfo")
@@ -65,21 +68,40 @@ def import_words(names: Sequence[str]) -> tuple[str, ...]:
 
 
 def count_by_python(
-    argv: Sequence[str], env: Mapping[str, str], image: Path | None = None
+    argv: Sequence[str], env: Mapping[str, str], image: Path | None = None, *, timeout_s: float
 ) -> tuple[Probed, Served | None]:
-    """Let Python count its imports; for an image, also what was asked of it until then."""
+    """Let Python count its imports; for an image, also what was asked of it until then.
+
+    HostError, with what was said last, where the import fails or outlasts the time.
+    """
+    said: list[bytes] = []
+    told, served = b"", None
     with _opens_of(image) as opens:
         running = process.start(argv, env=env)
+        assert running.stdin
         assert running.stdout
-        line = b""
-        for line in running.stdout:
-            if line.startswith(b"{"):
-                break
-        served = _served(running, opens()) if image else None
-        _, said = running.communicate(b"\n")
-    if running.returncode or not line.startswith(b"{"):
-        raise HostError(_last_line(said) or "Python said nothing.")
-    return msgspec.json.decode(line, type=Probed), served
+        assert running.stderr
+        errors = running.stderr
+        listener = threading.Thread(target=lambda: said.extend(errors))
+        listener.start()
+        limit = threading.Timer(timeout_s, lambda: process.stop(running, patience_s=0))
+        limit.start()
+        try:
+            lines = (line for line in running.stdout if line.startswith(MARK))
+            told = next(lines, b"").removeprefix(MARK)
+            served = _served(running, opens()) if image else None
+        finally:
+            late = not limit.is_alive()
+            limit.cancel()
+            with contextlib.suppress(OSError):
+                running.stdin.close()
+            process.stop(running, patience_s=timeout_s if told else 1)
+            listener.join()
+    if late:
+        raise HostError(f"It did not end within {timeout_s:g} s.")
+    if running.returncode or not told:
+        raise HostError(_last_line(b"".join(said)) or "Python said nothing.")
+    return msgspec.json.decode(told, type=Probed), served
 
 
 def trace(
@@ -116,7 +138,10 @@ def drop(paths: Sequence[str]) -> Dropped:
         with contextlib.suppress(OSError):
             descriptor = os.open(path, os.O_RDONLY)
             try:
-                length = os.fstat(descriptor).st_size
+                status = os.fstat(descriptor)
+                if not stat.S_ISREG(status.st_mode):
+                    continue
+                length = status.st_size
                 with contextlib.suppress(OSError):
                     os.fdatasync(descriptor)  # what is not written yet is not dropped
                 os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
@@ -149,7 +174,12 @@ def time_starts(argv: Sequence[str], env: Mapping[str, str], processes: int) -> 
     """Seconds until the last of so many, started at once, has ended; HostError if one fails."""
     begun_s = time.perf_counter()
     running = [process.start(argv, env=env) for _ in range(processes)]
-    said = [one.communicate()[1] for one in running]
+    try:
+        said = [one.communicate()[1] for one in running]
+    except BaseException:  # they are in groups of their own and hear no Ctrl-C
+        for one in running:
+            process.stop(one, patience_s=0)
+        raise
     taken_s = time.perf_counter() - begun_s
     for one, text in zip(running, said, strict=True):
         if one.returncode:
