@@ -3,9 +3,9 @@
     python -c SOURCE NAME...
 
 Prints one line of JSON behind a word of its own and waits for a line, so that others can be looked
-at meanwhile. Counted are opens (by an audit hook, from Python 3.8 on) and looks for attributes (by standing before posix.stat
-and its like, which the import system calls by name). What Python does before its first line and
-what the loader searches is not seen.
+at meanwhile. Counted are opens (by an audit hook, from Python 3.8 on) and looks for attributes (by
+standing before posix.stat and its like, which the import system calls by name). What Python does
+before its first line and what the loader searches is not seen.
 """
 
 import json

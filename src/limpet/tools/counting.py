@@ -15,7 +15,6 @@ import os
 import select
 import stat
 import struct
-import subprocess
 import tempfile
 import threading
 import time
@@ -89,7 +88,7 @@ def count_by_python(
         try:
             lines = (line for line in running.stdout if line.startswith(MARK))
             told = next(lines, b"").removeprefix(MARK)
-            served = _served(running, opens()) if image else None
+            served = _served(running.pid, opens()) if image else None
         finally:
             late = not limit.is_alive()
             limit.cancel()
@@ -257,13 +256,13 @@ def _opens_of(path: Path | None) -> Iterator[_Watch]:
             os.close(descriptor)
 
 
-def _served(running: subprocess.Popen[bytes], opens: int) -> Served:
-    """What the FUSE processes below `running` have read.
+def _served(pid: int, opens: int) -> Served:
+    """What the FUSE processes below this one have read.
 
     Each of their requests is one read of /dev/fuse and mostly one answer, so that the reads of the
     image are those that are more than answers.
     """
-    found = [_io(pid) for pid in _below(running.pid) if "squashfuse" in _command(pid)]
+    found = [_io(one) for one in _below(pid) if "squashfuse" in _command(one)]
     counts = [one for one in found if one]
     if not counts:
         return Served(opens=opens)
