@@ -11,8 +11,9 @@ longest delay, *again* in the same mount. What reaches it is counted. `kept` has
 its own: its instance was there.
 
 The peers are made once and kept below --work; limpet's image is made anew. A venv's start on the
-slowest file system takes most of the time, and is done only as often as --venv-rounds says.
-Exit 0 whatever the outcome.
+slowest file system takes most of the time, and is done only as often as --venv-rounds says;
+the delays between the first and the last as often as --between-rounds says. Exit 0 whatever the
+outcome.
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ HERE = Path(__file__).resolve().parent
 SOURCE = HERE.parent / "src"
 COLD_TARGET, VENV_TARGET, WARM_TARGET = 0.65, 0.1, 1.0
 OURS = ("limpet", "launcher", "kept")
+QUICK_IMPORT = "numpy, scipy.linalg, pandas"
 SLOW_MS = 5.0  # from here on a venv is started less often
 
 
@@ -139,20 +141,23 @@ def with_counts(sample: Sample, before: Counted, after: Counted) -> Sample:
     )
 
 
-def measure(bench: Bench, delays: list[float], rounds: int, venv_rounds: int) -> list[Sample]:
+def measure(bench: Bench, delays: list[float], options: argparse.Namespace) -> list[Sample]:
     """All in turn; the first local round warms what is warm for all, and does not count."""
     members = peers(bench.limpet)
+    rounds, venv_rounds = options.rounds, options.venv_rounds
     samples: list[Sample] = []
     for peer in members:
         bench.run(peer, bench.shared)
     bench.end_kept()
     for number in range(rounds):
         turn = number % len(members)
-        for delay_ms in delays:
+        ends = sorted({delays[0], delays[-1]})
+        for delay_ms in delays if number < options.between_rounds else ends:
             for peer in members[turn:] + members[:turn]:
-                if peer.name == "venv" and delay_ms >= SLOW_MS and number >= venv_rounds:
+                is_slow_venv = peer.name == "venv" and delay_ms >= SLOW_MS
+                if is_slow_venv and number >= venv_rounds:
                     continue
-                again = delay_ms == max(delays)
+                again = delay_ms == max(delays) and not is_slow_venv
                 if delay_ms and (again or not peer.kept):
                     samples += start_slow(bench, peer, delay_ms, again=again)
                 elif not delay_ms:
@@ -263,8 +268,9 @@ def parse_options() -> argparse.Namespace:
     add("--venv-rounds", type=int, default=2, help="of the venv, from 5 ms on (2)")
     add("--delays", type=float, nargs="+", default=[0, 0.2, 1, 5], help="in ms; 0 is local")
     add("--recipe", choices=[*RECIPES], default="science")
-    add("--import", dest="imports", default="numpy, scipy.linalg, pandas", metavar="NAMES")
-    add("--quick", action="store_true", help="2 rounds, 0 and 5 ms, the venv once")
+    add("--between-rounds", type=int, default=3, help="of the delays between first and last (3)")
+    add("--import", dest="imports", metavar="NAMES", help="instead of all packages of the recipe")
+    add("--quick", action="store_true", help="2 rounds, 0 and 5 ms, fewer imports, the venv once")
     add("--work", type=Path, default=HERE / "work", help="where the peers are kept (bench/work)")
     add("--out", type=Path, default=HERE / "out", help="where the results go (bench/out)")
     add("--base-tar", type=Path, help="a root file system with Python and pip to take as base")
@@ -272,6 +278,8 @@ def parse_options() -> argparse.Namespace:
     options = parser.parse_args()
     if options.quick:
         options.rounds, options.venv_rounds, options.delays = 2, 1, [0, 5]
+        options.imports = options.imports or QUICK_IMPORT
+    options.imports = options.imports or RECIPES[options.recipe]
     if options.limpet is None:
         options.limpet = ["env", f"PYTHONPATH={SOURCE}", sys.executable, "-P", "-m", "limpet"]
     return options
@@ -295,7 +303,7 @@ def main() -> None:
         slowfs=build_slowfs(folder),
     )
     begun_s = time.perf_counter()
-    samples = measure(bench, sorted(options.delays), options.rounds, options.venv_rounds)
+    samples = measure(bench, sorted(set(options.delays)), options)
     versions["measured for"] = f"{time.perf_counter() - begun_s:.0f} s"
     verdicts = judge(medians(samples))
     told = render(samples, verdicts)

@@ -136,7 +136,7 @@ def test_the_table_says_what_is_not_known() -> None:
     text = render_bench(report())
     assert "400 B of 1.0 kB stayed in the page cache" in text
     assert "of 2 files that are not yours" in text
-    assert "7,200 metadata operations become about 96" in text
+    assert "7,200 metadata operations become about 72" in text
     assert "\x1b" not in text
     [image] = [line for line in text.splitlines() if line.startswith("env.sif ") and "nfs4" in line]
     assert image.split() == ["env.sif", "1", "5", "?", "?", "nfs4"]

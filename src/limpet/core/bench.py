@@ -110,9 +110,9 @@ class BenchReport(msgspec.Struct, frozen=True, kw_only=True):
     savings: tuple[Saving, ...] = ()
 
 
-# What an image's start asks besides reading, whatever is in it: the runtime and what mounts it look
-# at the file and open it. Counted with Apptainer 1.4.5 on a file system that counts (bench/slowfs).
-IMAGE_METADATA = 12
+# What an image's start asks besides reading, whatever is in it: limpet, the runtime and what mounts
+# it look at the file and open it. Counted by bench/start.py with Apptainer 1.4.5; 6 without limpet.
+IMAGE_METADATA = 9
 
 
 def check_imports(names: Sequence[str]) -> tuple[str, ...]:
