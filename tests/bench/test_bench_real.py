@@ -48,7 +48,8 @@ def test_an_image_and_a_folder_are_counted_and_timed(
 ) -> None:
     picture = user.folder / "picture.svg"
     words = ("--import", "json", "--rounds", "2", "--processes", "2", "-o", picture)
-    found = told(user, images["one"], venv, *words)
+    cache = user.folder / "cache"
+    found = told(user, images["one"], venv, *words, LIMPET_CACHE_DIR=str(cache))
     image, folder = found["targets"]
     assert (image["kind"], folder["kind"]) == ("image", "folder")
     assert image["counted"]["files"] == 1
@@ -66,7 +67,7 @@ def test_an_image_and_a_folder_are_counted_and_timed(
     assert image["dropped"]["left_bytes"] < size_bytes
     ET.fromstring(picture.read_text())
     # Nothing is left over: no mount, no launchers.
-    assert not [path for path in (user.cache / "tmp").glob("*") if path.name != ".lock"]
+    assert not [path for path in (cache / "tmp").glob("*") if path.name != ".lock"]
 
 
 def test_a_folders_start_is_counted_with_strace_and_without(user: User, venv: Path) -> None:
