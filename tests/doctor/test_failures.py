@@ -99,7 +99,7 @@ def test_an_image_can_ask_for_silence(
     answers: bool, monkeypatch: pytest.MonkeyPatch, home: Path
 ) -> None:
     launch: Any = SimpleNamespace(
-        image=SimpleNamespace(facts=SimpleNamespace(run=Run(answers=answers)))
+        image=SimpleNamespace(facts=SimpleNamespace(run=Run(answers=answers))), options=()
     )
     monkeypatch.setattr(watch, "stream_kind", lambda number=2: "pipe")
     for name in RANKS:
