@@ -45,6 +45,10 @@ def plan_start(image: str, request: Request, *, config_file: str = "", system: s
     site_binds = (*config.binds, *config.system(system).bind)
     request = msgspec.structs.replace(request, site_binds=site_binds)
     seen = images.read_image(image)
+    if seen.facts and seen.facts.host:
+        from limpet.tools.host_python import check_host_python  # few images need it
+
+        check_host_python(seen.facts.host, seen.path)
     offered, asked = wished_binds(seen, request, host.working_folder())
     cache = files.cache_folder(config.cache_dir)
     runtime = apptainer.probe_runtime(cache)

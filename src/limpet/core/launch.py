@@ -12,6 +12,7 @@ from limpet.core.fit import check_fit, check_rights, fuse_notes
 from limpet.core.gpu import Gpu, plan_gpu
 from limpet.core.handover import find_meddling, hand_over, parse_env, prefixed, set_by_prefix
 from limpet.core.homes import Home, plan_home
+from limpet.core.host_python import share_again
 from limpet.core.image import ImageFacts
 from limpet.core.mounts import Mount, render_mount
 from limpet.core.personal import Personal, plan_personal
@@ -127,7 +128,9 @@ def _serve(
     image: ImageSeen, mounts: tuple[Mount, ...], home: Home, host: HostSeen
 ) -> tuple[tuple[Mount, ...], tuple[str, ...]]:
     """With the image's own folders over what the others cover of them."""
-    served = serve_places(image)
+    python = image.facts.host if image.facts else None
+    own_home = host.home if home.start == host.home and not home.visible else ""
+    served = (*serve_places(image), *share_again(python, mounts, own_home))
     own = f"{host.state}/{image.identity}/home"
     return (*mounts, *served), plan_points(served, mounts, home, host, own)
 

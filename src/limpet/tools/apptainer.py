@@ -22,14 +22,6 @@ from limpet.tools import files, process
 OLDEST = {"apptainer": (1, 1), "singularity-ce": (3, 10)}
 
 
-class Runtime(msgspec.Struct, frozen=True, kw_only=True):
-    """A container runtime found on this machine."""
-
-    path: Path
-    kind: Literal["apptainer", "singularity-ce"]
-    version: str
-
-
 class Bind(msgspec.Struct, frozen=True, kw_only=True):
     """A host path seen at a container path; with `inside`, that path of a squashfs file."""
 
@@ -37,6 +29,18 @@ class Bind(msgspec.Struct, frozen=True, kw_only=True):
     target: str
     writable: bool = False
     inside: str = ""
+
+
+class Runtime(msgspec.Struct, frozen=True, kw_only=True):
+    """A container runtime found on this machine.
+
+    `binds` come first in whatever is run with it: a base may have its system on the host.
+    """
+
+    path: Path
+    kind: Literal["apptainer", "singularity-ce"]
+    version: str
+    binds: tuple[Bind, ...] = ()
 
 
 def find_runtime() -> Path:
@@ -150,7 +154,7 @@ def exec_argv(
         "--contain",
         "--no-home",
     ]
-    for bind in binds:
+    for bind in (*runtime.binds, *binds):
         mode = "" if bind.writable else ",ro"
         mode += f',"image-src={bind.inside}"' if bind.inside else ""
         argv += ["--mount", f'type=bind,"source={_csv(bind.source)}","target={bind.target}"{mode}']

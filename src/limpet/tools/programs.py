@@ -163,7 +163,16 @@ def list_programs(image: ImageSeen, folders: Sequence[str] = ()) -> dict[str, st
                     continue
                 if not picky or _is_python(tree, name, path):
                     found[name] = path
-        return found
+        return found | ({} if folders else _host_python(image))
+
+
+def _host_python(image: ImageSeen) -> dict[str, str]:
+    """The environment's names for a Python that is the host's: links that lead out."""
+    if image.facts is None or image.facts.host is None:
+        return {}
+    minor = ".".join(image.facts.python.split(".")[:2])
+    names = ("python", "python3", f"python{minor}")
+    return {name: f"{image.facts.prefix}/bin/{name}" for name in names}
 
 
 def _python_folders(tree: _Tree) -> list[str]:
