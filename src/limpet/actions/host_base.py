@@ -17,7 +17,6 @@ from limpet.core.recipe import Recipe
 from limpet.core.reference import Reference, parse_reference
 from limpet.formats.squashfs import Entry
 from limpet.tools import base_store, runtime_files
-from limpet.tools.apptainer import Bind, Runtime
 from limpet.tools.host_python import probe_host_facts, probe_host_python
 
 _PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -41,8 +40,7 @@ def stand_host(base: LockedBase, *, cache: Path, folder: Path | None) -> tuple[P
         )
     content = hashlib.sha256(msgspec.json.encode(python)).hexdigest()
     sif = base_store.base_path(cache, f"sha256:{content}")
-    if not sif.exists():
-        base_store.write_base(sif, _entries(python), arch=base.arch, digest=content)
+    base_store.write_base(sif, _entries(python), arch=base.arch, digest=content)
     facts = probe_host_facts(path, python, f"sha256:{content}", base.arch)
     return sif, msgspec.structs.replace(facts, size_bytes=sif.stat().st_size)
 
@@ -50,25 +48,14 @@ def stand_host(base: LockedBase, *, cache: Path, folder: Path | None) -> tuple[P
 def _entries(python: HostPython) -> Iterator[Entry]:
     yield from runtime_files.mount_points()
     yield Entry("etc/localtime", "file", mode=0o644, content=b"")  # what a runtime mounts there
-    made = {""}
     for folder in python.folders:
-        parts = folder.strip("/").split("/")
-        for count in range(1, len(parts) + 1):
-            name = "/".join(parts[:count])
-            if name not in made:
-                made.add(name)
-                yield Entry(name, "dir", mode=0o755)
+        # Deeper places may lie below a home. Where an image has them, the runtime makes none in
+        # what is mounted above them, and fails (Apptainer 1.4.5, observed).
+        if folder.count("/") == 1 or folder.startswith("/opt/"):
+            yield Entry(folder[1:], "dir", mode=0o755)
     yield from runtime_files.singularity_files({"Env": [_PATH]})
     script = render_check(python).encode("utf-8", "surrogateescape")
     yield Entry(CHECK_SCRIPT.lstrip("/"), "file", mode=0o755, content=script)
-
-
-def with_host(runtime: Runtime, facts: BaseFacts) -> Runtime:
-    """The runtime with what the base needs of the host mounted, to be read only."""
-    if facts.host is None:
-        return runtime
-    binds = tuple(Bind(source=Path(folder), target=folder) for folder in facts.host.folders)
-    return msgspec.structs.replace(runtime, binds=binds)
 
 
 def check_host_recipe(recipe: Recipe, base: LockedBase, *, conda: bool) -> None:

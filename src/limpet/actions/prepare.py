@@ -10,7 +10,7 @@ import msgspec
 
 from limpet.actions.bases import derive_base, fetch_base, probe_base, resolve_base
 from limpet.actions.conda_lock import CondaAnswer, lock_conda, uses_conda
-from limpet.actions.host_base import check_host_recipe, stand_host, with_host
+from limpet.actions.host_base import check_host_recipe, stand_host
 from limpet.actions.lock import make_lock
 from limpet.actions.lock_files import check_lock, choose_lock_path, fits, read_lock
 from limpet.core import recipe as recipes
@@ -28,7 +28,7 @@ from limpet.core.recipe_text import merge_recipes
 from limpet.core.reference import parse_reference
 from limpet.core.request import BuildRequest
 from limpet.tools import files, process
-from limpet.tools.apptainer import Runtime, probe_runtime
+from limpet.tools.apptainer import Runtime, probe_runtime, sharing
 from limpet.tools.config import read_config
 from limpet.tools.credentials import find_credentials
 from limpet.tools.download import Fetcher
@@ -276,6 +276,7 @@ def _lock_on(
     needs = plan_needs(versions, standing.facts.variables)
     for message in find_target_troubles(needs, cuda=image.cuda, rocm=image.rocm):
         work.notify(Event(stage="lock", kind="note", message=message))
+    host = standing.facts.host
     return Prepared(
         loaded=loaded,
         lock=lock,
@@ -283,7 +284,7 @@ def _lock_on(
         sif=standing.sif,
         facts=standing.facts,
         interpreter=interpreter,
-        runtime=with_host(work.runtime, standing.facts),
+        runtime=sharing(work.runtime, host.folders if host else ()),
         cache=work.cache,
         scratch=scratch_folder(work),
     )

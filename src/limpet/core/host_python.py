@@ -98,7 +98,7 @@ def share_host(python: HostPython | None) -> tuple[Mount, ...]:
 def share_again(
     python: HostPython | None, mounts: Sequence[Mount], own_home: str
 ) -> tuple[Mount, ...]:
-    """What of it is covered by something else than the host's own: mounted once more, last.
+    """What of it something else than the host's own would cover: mounted last instead.
 
     `own_home` is where the image's own home lies over the user's, empty where it does not.
     """
@@ -129,7 +129,7 @@ def render_check(python: HostPython) -> str:
         "Load its module and start the image with `limpet run`; or build it again with --on."
     )
     lines += [
-        f"if [ ! -x {shlex.quote(python.path)} ]; then",
+        f"if [ ! -x {shlex.quote(python.path)} ] || [ ! -x /bin/sh ]; then",
         f"    printf '%s\\n' {shlex.quote(gone)} >&2",
         "    exit 125",
         "fi",

@@ -130,7 +130,10 @@ def _serve(
     """With the image's own folders over what the others cover of them."""
     python = image.facts.host if image.facts else None
     own_home = host.home if home.start == host.home and not home.visible else ""
-    served = (*serve_places(image), *share_again(python, mounts, own_home))
+    again = share_again(python, mounts, own_home)
+    late = {mount.target for mount in again}  # the runtime takes a place only once
+    mounts = tuple(mount for mount in mounts if mount.target not in late)
+    served = (*serve_places(image), *again)
     own = f"{host.state}/{image.identity}/home"
     return (*mounts, *served), plan_points(served, mounts, home, host, own)
 

@@ -82,6 +82,12 @@ def probe_runtime(cache: Path | None = None) -> Runtime:
     return runtime
 
 
+def sharing(runtime: Runtime, folders: Sequence[str]) -> Runtime:
+    """The runtime with these folders of the host mounted at their own place, to be read only."""
+    binds = tuple(Bind(source=Path(folder), target=folder) for folder in folders)
+    return msgspec.structs.replace(runtime, binds=binds)
+
+
 def ask_version(path: Path, kept: Path | None) -> str:
     """What the runtime says to `--version`, or said when it was this very file."""
     if kept is None:

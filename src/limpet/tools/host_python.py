@@ -69,7 +69,12 @@ def probe_host_python(path: Path, arch: str) -> HostPython:
 def _check_file(path: Path) -> None:
     what = f"The Python {path} cannot be built on."
     if path.is_dir():
-        raise BaseError(what, why="It is a folder.", now=f"Name the program: {path}/bin/python3.")
+        near = [path / name for name in ("bin/python3", "python3") if (path / name).exists()]
+        raise BaseError(
+            what,
+            why="It is a folder.",
+            now=f"Name the program: {near[0]}" if near else "Name the program in it.",
+        )
     if not path.exists():
         raise BaseError(
             what,
