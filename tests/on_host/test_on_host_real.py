@@ -89,7 +89,7 @@ def test_a_changed_python_is_told_at_every_start(
 
     def starts() -> list[subprocess.CompletedProcess[str]]:
         command = ("python", "-c", "import ours; print('ran')")
-        wrapped = [launchers / "bin/python", *command[1:]]
+        wrapped: list[str | Path] = [launchers / "bin/python", *command[1:]]
         return [
             limpet("run", image, *command),
             subprocess.run(wrapped, capture_output=True, text=True, check=False),
