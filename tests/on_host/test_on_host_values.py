@@ -14,11 +14,8 @@ from limpet.core.host_python import (
     choose_folders,
     digest_host,
     render_check,
-    share_again,
-    share_host,
 )
 from limpet.core.lock import Lock, LockedBase, find_differences
-from limpet.core.mounts import Mount
 from limpet.core.recipe_text import parse_recipe
 from limpet.core.reference import parse_reference
 from limpet.tools.host_python import check_host_python
@@ -75,18 +72,6 @@ def test_the_digest_is_of_what_makes_it_the_same() -> None:
         replace(PYTHON, version="3.11.9"),
     )
     assert len({same, *map(digest_host, changed)}) == 5
-
-
-def test_what_something_covers_is_mounted_last() -> None:
-    usual = (*share_host(PYTHON), Mount(source="/home/me/work", target="/home/me/work"))
-    assert share_again(PYTHON, usual, "") == ()
-    assert share_again(None, usual, "/home/me") == ()
-    covered = Mount(
-        source="/home/me/.local/share/py", target="/home/me/.local/share/py", writable=False
-    )
-    assert share_again(PYTHON, usual, "/home/me") == (covered,)
-    over = Mount(source="/state/.local", target="/home/me/.local")
-    assert share_again(PYTHON, (*usual, over), "") == (covered,)
 
 
 def test_the_check_is_quoted_for_the_shell() -> None:

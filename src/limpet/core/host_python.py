@@ -90,25 +90,13 @@ def is_hidden_place(path: str, prefix: str) -> bool:
 
 
 def share_host(python: HostPython | None) -> tuple[Mount, ...]:
-    """The mounts that bring the host's system into the image."""
+    """The mounts that bring the host's system into the image.
+
+    Apptainer does deeper mounts later, and makes their places (1.4.5, observed): a Python below a
+    home is seen with any home.
+    """
     folders = python.folders if python else ()
     return tuple(Mount(source=folder, target=folder) for folder in folders)
-
-
-def share_again(
-    python: HostPython | None, mounts: Sequence[Mount], own_home: str
-) -> tuple[Mount, ...]:
-    """What of it something else than the host's own would cover: mounted last instead.
-
-    `own_home` is where the image's own home lies over the user's, empty where it does not.
-    """
-    shared = share_host(python)
-    covering = [mount.target for mount in mounts if mount.source != mount.target]
-    return tuple(
-        msgspec.structs.replace(mount, writable=False)
-        for mount in shared
-        if any(is_below(mount.target, place) for place in (*covering, own_home) if place)
-    )
 
 
 def describe_built(python: HostPython) -> str:

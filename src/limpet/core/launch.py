@@ -12,7 +12,6 @@ from limpet.core.fit import check_fit, check_rights, fuse_notes
 from limpet.core.gpu import Gpu, plan_gpu
 from limpet.core.handover import find_meddling, hand_over, parse_env, prefixed, set_by_prefix
 from limpet.core.homes import Home, plan_home
-from limpet.core.host_python import share_again
 from limpet.core.image import ImageFacts
 from limpet.core.mounts import Mount, render_mount
 from limpet.core.personal import Personal, plan_personal
@@ -128,12 +127,7 @@ def _serve(
     image: ImageSeen, mounts: tuple[Mount, ...], home: Home, host: HostSeen
 ) -> tuple[tuple[Mount, ...], tuple[str, ...]]:
     """With the image's own folders over what the others cover of them."""
-    python = image.facts.host if image.facts else None
-    own_home = host.home if home.start == host.home and not home.visible else ""
-    again = share_again(python, mounts, own_home)
-    late = {mount.target for mount in again}  # the runtime takes a place only once
-    mounts = tuple(mount for mount in mounts if mount.target not in late)
-    served = (*serve_places(image), *again)
+    served = serve_places(image)
     own = f"{host.state}/{image.identity}/home"
     return (*mounts, *served), plan_points(served, mounts, home, host, own)
 
