@@ -18,6 +18,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from limpet.core.host_python import HostFile, HostPython
 from limpet.core.launch import plan_launch
 from limpet.core.launcher import render_beside, render_launcher
 from limpet.core.places import wished_binds
@@ -402,3 +403,27 @@ def test_exported_functions_do_not_reach_the_program(
 ) -> None:
     env = {f"BASH_FUNC_{name}%%": "() {  echo host; }" for name in ("module", "my-own")}
     compare(stage, ["bash"], monkeypatch, Request(), env=env)
+
+
+@pytest.mark.parametrize("home", ["isolated", "private", "none", "host"])
+def test_a_system_that_is_the_hosts(
+    stage: Stage, shell: list[str], monkeypatch: pytest.MonkeyPatch, home: str
+) -> None:
+    (stage.home / ".local/an env").mkdir(parents=True)
+    (stage.home / "python").mkdir()
+    needed = (f"{stage.home}/.local/an env", f"{stage.home}/python")
+    python = HostPython(
+        version="3.13.5",
+        hexversion=0x030D05F0,
+        cache_tag="cpython-313",
+        prefix=needed[0],
+        machine=MACHINE,
+        libc="glibc 2.41",
+        files=(HostFile(path="/usr/bin/env", size_bytes=0, mtime_ns=0, sha256=""),),
+        folders=("/usr", "/etc", "/not on this node", str(stage.project), *needed),
+    )
+    own = msgspec.structs.replace(facts(), host=python)
+    image = msgspec.structs.replace(stage.seen(), facts=own)
+    request = msgspec.convert({"home": home, "binds": [f"{stage.top}:/top"]}, Request)
+    said = compare(stage, shell, monkeypatch, request, image=image, cwd=stage.project)
+    assert said == ""

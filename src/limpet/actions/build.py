@@ -46,7 +46,12 @@ from limpet.core.plan import BuildPlan, BuildReport, LockReport, plan_build
 from limpet.core.pylock import render_lock
 from limpet.core.request import BuildRequest
 from limpet.core.sbom import render_sbom
-from limpet.core.skeleton import WHERE_MISSING, plan_conda_frame, plan_skeleton
+from limpet.core.skeleton import (
+    WHERE_MISSING,
+    plan_conda_frame,
+    plan_host_hook,
+    plan_skeleton,
+)
 from limpet.core.staging import plan_destinations, stale_byte_code
 from limpet.formats.sif import architecture_of
 from limpet.formats.squashfs import Entry, Squashfs
@@ -238,11 +243,12 @@ def gather_parts(
         on_top=not prepared.lock.isolated_from_base,
         conda=plan_conda_frame(prepared.lock),
     )
+    hook = plan_host_hook(prepared.interpreter, prepared.facts.host)
     minor = prepared.interpreter.minor
     return Parts(
         base_sif=rewritten(prepared, compression) if plan.rewrites_base else prepared.sif,
         pieces=pieces,
-        own=(*own_entries(skeleton), *staged),
+        own=(*own_entries(skeleton), *own_entries(hook), *staged),
         where_missing=tuple(own_entries(WHERE_MISSING)),
         removed=tuple(stale_of((entry.path for entry in staged), minor)),
         objects=objects,
@@ -321,6 +327,7 @@ def describe(
         layout=layout,
         prefix=prefix,
         places=places,
+        host=prepared.facts.host,
         arch=prepared.facts.arch,
         python=prepared.lock.python,
         base=prepared.lock.base,

@@ -50,6 +50,10 @@ def plan_start(image: str, request: Request, *, config_file: str = "", system: s
     request = msgspec.structs.replace(request, site_binds=site_binds)
     seen = images.read_image(image)
     seen = msgspec.structs.replace(seen, path=slurm.find_staged(seen.identity) or seen.path)
+    if seen.facts and seen.facts.host:
+        from limpet.tools.host_python import check_host_python  # few images need it
+
+        check_host_python(seen.facts.host, seen.path)
     offered, asked = wished_binds(seen, request, host.working_folder())
     cache = files.cache_folder(config.cache_dir)
     runtime = apptainer.probe_runtime(cache)

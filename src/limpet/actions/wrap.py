@@ -31,6 +31,7 @@ from limpet.core.wrap import (
 )
 from limpet.tools import apptainer, files, host, images, launchers, personal, programs
 from limpet.tools.config import read_config
+from limpet.tools.host_python import check_host_python
 
 
 def wrap_image(
@@ -100,6 +101,8 @@ def bring_back(folder: Path) -> WrapReport:
 
 
 def _check(seen: ImageSeen, request: WrapRequest) -> None:
+    if seen.facts and seen.facts.host:
+        check_host_python(seen.facts.host, seen.path)
     if request.host:
         check_host_allowed(seen)
     if request.kernel:

@@ -12,7 +12,18 @@ from limpet.cli.build import lock_options, make_request, progress_form
 from limpet.cli.session import Session, pass_session
 from limpet.core.errors import UsageError
 
-_CHANGES = ("add", "remove", "pip", "conda", "apt", "upgrade", "upgrade_packages", "base", "python")
+_CHANGES = (
+    "add",
+    "remove",
+    "pip",
+    "conda",
+    "apt",
+    "upgrade",
+    "upgrade_packages",
+    "base",
+    "on",
+    "python",
+)
 
 
 @click.command()

@@ -19,6 +19,7 @@ from limpet.core.caches import CACHES, FOLDER, LOCAL, Cache
 from limpet.core.gpu import Driver
 from limpet.core.handover import parse_env
 from limpet.core.homes import INSIDE, PERSONAL, START_FILES
+from limpet.core.host_python import share_host
 from limpet.core.launch import Launch, plan_launch
 from limpet.core.launcher_command import COMMAND
 from limpet.core.launcher_seldom import BESIDE
@@ -344,13 +345,15 @@ def _wished(image: ImageSeen, request: Request) -> list[tuple[Mount, bool]]:
 def _render_binds(image: ImageSeen, request: Request) -> str:
     """The last one first, because each goes before what is already there."""
     lines = []
+    shared = share_host(image.facts.host if image.facts else None)
     for mount, asked in reversed(_wished(image, request)):
         words = [quoted(mount.source), quoted(mount.target), *(() if mount.writable else ("ro",))]
         missing = quoted(f"{mount.source} does not exist here.")
+        say = f"{'_limpet_fail' if asked else '_limpet_say'} {missing}"
         lines += [
             f"if [ -e {words[0]} ]; then",
             f"    _limpet_mount {' '.join(words)}",
-            f"else {'_limpet_fail' if asked else '_limpet_say'} {missing}; fi",
+            "fi" if mount in shared and not asked else f"else {say}; fi",
         ]
     return "\n".join(lines)
 
