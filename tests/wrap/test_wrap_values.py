@@ -139,7 +139,7 @@ def test_nothing_is_left_to_fill_in_and_nothing_of_the_plan_escapes_its_quotes()
 
 def test_what_these_launchers_never_need_is_not_in_them() -> None:
     bare = rendered() + "".join(render_beside(made(), IMAGE, HOST, "/d"))
-    for word in ("share.sh", "mpi.sh", "_limpet_served", "#if"):
+    for word in ("ranks.sh", "share.sh", "mpi.sh", "_limpet_served", "#if"):
         assert word not in bare
 
 
@@ -192,7 +192,7 @@ def test_the_scripts_are_clean(tmp_path: Path, variables: str, home: str) -> Non
     host = msgspec.structs.replace(HOST, setuid=False)
     texts = {"tool": render_launcher(wrap, image, host, "/my $launchers")}
     texts |= render_beside(wrap, image, host, "/my $launchers")
-    assert {"job.sh", "share.sh", "mpi.sh"} <= texts.keys()
+    assert {"job.sh", "ranks.sh", "share.sh", "mpi.sh"} <= texts.keys()
     for name, text in texts.items():
         assert not re.search(r"(?m)@[A-Z_]{3,}@|^#(if|end)", text), name
         (tmp_path / name).write_text(text)

@@ -1,7 +1,8 @@
 """The launcher's text for jobs: the image's copy on the node's own disk, and ranks that share.
 
 Files beside the launcher: `JOB` is read in a Slurm job and below an MPI's starter, before the image
-is looked at; `SHARE` by ranks alone, as the command line's end is put together.
+is looked at; `RANKS` where there may be several on this node, and `SHARE` by these, as the command
+line's end is put together.
 """
 
 from __future__ import annotations
@@ -26,46 +27,50 @@ if [ -n "${SLURM_JOB_ID-}" ]; then
     done
 fi
 #if share
-_limpet_rank=''
 case ${@SWITCH@+set}:${SLURM_STEP_TASKS_PER_NODE-}@SIZES@ in
     : | :1 | set:*) ;;
-    *)
-        if { IFS= read -r _limpet_to </proc/$PPID/comm; } 2>/dev/null; then
-            case $_limpet_to in
-                @SLURM@) # 2(x3),1: two on each of three nodes, and one on the next
-                    _limpet_word=${SLURM_STEP_TASKS_PER_NODE-} _limpet_top=${SLURM_NODEID:-0}
-                    _limpet_rank=${SLURM_LOCALID-}
-                    while [ -n "$_limpet_word" ]; do
-                        _limpet_to=${_limpet_word%%,*}
-                        case $_limpet_word in
-                            *,*) _limpet_word=${_limpet_word#*,} ;;
-                            *) _limpet_word='' ;;
-                        esac
-                        _limpet_ranks=${_limpet_to%%(*}
-                        case $_limpet_to in
-                            *x*) _limpet_to=${_limpet_to#*x} _limpet_to=${_limpet_to%)} ;;
-                            *) _limpet_to=1 ;;
-                        esac
-                        _limpet_top=$((_limpet_top - _limpet_to))
-                        [ "$_limpet_top" -ge 0 ] || break
-                    done
-                    ;;
+    *) . "$_limpet_root/@VERSION_FOLDER@/ranks.sh" ;;
+esac
+#end
+"""
+
+RANKS = r"""#if share
+# Which rank of how many on this node this one is.
+_limpet_rank=''
+if { IFS= read -r _limpet_to </proc/$PPID/comm; } 2>/dev/null; then
+    case $_limpet_to in
+        @SLURM@) # 2(x3),1: two on each of three nodes, and one on the next
+            _limpet_word=${SLURM_STEP_TASKS_PER_NODE-} _limpet_top=${SLURM_NODEID:-0}
+            _limpet_rank=${SLURM_LOCALID-}
+            while [ -n "$_limpet_word" ]; do
+                _limpet_to=${_limpet_word%%,*}
+                case $_limpet_word in
+                    *,*) _limpet_word=${_limpet_word#*,} ;;
+                    *) _limpet_word='' ;;
+                esac
+                _limpet_ranks=${_limpet_to%%(*}
+                case $_limpet_to in
+                    *x*) _limpet_to=${_limpet_to#*x} _limpet_to=${_limpet_to%)} ;;
+                    *) _limpet_to=1 ;;
+                esac
+                _limpet_top=$((_limpet_top - _limpet_to))
+                [ "$_limpet_top" -ge 0 ] || break
+            done
+            ;;
 @STARTERS@
+    esac
+fi
+case $_limpet_ranks:$_limpet_rank in
+    0:* | 1:* | :* | *: | *:*[!0-9]* | *[!0-9]*:*) _limpet_ranks='' ;;
+    *)
+        for _limpet_to in @OWN_PLACES@; do
+            case ${SLURM_JOB_ID:+job}:${@RECORDS@+set}:$_limpet_to in job::/*)
+                if [ -d "$_limpet_to" ] && [ -w "$_limpet_to" ] &&
+                    [ -x "$_limpet_to" ]; then
+                    export @RECORDS@="$_limpet_to/@JOB_FOLDER@/apptainer"
+                fi ;;
             esac
-        fi
-        case $_limpet_ranks:$_limpet_rank in
-            0:* | 1:* | :* | *: | *:*[!0-9]* | *[!0-9]*:*) _limpet_ranks='' ;;
-            *)
-                for _limpet_to in @OWN_PLACES@; do
-                    case ${SLURM_JOB_ID:+job}:${@RECORDS@+set}:$_limpet_to in job::/*)
-                        if [ -d "$_limpet_to" ] && [ -w "$_limpet_to" ] &&
-                            [ -x "$_limpet_to" ]; then
-                            export @RECORDS@="$_limpet_to/@JOB_FOLDER@/apptainer"
-                        fi ;;
-                    esac
-                done
-                ;;
-        esac
+        done
         ;;
 esac
 #end

@@ -6,7 +6,7 @@ user's words. Filled in like the launcher's own text.
 
 from __future__ import annotations
 
-from limpet.core.launcher_job import JOB, SHARE
+from limpet.core.launcher_job import JOB, RANKS, SHARE
 from limpet.core.launcher_mpi import MPI
 
 WHERE = r"""# Called over a link, or the folder was moved.
@@ -283,6 +283,7 @@ BESIDE = {
     "temporary.sh": TEMPORARY,
     "seldom.sh": SELDOM,
     "job.sh": JOB,
+    "ranks.sh": RANKS,
     "share.sh": SHARE,
     "mpi.sh": MPI,
 }
