@@ -106,3 +106,5 @@ def test_an_image_can_ask_for_silence(
         monkeypatch.delenv(name, raising=False)
     assert wants_answers(launch, Request(command=("tool",))) is answers
     assert not wants_answers(launch, Request(shell=True))
+    shared: Any = SimpleNamespace(image=launch.image, options=("--sharens",))
+    assert not wants_answers(shared, Request(command=("tool",)))

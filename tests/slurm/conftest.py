@@ -31,11 +31,13 @@ print("rank", all.rank, "of", all.size, "sum", total, flush=True)
 
 @dataclass(frozen=True)
 class Images:
-    """`mpi` has mpi4py and MPICH; `other` is another image; `launchers` start what is in `mpi`."""
+    """`mpi` has mpi4py and MPICH; `other` is another image; `launchers` start what is in `mpi`,
+    `apart` as well, for tasks that do not use MPI."""
 
     mpi: Path
     other: Path
     launchers: Path
+    apart: Path
 
 
 @pytest.fixture(scope="session")
@@ -57,11 +59,17 @@ def images(
         (folder / "mpi.in").write_text("mpi4py\nmpich\n")
         limpet("build", "mpi.in", "-o", "mpi.sif", *BASE)
         limpet("wrap", "mpi.sif", "env")
+        limpet("wrap", "mpi.sif", "apart", "--mpi", "none")
         (folder / "other.sif").symlink_to(debian_base.sif)
         return str(folder)
 
     made = Path(shared_once("slurm", make))
-    return Images(mpi=made / "mpi.sif", other=made / "other.sif", launchers=made / "env")
+    return Images(
+        mpi=made / "mpi.sif",
+        other=made / "other.sif",
+        launchers=made / "env",
+        apart=made / "apart",
+    )
 
 
 @dataclass

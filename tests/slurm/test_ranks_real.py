@@ -40,6 +40,19 @@ def test_in_a_batch_job(user: User, images: Images) -> None:
     assert lines(said) == {"rank 0 of 1 sum 1", "code 0", *ALL}
 
 
+@pytest.mark.parametrize("way", ["run", "launcher"])
+def test_ranks_that_would_not_find_each_other(way: str, user: User, images: Images) -> None:
+    start: tuple[str | Path, ...] = (*LIMPET, "run", images.mpi, "python")
+    if way == "launcher":
+        start = (images.launchers / "bin/python",)
+    done = user.run("srun", "-N2", "-n4", *start, "sum.py")
+    assert done.returncode == 125
+    assert done.stdout == ""
+    assert done.stderr.count("The 4 tasks of this srun start would not find each other.") == 4
+    assert done.stderr.count("speaks PMI-1, PMI-2; srun offers nothing.") == 1
+    assert done.stderr.count("Start with srun --mpi=pmi2") == 1
+
+
 def test_the_images_own_mpiexec(user: User, images: Images) -> None:
     launchers = images.launchers / "bin"
     said = user.said(launchers / "mpiexec", "-n", "4", launchers / "python", "sum.py")
@@ -48,14 +61,14 @@ def test_the_images_own_mpiexec(user: User, images: Images) -> None:
 
 def test_short_programs_of_many_ranks_all_start(user: User, images: Images) -> None:
     """The runtime alone fails here: the rank that the others join has ended before they come."""
-    python = images.launchers / "bin/python"
+    python = images.apart / "bin/python"
     for _ in range(3):
         user.said("srun", "-N1", "-n12", python, "-c", "")
 
 
 def test_exit_codes_come_back(user: User, images: Images) -> None:
     script = "import os, sys; sys.exit(int(os.environ['SLURM_PROCID']) * 11)"
-    python = images.launchers / "bin/python"
+    python = images.apart / "bin/python"
     done = user.run("srun", "-N1", "-n3", python, "-c", script)
     assert done.returncode == 22
     assert "task 1: Exited with exit code 11" in done.stderr
@@ -65,7 +78,9 @@ def test_exit_codes_come_back(user: User, images: Images) -> None:
 def test_ranks_of_different_images_do_not_share_silently(user: User, images: Images) -> None:
     config = user.home / "programs"
     run = " ".join(LIMPET)
-    config.write_text(f"0 {run} run '{images.mpi}' true\n1 {run} run '{images.other}' true\n")
+    config.write_text(
+        f"0 {run} run --mpi none '{images.mpi}' true\n1 {run} run '{images.other}' true\n"
+    )
     done = user.run("srun", "-N1", "-n2", "--multi-prog", config)
     assert done.returncode == 125
     assert "not started alike" in done.stderr
@@ -78,7 +93,7 @@ def test_ranks_of_different_images_do_not_share_silently(user: User, images: Ima
 
 def test_ranks_of_a_node_share_one_mount(user: User, images: Images, cluster: Cluster) -> None:
     script = "import time; print(1, flush=True); time.sleep(60)"
-    python = images.launchers / "bin/python"
+    python = images.apart / "bin/python"
     running = user.start("srun", "-w", "n1,n2", "--ntasks-per-node=4", python, "-c", script)
     assert running.stdout
     for _ in range(8):
@@ -110,7 +125,7 @@ time.sleep(90)
 
 def started(user: User, images: Images, *options: str) -> subprocess.Popen[str]:
     (user.home / "waits.py").write_text(WAITS)
-    python = images.launchers / "bin/python"
+    python = images.apart / "bin/python"
     running = user.start(
         "srun", "-N2", "--ntasks-per-node=2", "-J", "waits", *options, python, "waits.py"
     )
@@ -159,7 +174,7 @@ def test_after_sigkill_nothing_is_left(user: User, images: Images) -> None:
 
 def test_in_a_step_without_a_place_of_the_jobs_own(user: User, images: Images) -> None:
     """As on sites that give jobs none: the runtime's record is in the home, and goes again."""
-    python = images.launchers / "bin/python"
+    python = images.apart / "bin/python"
     start = ("srun", "-N1", "-n2", "env", "-u", "SLURM_TMPDIR", python)
     assert user.said(*start, "-c", "print(1)") == "1\n1\n"
     records = user.home / ".apptainer/instances/app"

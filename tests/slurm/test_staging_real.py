@@ -16,8 +16,8 @@ QUIET = {"SLURM_JOB_ID": "", "SLURM_JOB_NUM_NODES": ""}
 
 
 def test_staged_once_and_used_by_all_starts(user: User, images: Images, cluster: Cluster) -> None:
-    text = f"cd '{images.mpi.parent}'\nlimpet stage mpi.sif\nlimpet stage env\n"
-    text += f'srun env/bin/python -c "{WHERE}"\n'
+    text = f"cd '{images.mpi.parent}'\nlimpet stage mpi.sif\nlimpet stage apart\n"
+    text += f'srun apart/bin/python -c "{WHERE}"\n'
     text += f'limpet run mpi.sif python -c "{WHERE}"\n'
     text += "limpet stage --clean\nsrun sh -c 'ls $SLURM_TMPDIR'\n"
     state, said = user.job(text, "-N2", "--ntasks-per-node=2")
@@ -113,7 +113,7 @@ def test_a_node_without_the_runtime(user: User, images: Images, cluster: Cluster
     with cluster.without("n2", "apptainer"):
         for start in (
             (*LIMPET, "run", images.mpi, "true"),
-            (images.launchers / "bin/python", "-V"),
+            (images.apart / "bin/python", "-V"),
         ):
             done = user.run("srun", "-l", "-w", "n1,n2", "-n2", *start)
             assert "1: limpet: " in done.stderr

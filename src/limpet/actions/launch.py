@@ -104,9 +104,7 @@ def wants_answers(launch: Launch, request: Request, config_file: str = "") -> bo
     from limpet.tools import watch
 
     facts = launch.image.facts
-    if "--sharens" in launch.options:
-        return False  # ranks share a container with those that have the same parent process
-    if request.shell or (facts and not facts.run.answers) or not read_config(config_file).answers:
+    if "--sharens" in launch.options:  # for children of one parent, which limpet would come between
         return False
     return is_worth_watching(
         request.command,

@@ -138,7 +138,7 @@ def _request(session: Session, flags: dict[str, Any], what: dict[str, Any]) -> R
         home=flags["home"],
         variables=flags["variables"],
         gpu=flags["gpu"],
-        mpi=flags.get("mpi", ""),
+        mpi=flags["mpi"],
         env=flags["env"],
         binds=flags["bind"],
         overlays=flags["overlay"],

@@ -83,5 +83,9 @@ def _update_wrap(
     from limpet.actions.wrap import bring_back, update_wrap
     from limpet.cli.wrap import tell_wrap
 
-    report = bring_back(Path(folder)) if back else update_wrap(Path(folder), image, dry_run=dry_run)
+    if back:
+        report = bring_back(Path(folder))
+    else:
+        file = session.config_file
+        report = update_wrap(Path(folder), image, config_file=file, dry_run=dry_run)
     tell_wrap(session, report, as_json=as_json)

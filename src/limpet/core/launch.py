@@ -186,11 +186,9 @@ def _flags(request: Request, home: Home, gpu: Gpu | None) -> tuple[str, ...]:
 
 
 # Started through a file of the environment, so that a layer which the runtime left out is an
-# error, not the base's Python.
-_PROOF = (
-    's="$1"/.limpet/start; m="$2"; shift 2; [ -x "$s" ] && exec "$s" "$@"; '
-    'printf "%s\\n" "$m" >&2; exit 125'
-)
+# error, not the base's Python. It uses no variables, for the session may
+# export any name, and the program would see it changed.
+_PROOF = '[ -x "$2" ] || { printf "%s\\n" "$1" >&2; exit 125; }; shift; exec "$@"'
 
 # The session's start files are not read: they would bring the host's conda and modules back.
 _SHELL = (
@@ -211,8 +209,8 @@ def _inside(
     command = mpi.around(command, given)
     if image.facts is None:
         return command
-    prefix = image.facts.prefix
-    return ("/bin/sh", "-c", _PROOF, "limpet", prefix, _dropped(image.facts), *command)
+    start = f"{image.facts.prefix}/.limpet/start"
+    return ("/bin/sh", "-c", _PROOF, "limpet", _dropped(image.facts), start, *command)
 
 
 def _dropped(facts: ImageFacts) -> str:

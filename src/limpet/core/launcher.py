@@ -22,6 +22,9 @@ from limpet.core.homes import INSIDE, PERSONAL, START_FILES
 from limpet.core.host_python import share_host
 from limpet.core.launch import Launch, plan_launch
 from limpet.core.launcher_command import COMMAND
+from limpet.core.launcher_job import job_parts
+from limpet.core.launcher_mpi import mpi_parts
+from limpet.core.launcher_places import place_parts
 from limpet.core.launcher_seldom import BESIDE
 from limpet.core.launcher_text import SESSION
 from limpet.core.launcher_variables import render_judges
@@ -57,7 +60,8 @@ def render_launcher(wrap: Wrap, image: ImageSeen, host: HostSeen, root: str) -> 
 def render_beside(wrap: Wrap, image: ImageSeen, host: HostSeen, root: str) -> dict[str, str]:
     """The files beside the launchers' folder that few of their starts read, by name."""
     parts, holds = _describe(wrap, image, host, root)
-    files = {name: _fill_in(text, parts, holds) for name, text in BESIDE.items()}
+    filled = {name: _fill_in(text, parts, holds) for name, text in BESIDE.items()}
+    files = {name: text for name, text in filled.items() if text}
     if "none" not in holds:
         launch = msgspec.structs.replace(wrap.request.launch, home="none")
         request = msgspec.structs.replace(wrap.request, launch=launch)
@@ -81,12 +85,21 @@ def _describe(
     holds |= {"gpu_auto"} if _gpu_policy(wrap.request.launch, image) == "auto" else set()
     if plan.home in ("isolated", "private") or (plan.home == "host" and image.facts):
         holds.add("packages")
+    seldom: dict[str, str] = {}
+    for more, words in (
+        job_parts(host, image.identity, image.facts.prefix if image.facts else ""),
+        mpi_parts(image, host, wrap.request.launch, plan.mpi),
+        place_parts(image),
+    ):
+        seldom |= more
+        holds |= words
     parts = {
         **_CONSTANTS,
         **_names(host),
         **_of_folder(wrap, image, host, root),
         **_of_image(image, host, plan, named),
         **request,
+        **seldom,
         "ACCOUNT": shlex.quote(f"{user}:{host.account_home}"),
     }
     return parts, holds
@@ -145,7 +158,8 @@ def _of_image(
     prefix = image.facts.prefix if image.facts else ""
     kit = f'[ -e "$_limpet_state{quoted(host.pip.kit.removeprefix(host.state))}/pip.zip" ]'
     return {
-        "BIN_OF_PREFIX": f"{prefix}/bin:" if prefix else "",
+        # It stands between double quotes.
+        "BIN_OF_PREFIX": re.sub(r'([\\"$`])', r"\\\1", f"{prefix}/bin:") if prefix else "",
         "TREES": _patterns((*OWN_TREES, prefix) if prefix else OWN_TREES, below=True),
         "HAS_PACKAGES": ":" if prefix else kit,
         **_render_caches(image, plan, named, ours, others),

@@ -212,27 +212,44 @@ def render_pmi(kinds: Sequence[str]) -> str:
 
 def _mismatch(library: Library | None, tasks: Tasks | None, more: Sequence[str]) -> HostError:
     assert tasks is not None
-    count = f"{tasks.count} tasks" if tasks.count else "several tasks"
-    what = f"The {count} of this {tasks.launcher} start would not find each other."
-    if tasks.rank:
-        return HostError(what)  # the first rank says all of it
-    offered = [kind for kind in tasks.offers if kind != "libpmi"]
+    error = explain_mismatch(
+        library,
+        tasks=f"{tasks.count} tasks" if tasks.count else "several tasks",
+        launcher=tasks.launcher,
+        offered=render_pmi([kind for kind in tasks.offers if kind != "libpmi"]),
+        srun=tasks.launcher == "srun",
+        more=more,
+    )
+    return HostError(error.what) if tasks.rank else error  # the first rank says all of it
+
+
+def explain_mismatch(
+    library: Library | None,
+    *,
+    tasks: str,
+    launcher: str,
+    offered: str,
+    srun: bool,
+    more: Sequence[str] = (),
+) -> HostError:
+    """What the first rank says: `tasks` and `offered` are words, `library` what would be loaded."""
+    what = f"The {tasks} of this {launcher} start would not find each other."
     if library is None:
         why = "The image has no MPI library."
     else:
         why = (
             f"{library.title} ({library.path}) speaks {render_pmi(library.pmi)}; "
-            f"{tasks.launcher} offers {render_pmi(offered)}. Each would be rank 0 of 1."
+            f"{launcher} offers {offered}. Each would be rank 0 of 1."
         )
-    now = f"{_advice(library, tasks)} For tasks that do not use MPI: --mpi none."
+    now = f"{_advice(library, srun=srun)} For tasks that do not use MPI: --mpi none."
     return HostError(what, why="\n".join([why, *more]), now=now)
 
 
-def _advice(library: Library | None, tasks: Tasks) -> str:
+def _advice(library: Library | None, *, srun: bool) -> str:
     family = library.family if library else None
     if library is None:
         return "Add MPI to the image (mpich, openmpi), or load a module that brings one."
-    if tasks.launcher == "srun":
+    if srun:
         kind = "pmix" if "pmix" in library.pmi and "pmi2" not in library.pmi else "pmi2"
         return f"Start with srun --mpi={kind} (limpet mpi IMAGE lists what this srun has)."
     if family == "openmpi":
