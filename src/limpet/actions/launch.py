@@ -104,6 +104,8 @@ def wants_answers(launch: Launch, request: Request, config_file: str = "") -> bo
     from limpet.tools import watch
 
     facts = launch.image.facts
+    if request.shell or (facts and not facts.run.answers) or not read_config(config_file).answers:
+        return False
     if "--sharens" in launch.options:  # for children of one parent, which limpet would come between
         return False
     return is_worth_watching(
