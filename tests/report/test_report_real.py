@@ -11,7 +11,6 @@ import pytest
 from selenium.webdriver.common.keys import Keys
 
 from limpet.actions.report import Found, make_report
-from limpet.core.findings import Finding
 from limpet.report.page import render_page
 from tests.conftest import Limpet, SharedOnce
 from tests.report.browser import Browser
@@ -176,9 +175,7 @@ def test_a_report_is_written_once(limpet: Limpet, pair: tuple[Path, Path], tmp_p
 def test_what_is_timed(pair: tuple[Path, Path]) -> None:
     found: list[Sequence[str]] = []
 
-    def find(
-        image: str, names: Sequence[str], timeout_s: float, config: str
-    ) -> Found:
+    def find(image: str, names: Sequence[str], timeout_s: float, config: str) -> Found:
         found.append(names)
         return (), ()
 

@@ -45,6 +45,7 @@ from limpet.core.request import BuildRequest
 from limpet.core.sbom import render_sbom
 from limpet.core.skeleton import WHERE_MISSING, plan_conda_frame, plan_skeleton
 from limpet.core.staging import plan_destinations, stale_byte_code
+from limpet.formats.image_tree import merged_tree
 from limpet.formats.sif import architecture_of
 from limpet.formats.squashfs import Entry, Squashfs
 from limpet.tools import files, image_mpi
@@ -350,7 +351,7 @@ def describe(
 def add_mpi(data: bytes, trees: Sequence[Squashfs]) -> bytes:
     """The facts with the MPI that is in the finished image: symbols' names are left to those who
     ask for them."""
-    found = image_mpi.read_mpi([image_mpi.SquashfsTree(tree) for tree in trees])
+    found = image_mpi.read_mpi(merged_tree(trees))
     facts = msgspec.json.decode(data, type=ImageFacts)
     return msgspec.json.encode(msgspec.structs.replace(facts, mpi=without_symbols(found)))
 

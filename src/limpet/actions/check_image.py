@@ -11,18 +11,20 @@ from pathlib import Path
 
 import msgspec
 
+from limpet.core.contents import Software
 from limpet.core.doctor import sort_findings
 from limpet.core.errors import HostError, LimpetError
 from limpet.core.findings import Finding
 from limpet.core.gpu import plan_gpu
-from limpet.core.image_contents import Heap, ImageContents, Package
+from limpet.core.image_contents import Heap, ImageContents
 from limpet.core.image_judge import judge_contents, parse_variables
 from limpet.core.machine import Trouble
 from limpet.core.seen import ImageSeen
 from limpet.formats import sif
+from limpet.formats.image_tree import ImageTree, opened_tree
 from limpet.tools import bounded, conda_check, gpu, image_contents, images
 from limpet.tools.advisories import read_advisories
-from limpet.tools.contents import heaps, libraries, packages, tree
+from limpet.tools.contents import heaps, libraries, packages, records
 
 MACHINE_TIMEOUT_S = 10.0
 _CONTROL = {*range(32), *range(127, 160), *range(0x202A, 0x202F), *range(0x2066, 0x206A)}
@@ -37,7 +39,7 @@ class CheckReport(msgspec.Struct, frozen=True, kw_only=True):
     files: int
     arch: str
     libc: str
-    packages: tuple[Package, ...]
+    packages: tuple[Software, ...]
     heaps: tuple[Heap, ...]
     findings: tuple[Finding, ...]
     fixed: tuple[str, ...] = ()
@@ -88,9 +90,9 @@ def check_image(image: str, *, advisories: str = "", fix: bool = False) -> Check
 
 def read_contents(seen: ImageSeen) -> ImageContents:
     """What is in the image; what cannot be read is in its `troubles`."""
-    with tree.opened_tree(seen) as members:
-        environments = packages.find_environments(members)
-        conda, no_records = packages.find_conda(members)
+    with opened_tree(seen) as members:
+        noted = records.read_records(members)
+        environments = packages.find_environments(members, noted)
         folders = list(dict.fromkeys(f for env in environments for f in env.folders))
         found, no_elf = libraries.read_libraries(members, folders)
         scripts = sorted(members.names(".singularity.d/env"))
@@ -104,7 +106,7 @@ def read_contents(seen: ImageSeen) -> ImageContents:
             files=len(members.members),
             size_bytes=sum(own.values()),
             environments=environments,
-            conda=conda,
+            conda=noted.conda,
             libraries=found,
             loader=libraries.find_loader_folders(members),
             found=libraries.find_shared(members),
@@ -114,11 +116,11 @@ def read_contents(seen: ImageSeen) -> ImageContents:
             signed=_is_signed(seen),
         )
         # What could not be read is known only now.
-        troubles = dict.fromkeys((*no_records, *no_elf, *members.troubles))
+        troubles = dict.fromkeys((*no_elf, *members.troubles))
         return msgspec.structs.replace(seen_here, troubles=tuple(troubles))
 
 
-def _odd_names(members: tree.ImageTree) -> Iterator[str]:
+def _odd_names(members: ImageTree) -> Iterator[str]:
     number = 0
     for path in members.members:
         if not path.isprintable() and any(ord(letter) in _CONTROL for letter in path):

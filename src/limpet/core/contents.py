@@ -24,7 +24,9 @@ class Software(msgspec.Struct, frozen=True, kw_only=True):
 
     `name` is normalised (PEP 503) for Python's packages. `provides` are further names by which it
     is required: that of the Python package in a conda package. `requires` are the lines as its
-    metadata have them; `modules` what can be imported by name. `size_bytes` is unpacked.
+    metadata have them; `modules` what can be imported by name. `folder` is where it is installed:
+    site-packages or conda's prefix. `size_bytes` is unpacked; `useless_bytes` of it are tests and
+    static libraries. `trouble` says why its name and version are only guessed.
     """
 
     name: str
@@ -32,11 +34,14 @@ class Software(msgspec.Struct, frozen=True, kw_only=True):
     manager: Manager
     size_bytes: int = 0
     files: int = 0
+    useless_bytes: int = 0
+    folder: str = ""
     license: str = ""
     summary: str = ""
     provides: tuple[str, ...] = ()
     requires: tuple[str, ...] = ()
     modules: tuple[str, ...] = ()
+    trouble: str = ""
 
 
 class Layer(msgspec.Struct, frozen=True, kw_only=True):

@@ -22,20 +22,36 @@ COMPILER = ("libstdc++.so.6", "libgcc_s.so.1")
 
 
 class Elf(msgspec.Struct, frozen=True, kw_only=True):
-    """A program or library.
+    """What a program or library says to the loader.
 
     `rpath` is searched before LD_LIBRARY_PATH and only counts where there is no `runpath`, which is
     searched after it (ld.so(8)). `asked` and `given` are the newest version of each set of symbols
-    that the file needs and has: {"GLIBC": "2.17"}. `exports` and `imports` are symbols' names, but
-    for those that may be missing (weak ones).
+    that the file needs and has: {"GLIBC": "2.17"}.
     """
 
+    machine: str = ""
+    interpreter: str = ""
     soname: str = ""
     needed: tuple[str, ...] = ()
     rpath: tuple[str, ...] = ()
     runpath: tuple[str, ...] = ()
     asked: dict[str, str] = msgspec.field(default_factory=dict)
     given: dict[str, str] = msgspec.field(default_factory=dict)
+
+    @property
+    def search(self) -> tuple[str, ...]:
+        """The file's own folders."""
+        return self.runpath or self.rpath
+
+    @property
+    def glibc(self) -> str:
+        """The newest glibc that it asks for; empty for none."""
+        return self.asked.get("GLIBC", "")
+
+
+class Symbols(msgspec.Struct, frozen=True, kw_only=True):
+    """Their names in a file, of `imports` without those that may be missing (weak ones)."""
+
     exports: tuple[str, ...] = ()
     imports: tuple[str, ...] = ()
 

@@ -10,8 +10,9 @@ from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion, Version
 
+from limpet.core.contents import Software
 from limpet.core.findings import Finding
-from limpet.core.image_contents import Environment, Heap, ImageContents, Package
+from limpet.core.image_contents import Environment, Heap, ImageContents
 from limpet.core.loading import find_mpi_families, judge_libraries
 
 MOST_LISTED = 8
@@ -76,7 +77,7 @@ def judge_contents(seen: ImageContents, image: str) -> Iterator[Finding]:
 def _judge_requirements(environment: Environment, arch: str) -> Iterator[Finding]:
     """What `pip check` asks: are all requirements there, in a version that fits?"""
     markers = _markers(environment, arch)
-    first: dict[str, Package] = {}
+    first: dict[str, Software] = {}
     for package in environment.packages:
         first.setdefault(canonicalize_name(package.name), package)
     for package in first.values():
@@ -86,8 +87,8 @@ def _judge_requirements(environment: Environment, arch: str) -> Iterator[Finding
 
 def _judge_line(
     line: str,
-    package: Package,
-    packages: dict[str, Package],
+    package: Software,
+    packages: dict[str, Software],
     markers: dict[str, str],
     environment: Environment,
 ) -> Iterator[Finding]:
@@ -143,7 +144,7 @@ def _markers(environment: Environment, arch: str) -> dict[str, str]:
 
 
 def _judge_twice(environment: Environment) -> Iterator[Finding]:
-    seen: dict[str, Package] = {}
+    seen: dict[str, Software] = {}
     for package in environment.packages:
         name = canonicalize_name(package.name)
         before = seen.setdefault(name, package)

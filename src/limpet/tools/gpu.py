@@ -141,5 +141,5 @@ def read_glibc_need(library: Path) -> str:
     """The newest `GLIBC_…` that a library asks for; empty where that cannot be read."""
     with contextlib.suppress(OSError), library.open("rb") as file:
         elf = read_elf(file)
-        return elf.asked.get("GLIBC", "") if elf else ""
+        return elf.glibc if elf else ""
     return ""

@@ -25,6 +25,7 @@ from limpet.core.mpi import (
     parse_tasks,
 )
 from limpet.formats.elf import read_elf
+from limpet.formats.elf_symbols import read_symbols
 from limpet.tools import files, process
 
 # Variables of modules and installers, and where the library lies below the folder they name.
@@ -267,7 +268,8 @@ class _Walk:
     def _add(self, name: str, path: str, *, needed: bool, symbols: bool = False) -> tuple[str, ...]:
         """Take a library and what it needs; its exported names with `symbols`."""
         with Path(path).open("rb") as file:
-            elf = read_elf(file, symbols=symbols)
+            elf = read_elf(file)
+            exports = read_symbols(file).exports if symbols else ()
         if elf is None:
             return ()
         self._files[name] = path
@@ -283,7 +285,7 @@ class _Walk:
             elif needed and other not in self._missing:
                 self._missing.append(other)
         self._add_plugins(name, path)
-        return elf.exports
+        return exports
 
     def _add_intel_fabric(self, path: str) -> None:
         """Intel's library loads its libfabric at run time, from its own installation."""

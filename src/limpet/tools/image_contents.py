@@ -14,7 +14,7 @@ from pathlib import Path
 import msgspec
 
 from limpet.core.errors import LimpetError
-from limpet.core.facts import Libc
+from limpet.core.facts import Libc, parse_glibc
 from limpet.core.gpu import GpuNeeds, plan_needs
 from limpet.core.seen import ImageSeen
 from limpet.formats.sif import read_sif, root_partition
@@ -102,8 +102,8 @@ def _read_libc(root: Squashfs) -> Libc | None:
         for arch in ("x86_64", "aarch64"):
             node = root.find(place.format(arch=arch), follow=True)
             if node is not None and node.is_file:
-                said = re.search(rb"release version (\d+\.\d+)", root.read(node))
-                return Libc(family="glibc", version=said[1].decode()) if said else None
+                version = parse_glibc(root.read(node))
+                return Libc(family="glibc", version=version) if version else None
     if any(name.startswith("ld-musl-") for name in _list(root, "lib")):
         return Libc(family="musl", version="0")
     return None
