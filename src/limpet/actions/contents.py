@@ -7,8 +7,9 @@ import re
 import tomllib
 from pathlib import Path
 
-from limpet.core.contents import Contents, linux_markers
+from limpet.core.contents import Contents
 from limpet.core.image import RECIPE_OBJECT, SBOM_OBJECT
+from limpet.core.markers import linux_markers
 from limpet.core.sbom import REQUESTED
 from limpet.core.seen import ImageSeen
 from limpet.formats.image_tree import opened_tree

@@ -73,21 +73,3 @@ class Contents(msgspec.Struct, frozen=True, kw_only=True):
     def packages(self) -> tuple[Software, ...]:
         """The environment's: what pip and conda installed, and Python packages of the base."""
         return tuple(one for one in self.software if one.manager in ("pip", "conda", "base"))
-
-
-def linux_markers(python: str, arch: str) -> dict[str, str]:
-    """The variables of PEP 508 markers for CPython `python` (full version) on Linux."""
-    minor = ".".join(python.split(".")[:2])
-    return {
-        "implementation_name": "cpython",
-        "implementation_version": python,
-        "os_name": "posix",
-        "platform_machine": arch,
-        "platform_python_implementation": "CPython",
-        "platform_release": "",
-        "platform_system": "Linux",
-        "platform_version": "",
-        "python_full_version": python,
-        "python_version": minor,
-        "sys_platform": "linux",
-    }
