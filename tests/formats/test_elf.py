@@ -13,7 +13,8 @@ from elftools.elf.dynamic import DynamicSection
 from elftools.elf.elffile import ELFFile
 from elftools.elf.gnuversions import GNUVerDefSection, GNUVerNeedSection
 
-from limpet.core.elf import is_newer, newest
+from limpet.core.elf import newest
+from limpet.core.numbers import is_newer
 from limpet.formats.elf import read_elf
 from limpet.formats.elf_symbols import read_symbols
 

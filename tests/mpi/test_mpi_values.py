@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from limpet.core.elf import is_general, is_libc, is_newer, newest
+from limpet.core.elf import is_general, is_libc, newest
 from limpet.core.errors import HostError, ImageError, LimpetError, UsageError
 from limpet.core.facts import Libc
 from limpet.core.mpi import (
@@ -22,6 +22,7 @@ from limpet.core.mpi import (
     without_symbols,
 )
 from limpet.core.mpi_plan import MpiSeen, needs_host, plan_mpi
+from limpet.core.numbers import is_newer
 from limpet.tools.config import read_config
 from limpet.tools.host_mpi import parse_loader_cache, parse_mpi_list
 

@@ -22,7 +22,7 @@ from limpet.core.machine import Trouble
 from limpet.core.seen import ImageSeen
 from limpet.formats import sif
 from limpet.formats.image_tree import ImageTree, opened_tree
-from limpet.tools import bounded, conda_check, gpu, image_contents, images
+from limpet.tools import bounded, conda_check, gpu, image_needs, images
 from limpet.tools.advisories import read_advisories
 from limpet.tools.contents import heaps, libraries, packages, records
 
@@ -175,7 +175,7 @@ def _judge_fit(seen: ImageSeen, contents: ImageContents) -> Iterator[Finding]:
     needs, libc = seen.needs, seen.libc
     if makers and not seen.facts and seen.kind != "sandbox":
         try:
-            known = image_contents.read_contents(Path(seen.path), seen.kind == "sif")
+            known = image_needs.read_needs(Path(seen.path), seen.kind == "sif")
             needs, libc = known.needs, known.libc
         except (LimpetError, OSError):
             return

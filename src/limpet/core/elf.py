@@ -6,6 +6,8 @@ import re
 
 import msgspec
 
+from limpet.core.numbers import is_newer
+
 # What belongs to a C library and must come from the same installation as the loader that maps it.
 _LIBC = re.compile(
     r"(ld-linux\S*|ld64|libc|libm|libmvec|libpthread|libdl|librt|libutil|libresolv|libanl|libnsl"
@@ -54,16 +56,6 @@ class Symbols(msgspec.Struct, frozen=True, kw_only=True):
 
     exports: tuple[str, ...] = ()
     imports: tuple[str, ...] = ()
-
-
-def version_key(version: str) -> tuple[int, ...]:
-    """(2, 17) of `2.17`."""
-    return tuple(int(part) for part in re.findall(r"\d+", version))
-
-
-def is_newer(one: str, other: str) -> bool:
-    """Whether version `one` is above `other`; an empty one is below all."""
-    return version_key(one) > version_key(other)
 
 
 def newest(names: list[str]) -> dict[str, str]:

@@ -8,8 +8,8 @@ from collections import defaultdict
 from collections.abc import Iterator
 
 from limpet.core.findings import Finding
-from limpet.core.gpu import numbers
 from limpet.core.image_contents import ImageContents, Library
+from limpet.core.numbers import numbers
 
 MOST_LISTED = 6
 # What the runtime hands in with the driver: never in an image.

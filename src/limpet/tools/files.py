@@ -189,6 +189,13 @@ def hash_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def key_of(path: Path) -> str:
+    """A name for what is learned of a large file, which is another one when the file changes."""
+    status = path.stat()
+    text = f"{path.resolve()} {status.st_mtime_ns} {status.st_size} {status.st_ino}"
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:24]
+
+
 def hash_tree(folder: Path) -> str:
     """The sha256 of a source tree: names, contents, execute bits and links, in sorted order."""
     digest = hashlib.sha256()

@@ -14,7 +14,8 @@ from pathlib import Path
 import msgspec
 
 from limpet.core.errors import LimpetError
-from limpet.core.gpu import LIBRARY, Driver, Gpu, numbers
+from limpet.core.gpu import LIBRARY, Driver, Gpu
+from limpet.core.numbers import numbers
 from limpet.formats.elf import read_elf
 from limpet.tools import files
 

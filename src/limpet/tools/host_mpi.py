@@ -11,7 +11,7 @@ from pathlib import Path
 
 import msgspec
 
-from limpet.core.elf import COMPILER, Elf, is_libc, is_newer
+from limpet.core.elf import COMPILER, Elf, is_libc
 from limpet.core.errors import LimpetError
 from limpet.core.mpi import (
     LIBRARIES,
@@ -24,6 +24,7 @@ from limpet.core.mpi import (
     identify,
     parse_tasks,
 )
+from limpet.core.numbers import is_newer
 from limpet.formats.elf import read_elf
 from limpet.formats.elf_symbols import read_symbols
 from limpet.tools import files, process

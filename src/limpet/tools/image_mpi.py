@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import io
 import re
 from collections.abc import Iterator
@@ -36,6 +35,7 @@ _PREFIXES = ("opt/env/lib", "opt/conda/lib", "opt/venv/lib", "usr/local/lib")
 _EXTENSION = re.compile(r"\.so(\.\d+)*$")
 # MPI's own parts, which are linked to it and need no word.
 _OWN_PART = re.compile(r"lib(mpi|mca|ompi|oshmem|opa|pmpi|romio)|mca_|libmpi")
+_KEPT = Path("mpi", "v4")  # another name when other things are kept
 
 
 class Kept(msgspec.Struct, frozen=True, kw_only=True):
@@ -48,7 +48,9 @@ class Kept(msgspec.Struct, frozen=True, kw_only=True):
 def with_mpi(image: ImageSeen, cache: Path | None) -> Kept:
     """The image's MPI with all symbols; read once for an image and kept in `cache`."""
     path = Path(image.path)
-    kept = cache / "mpi" / f"{_key_of(path)}.json" if cache and image.kind != "sandbox" else None
+    kept = None
+    if cache and image.kind != "sandbox":
+        kept = cache / _KEPT / f"{files.key_of(path)}.json"
     if kept:
         with contextlib.suppress(OSError, msgspec.DecodeError):
             return msgspec.json.decode(kept.read_bytes(), type=Kept)
@@ -60,12 +62,6 @@ def with_mpi(image: ImageSeen, cache: Path | None) -> Kept:
             with files.written_beside(kept) as out:
                 out.write(msgspec.json.encode(found))
     return found
-
-
-def _key_of(path: Path) -> str:
-    status = path.stat()
-    text = f"3 {path.resolve()} {status.st_mtime_ns} {status.st_size} {status.st_ino}"
-    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:24]
 
 
 def read_mpi(tree: ImageTree) -> ImageMpi:

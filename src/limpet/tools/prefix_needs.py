@@ -7,8 +7,8 @@ import posixpath
 from collections.abc import Callable, Iterator, Sequence
 
 from limpet.core.elf import Elf
-from limpet.core.gpu import numbers
 from limpet.core.mounts import is_below
+from limpet.core.numbers import numbers
 from limpet.core.pack import Needs, Tree
 from limpet.formats.elf import read_elf
 
