@@ -16,11 +16,6 @@ if TYPE_CHECKING:
 MOST_PACKAGES = 12
 
 
-def render_imports(report: ImportsReport) -> str:
-    """The findings, then one line in sum."""
-    return render_findings(report.findings) + render_imports_sum(report)
-
-
 def render_imports_sum(report: ImportsReport) -> str:
     """How many imports there were, and how many went wrong."""
     count = len(report.modules)
