@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from limpet.core.facts import Interpreter
-from limpet.core.skeleton import ENV_SCRIPT, PREFIX, PROOF, Member, plan_skeleton, render_env_script
+from limpet.core.image import PREFIX
+from limpet.core.skeleton import ENV_SCRIPT, PROOF, Member, plan_skeleton, render_env_script
 
 PYTHON = Interpreter(
     path="/usr/local/bin/python3.12", version="3.12.4", prefix="/usr/local", magic=""
