@@ -226,3 +226,17 @@ def test_a_report_says_what_could_not_be_checked(tmp_path: Path) -> None:
     report = make_report([str(image)], starts=False).images[0]
     assert report.findings is None
     assert any(note.startswith("Not checked: ") for note in report.notes)
+
+
+def test_a_package_has_one_size_for_check_and_for_report(tmp_path: Path) -> None:
+    members = {"opt/env/bin/python3.13": b"", **package("alpha", size=5000), **package("beta")}
+    members[f"{SITE}/alpha/tests/__init__.py"] = b"t" * 300
+    record = f"{SITE}/alpha-1.0.dist-info/RECORD"
+    members[record] += b"alpha/tests/__init__.py,,\n"
+    image = write_image(tmp_path / "a.sif", members)
+    found = by_name(contents_of(image))
+    checked = {one.name: one for one in check_image(str(image)).packages}
+    for name in ("alpha", "beta"):
+        ours, theirs = found[name], checked[name]
+        assert (ours.size_bytes, ours.files) == (theirs.size_bytes, theirs.files)
+        assert ours.useless_bytes == theirs.useless_bytes == (300 if name == "alpha" else 0)

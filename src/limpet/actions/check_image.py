@@ -63,7 +63,7 @@ def check_image(image: str, *, advisories: str = "", fix: bool = False) -> Check
     path = Path(image).absolute()
     seen = images.read_image(image)
     fixed = _fix(path) if fix else ()
-    contents = read_contents(seen)
+    contents = read_for_check(seen)
     installed = [package for env in contents.environments for package in env.packages]
     found = list(judge_contents(contents, shlex.quote(image)))
     found += conda_check.judge_conda(contents.conda)
@@ -88,7 +88,7 @@ def check_image(image: str, *, advisories: str = "", fix: bool = False) -> Check
     )
 
 
-def read_contents(seen: ImageSeen) -> ImageContents:
+def read_for_check(seen: ImageSeen) -> ImageContents:
     """What is in the image; what cannot be read is in its `troubles`."""
     with opened_tree(seen) as members:
         noted = records.read_records(members)
