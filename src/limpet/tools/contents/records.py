@@ -117,5 +117,6 @@ class _Reader:
             member = self._tree.members.get(real)
             if member is not None and member.kind == "file":
                 there[real] = None
-                there.update(dict.fromkeys(self._compiled.get(real, ())))
+            # A source may be a link: its byte code lies beside the link.
+            there.update(dict.fromkeys(self._compiled.get(real, ())))
         return msgspec.structs.replace(found, files=tuple(there))
