@@ -59,9 +59,9 @@ def plan_start(image: str, request: Request, *, config_file: str = "", system: s
     runtime = apptainer.probe_runtime(cache)
     gpus = gpu.probe_gpus()
     if gpus:
-        from limpet.tools import image_contents  # brings a squashfs reader, which few starts need
+        from limpet.tools import image_needs  # brings a squashfs reader, which few starts need
 
-        seen = image_contents.with_contents(seen, cache)
+        seen = image_needs.with_needs(seen, cache)
     here = host.probe_host(
         runtime=str(runtime.path),
         runtime_kind=runtime.kind,
