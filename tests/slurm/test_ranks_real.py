@@ -40,6 +40,18 @@ def test_in_a_batch_job(user: User, images: Images) -> None:
     assert lines(said) == {"rank 0 of 1 sum 1", "code 0", *ALL}
 
 
+def test_a_script_of_limpets_for_several_nodes(user: User, images: Images, tmp_path: Path) -> None:
+    out = tmp_path / "out.txt"
+    shape = ("--nodes=2", "--ntasks-per-node=2", f"--output={out}", "--stage")
+    script = ("-o", "job.sh", "--submit", "--", "python", "sum.py")
+    done = user.limpet("sbatch", images.mpi, *shape, *script)
+    assert done.returncode == 0, done.stderr
+    assert user.cluster.wait_for_job(done.stdout.strip()) == "COMPLETED", out.read_text()
+    assert "srun --mpi=pmi2 " in (user.home / "job.sh").read_text()
+    assert lines(out.read_text()) >= ALL
+    user.cluster.wait_until_clean()
+
+
 def test_the_images_own_mpiexec(user: User, images: Images) -> None:
     launchers = images.launchers / "bin"
     said = user.said(launchers / "mpiexec", "-n", "4", launchers / "python", "sum.py")
