@@ -26,6 +26,8 @@ PATH = f"{os.environ['PATH']}:/usr/sbin:/sbin"
 NODES = ("n1", "n2", "n3", "n4")
 RANKS_PER_NODE = 16
 PARTS = ("key", "pid", "log", "seed")
+# What sharing a container puts into /dev/shm.
+SHARED = re.compile(r"sharens_|limpet\.")
 
 CONFIG = """\
 ClusterName=test
@@ -239,21 +241,26 @@ class Cluster:
         folder = Path(f"/proc/{self.daemons[node].pid}/root/dev/shm")
         return sorted(path.name for path in folder.iterdir())
 
-    def leftovers(self) -> list[str]:
-        """What jobs have left on the nodes: processes, files on their disks, mounts."""
+    def leftovers(self, *, killed: bool = False) -> list[str]:
+        """What jobs have left on the nodes: processes, files on disks and in memory, mounts.
+
+        Of steps that were killed, files in memory stay there until the next step.
+        """
         left = []
         for node in NODES:
             left += [f"{node} runs {words}" for words in self.processes(node).values()]
             left += [f"{node} has {path}" for path in self.on_disk(node).iterdir()]
+            names = () if killed else self.shared_memory(node)
+            left += [f"{node} has /dev/shm/{name}" for name in names if SHARED.match(name)]
             mounts = Path(f"/proc/{self.daemons[node].pid}/mountinfo").read_text()
             left += [
                 f"{node} mounts {line}" for line in mounts.splitlines() if "squashfuse" in line
             ]
         return left
 
-    def wait_until_clean(self, timeout_s: float = 20) -> None:
+    def wait_until_clean(self, timeout_s: float = 20, *, killed: bool = False) -> None:
         for _ in range(int(timeout_s * 10)):
-            if not (left := self.leftovers()):
+            if not (left := self.leftovers(killed=killed)):
                 return
             time.sleep(0.1)
         raise AssertionError("\n".join(left))

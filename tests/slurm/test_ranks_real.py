@@ -103,7 +103,7 @@ def test_ranks_of_a_node_share_one_mount(user: User, images: Images, cluster: Cl
     time.sleep(0.2)
     running.send_signal(signal.SIGINT)
     assert running.wait(20) != 0
-    cluster.wait_until_clean()
+    cluster.wait_until_clean(killed=True)
 
 
 # ---- signals, limits, kills ----------------------------------------------------------------------
@@ -162,10 +162,18 @@ def test_a_signal_of_ones_own_reaches_the_program_and_its_code_comes_back(
 
 
 def test_after_sigkill_nothing_is_left(user: User, images: Images) -> None:
-    running = started(user, images)
+    """Files in memory are the next step's to remove: none runs any more that could."""
+    running = started(user, images, "-w", "n1,n2")
     user.said("scancel", "-s", "KILL", number(user))
     code, _, _ = ended(running)
     assert code in (137, 143)
+    user.cluster.wait_until_clean(killed=True)
+    left = user.cluster.shared_memory("n1")
+    assert any(name.startswith("sharens_instance_") for name in left), left
+    marks = Path(f"/proc/{user.cluster.daemons['n1'].pid}/root/dev/shm")
+    (marks / "limpet.999999.1.first").touch()
+    python = images.launchers / "bin/python"
+    user.said("srun", "-w", "n1,n2", "--ntasks-per-node=2", python, "-c", "")
     user.cluster.wait_until_clean()
 
 

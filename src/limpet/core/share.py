@@ -131,12 +131,28 @@ except OSError as error:
 """
 
 # Run inside, by each rank before its program. Marks are empty files in /dev/shm, named by the
-# parent's process: the first rank goes on when all others have left theirs, then removes them. For
-# a rank that never comes it waits half a minute. What is written must not end the shell (`true`,
-# not `:`), and the names must be none that a program might have exported.
-GATHER = r"""_limpet_f=/dev/shm/limpet.$1 _limpet_n=$2 _limpet_r=$3 _limpet_w=$4 _limpet_p=$5
-_limpet_c=$6 _limpet_t=0
+# parent's process and the time when it began: the first rank goes on when all others have left
+# theirs, then removes them. For a rank that never comes it waits half a minute. It also removes
+# what killed steps have left on the node: marks, and the runtime's locks, which are named by the
+# parent too and would keep a later step from starting whose parent has the same number. What is
+# written must not end the shell (`true`, not `:`), and the names must be none that a program might
+# have exported.
+GATHER = r"""_limpet_o=$1 _limpet_n=$2 _limpet_r=$3 _limpet_w=$4 _limpet_p=$5
+_limpet_c=$6 _limpet_t=0 _limpet_b=''
 shift 6
+{ IFS= read -r _limpet_b <"/proc/$_limpet_o/stat"; } 2>/dev/null
+for _limpet_m in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21; do
+    _limpet_b=${_limpet_b#* }
+done
+_limpet_f=/dev/shm/limpet.$_limpet_o.${_limpet_b%% *}
+_limpet_sweep() {
+    [ -d "/proc/$_limpet_o" ] || return 0 # processes of others are hidden: who lives is not known
+    for _limpet_m in /dev/shm/sharens_instance_[0-9]* /dev/shm/limpet.[0-9]*; do
+        _limpet_k=${_limpet_m##*/} _limpet_k=${_limpet_k#sharens_instance_}
+        _limpet_k=${_limpet_k#limpet.} _limpet_k=${_limpet_k%%.*}
+        [ -d "/proc/$_limpet_k" ] || [ ! -e "$_limpet_m" ] || rm -f "$_limpet_m" 2>/dev/null
+    done
+}
 _limpet_nap() {
     _limpet_t=$((_limpet_t + 1))
     [ "$_limpet_t" -lt 600 ] && { sleep 0.05 2>/dev/null || sleep 1; }
@@ -144,6 +160,7 @@ _limpet_nap() {
 _limpet_g=$$
 if [ -n "${APPTAINER_SHARENS_MASTER-}" ]; then
     { printf '%s\n' "$$ $_limpet_w" >"$_limpet_f.first"; } 2>/dev/null
+    _limpet_sweep
     while :; do
         _limpet_k=1
         for _limpet_m in "$_limpet_f".[0-9]*; do
