@@ -213,6 +213,23 @@ class Cluster:
         with self.mounted(node, Path(found).resolve(), blank):
             yield
 
+    @contextmanager
+    def answering(self, node: str, program: str, version: str) -> Iterator[None]:
+        """The program says that it is of this version on this node; else it is what it was."""
+        found = shutil.which(program, path=PATH)
+        assert found
+        real = Path(found).resolve()
+        copy = self.folder / f"real-{program}"
+        shutil.copy(real, copy)
+        copy.chmod(0o755)
+        other = self.folder / f"other-{program}"
+        other.write_text(
+            f'#!/bin/sh\n[ "$1" = --version ] && echo "{version}" || exec {copy} "$@"\n'
+        )
+        other.chmod(0o755)
+        with self.mounted(node, real, other):
+            yield
+
     def _mount(self, node: str, *words: str) -> None:
         subprocess.run(
             [sys.executable, "-I", "-c", MOUNT, str(self.daemons[node].pid), *words], check=True

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from tests.conftest import Base
 
 SOURCE = Path(__file__).parents[2] / "src"
+EXAMPLES = Path(__file__).parents[2] / "examples/slurm"
 LIMPET = (sys.executable, "-P", "-m", "limpet")
 BASE = ("--base", "debian:trixie")
 
@@ -31,7 +32,8 @@ print("rank", all.rank, "of", all.size, "sum", total, flush=True)
 
 @dataclass(frozen=True)
 class Images:
-    """`mpi` has mpi4py and MPICH; `other` is another image; `launchers` start what is in `mpi`."""
+    """`mpi` has what the examples need, mpi4py and MPICH among it; `other` is another image;
+    `launchers` start what is in `mpi`."""
 
     mpi: Path
     other: Path
@@ -54,7 +56,7 @@ def images(
         def limpet(*words: str) -> None:
             subprocess.run([*LIMPET, "-q", *words], env=env, cwd=folder, check=True)
 
-        (folder / "mpi.in").write_text("mpi4py\nmpich\n")
+        (folder / "mpi.in").write_text((EXAMPLES / "requirements.txt").read_text())
         limpet("build", "mpi.in", "-o", "mpi.sif", *BASE)
         limpet("wrap", "mpi.sif", "env")
         (folder / "other.sif").symlink_to(debian_base.sif)

@@ -85,6 +85,33 @@ def test_ranks_of_different_images_do_not_share_silently(user: User, images: Ima
     assert user.run("srun", "-N1", "-n2", "--multi-prog", config, env=apart).returncode == 0
 
 
+SPACE = "import os; print(os.environ['SLURM_ARRAY_TASK_ID'], os.readlink('/proc/self/ns/mnt'))"
+
+
+def test_tasks_of_an_array_share_nothing(user: User, images: Images) -> None:
+    """They are jobs of their own, though they are on one node; the ranks of each do share."""
+    python = f"'{images.launchers}/bin/python' -c \"{SPACE}\""
+    script = user.home / "array.sh"
+    script.write_text(f"#!/bin/sh\nsrun -n2 {python}\nexec {python}\n")
+    out = user.home / "%a.txt"
+    shape = ("--array=0-2", "-w", "n1", "-n2")
+    job = user.said("sbatch", "--parsable", "--wait", "-o", out, *shape, script).strip()
+    spaces: list[str] = []
+    for task in range(3):
+        found = (user.home / f"{task}.txt").read_text().splitlines()
+        assert [line.split()[0] for line in found] == [str(task)] * 3, (job, found)
+        assert found[0] == found[1]
+        spaces += {line.split()[1] for line in found}
+    assert len(set(spaces)) == 6
+
+
+def test_ranks_of_an_unpacked_image(user: User, images: Images) -> None:
+    build = ("apptainer", "-q", "build", "--sandbox", "box", images.mpi)
+    user.said(*build)
+    said = user.said("srun", "-N1", "-n2", *MPI, *LIMPET, "run", "box", "python", "sum.py")
+    assert lines(said) == {"rank 0 of 2 sum 3", "rank 1 of 2 sum 3"}
+
+
 # ---- one mount a node ----------------------------------------------------------------------------
 
 
@@ -158,6 +185,17 @@ def test_a_signal_of_ones_own_reaches_the_program_and_its_code_comes_back(
     assert out.count("told SIGUSR1") == 4
     # of the ranks that joined, Slurm sees the runtime's process end
     assert code in (7, 128 + signal.SIGUSR1)
+    user.cluster.wait_until_clean()
+
+
+def test_a_time_limit_reaches_the_program(user: User, images: Images) -> None:
+    """Limits are whole minutes, and Slurm looks at them twice a minute: this one is brought on."""
+    running = started(user, images, "--time=5")
+    user.said("scontrol", "update", f"JobId={number(user)}", "EndTime=now+1")
+    out, err = running.communicate(timeout=60)
+    assert "DUE TO TIME LIMIT" in err
+    assert out.count("told SIGTERM") == 4
+    assert running.returncode != 0
     user.cluster.wait_until_clean()
 
 

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 
 import msgspec
 
+from limpet.core.errors import HostError
 from limpet.core.seen import HostSeen, Siblings
 
 OLDEST = (1, 3)
@@ -79,6 +80,22 @@ def can_share(host: HostSeen) -> bool:
     version = tuple(int(part) for part in re.findall(r"\d+", host.runtime_version)[:2])
     able = host.runtime_kind == "apptainer" and version >= OLDEST
     return able and host.setuid is False and SWITCH not in host.environment
+
+
+def check_shareable(host: HostSeen) -> None:
+    """HostError where MPI's ranks of this node each need a container that they cannot share."""
+    seen = host.siblings
+    if seen is None or host.setuid is not False or SWITCH in host.environment or can_share(host):
+        return
+    node = host.environment.get("SLURMD_NODENAME", "this node")
+    name = "Apptainer" if host.runtime_kind == "apptainer" else "SingularityCE"
+    raise HostError(
+        f"The {seen.count} ranks on {node} need one container, which {name} "
+        f"{host.runtime_version} cannot give them.",
+        why="Each would be in a user namespace of its own, where MPI's shared memory fails.",
+        now="Use nodes with Apptainer 1.3 or later, or one rank a node. --mpi none is for tasks "
+        f"without MPI; {SWITCH}=0 starts an MPI that does without shared memory.",
+    )
 
 
 class Shared(msgspec.Struct, frozen=True, kw_only=True):
