@@ -17,6 +17,7 @@ from limpet.core.errors import HostError
 from limpet.core.seen import HostSeen, Siblings
 
 OLDEST = (1, 3)
+SHARENS = "--sharens"
 SWITCH = "APPTAINER_SHARENS"
 RECORDS = "APPTAINER_CONFIGDIR"
 
@@ -121,7 +122,7 @@ def plan_share(host: HostSeen, same: str, prefix: str) -> Shared:
     words = ("/bin/sh", "-c", GATHER, "limpet", *told)
     own = seen.folder and RECORDS not in host.environment
     env = {RECORDS: f"{seen.folder}/apptainer"} if own else {}
-    return Shared(options=("--sharens",), words=words, env=env)
+    return Shared(options=(SHARENS,), words=words, env=env)
 
 
 # A signal to a rank kills the runtime's process before it, except before the first one: that hands
