@@ -7,6 +7,7 @@ of them for one, and a test can take something from a single node.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import secrets
@@ -16,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -114,9 +115,17 @@ for space in spaces:
 encoded = [os.fsencode(word) for word in (source, target, kind, data)]
 if action == "umount":
     call(libc.umount2, encoded[1], 2)
+elif kind == "fuse":  # source: the program that serves it; data: its options
+    device = os.open("/dev/fuse", os.O_RDWR)
+    os.set_inheritable(device, True)
+    told = f"fd={device},rootmode=40000,user_id={os.getuid()},group_id={os.getgid()}"
+    call(libc.mount, b"counted", *encoded[1:3], ctypes.c_ulong(1), told.encode())
+    os.execv(source, [source, "-f", f"/dev/fd/{device}", "-o", data])
 else:
     call(libc.mount, *encoded[:3], ctypes.c_ulong(0 if kind else 4096), encoded[3])
 """
+
+Counts = dict[str, int]
 
 
 @dataclass
@@ -230,10 +239,36 @@ class Cluster:
         with self.mounted(node, real, other):
             yield
 
+    @contextmanager
+    def counted(self, node: str, folder: Path, program: Path) -> Iterator[Callable[[], Counts]]:
+        """The folder as this node alone sees it through `bench/slowfs.c`: what reaches it so far.
+
+        Each call is a client that has seen nothing yet. `program` is the compiled one.
+        """
+        seen = Path(f"/proc/{self.daemons[node].pid}/root{folder}/.slowfs.json")
+
+        def read() -> Counts:
+            found: Counts = json.loads(seen.read_text())
+            return found
+
+        aside = self.folder / f"aside-{node}"
+        aside.mkdir(exist_ok=True)
+        options = f"source={aside},delay_us=0"
+        words = self._mount_words(node, "mount", str(program), str(folder), "fuse", options)
+        with self.mounted(node, aside, folder):
+            running = subprocess.Popen(words)
+            try:
+                wait_for(seen)
+                yield read
+            finally:
+                self._mount(node, "umount", "", str(folder), "", "")
+                running.wait(10)
+
     def _mount(self, node: str, *words: str) -> None:
-        subprocess.run(
-            [sys.executable, "-I", "-c", MOUNT, str(self.daemons[node].pid), *words], check=True
-        )
+        subprocess.run(self._mount_words(node, *words), check=True)
+
+    def _mount_words(self, node: str, *words: str) -> list[str]:
+        return [sys.executable, "-I", "-c", MOUNT, str(self.daemons[node].pid), *words]
 
     def processes(self, node: str) -> dict[int, str]:
         """What runs on a node beside Slurm itself: process → command line."""

@@ -87,6 +87,8 @@ class User:
             "HOME": str(self.home),
             "PYTHONPATH": str(SOURCE),
             "LIMPET_CACHE_DIR": str(self.cache),
+            # As where a site's MpiDefault is one: tasks of an image with MPI are started no other way.
+            "SLURM_MPI_TYPE": "pmi2",
         }
 
     def said(self, *words: str | Path) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import signal
 import subprocess
 import time
@@ -131,6 +132,28 @@ def test_ranks_of_a_node_share_one_mount(user: User, images: Images, cluster: Cl
     running.send_signal(signal.SIGINT)
     assert running.wait(20) != 0
     cluster.wait_until_clean(killed=True)
+
+
+def test_what_reaches_the_shared_file_system(
+    user: User, images: Images, cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The image is opened for each node, and by no rank more; a rank adds its launcher's script."""
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "bench"))
+    program = importlib.import_module("slowfs").build_slowfs(tmp_path / "bench")
+    folder = images.mpi.parent
+    counts = []
+    for ranks in (1, 4):
+        with (
+            cluster.counted("n1", folder, program) as first,
+            cluster.counted("n2", folder, program) as second,
+        ):
+            start = ("srun", "-w", "n1,n2", f"--ntasks-per-node={ranks}")
+            user.said(*start, images.launchers / "bin/python", "-c", "")
+            counts.append([first(), second()])
+    for one, four in zip(*counts, strict=True):
+        assert four["attributes"] == one["attributes"]
+        assert four["listings"] == one["listings"] == 0
+        assert four["opens"] - one["opens"] == 3, (one, four)
 
 
 # ---- signals, limits, kills ----------------------------------------------------------------------
