@@ -28,7 +28,7 @@ NODES = ("n1", "n2", "n3", "n4")
 RANKS_PER_NODE = 16
 PARTS = ("key", "pid", "log", "seed")
 # What sharing a container puts into /dev/shm.
-SHARED = re.compile(r"sharens_|limpet\.")
+SHARED = re.compile(r"(?:sharens_instance_|limpet\.)(\d+)")
 
 CONFIG = """\
 ClusterName=test
@@ -303,7 +303,11 @@ class Cluster:
             left += [f"{node} runs {words}" for words in self.processes(node).values()]
             left += [f"{node} has {path}" for path in self.on_disk(node).iterdir()]
             names = () if killed else self.shared_memory(node)
-            left += [f"{node} has /dev/shm/{name}" for name in names if SHARED.match(name)]
+            proc = Path(f"/proc/{self.daemons[node].pid}/root/proc")
+            for name in names:  # named by the process that started the ranks
+                found = SHARED.match(name)
+                if found and not (proc / found[1]).exists():
+                    left.append(f"{node} has /dev/shm/{name}")
             mounts = Path(f"/proc/{self.daemons[node].pid}/mountinfo").read_text()
             left += [
                 f"{node} mounts {line}" for line in mounts.splitlines() if "squashfuse" in line

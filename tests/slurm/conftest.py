@@ -87,7 +87,7 @@ class User:
             "HOME": str(self.home),
             "PYTHONPATH": str(SOURCE),
             "LIMPET_CACHE_DIR": str(self.cache),
-            # As where a site's MpiDefault is one: tasks of an image with MPI are started no other way.
+            # As where a site's MpiDefault is this: tasks of an image with MPI need one.
             "SLURM_MPI_TYPE": "pmi2",
         }
 
