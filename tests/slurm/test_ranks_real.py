@@ -86,7 +86,10 @@ def test_ranks_of_different_images_do_not_share_silently(user: User, images: Ima
     assert user.run("srun", "-N1", "-n2", "--multi-prog", config, env=apart).returncode == 0
 
 
-SPACE = "import os, time; time.sleep(2); print(os.environ['SLURM_ARRAY_TASK_ID'], os.readlink('/proc/self/ns/mnt'))"
+SPACE = (
+    "import os, time; time.sleep(2); "
+    "print(os.environ['SLURM_ARRAY_TASK_ID'], os.readlink('/proc/self/ns/mnt'))"
+)
 
 
 def test_tasks_of_an_array_share_nothing(user: User, images: Images) -> None:
