@@ -125,7 +125,7 @@ def test_a_node_with_an_older_runtime(user: User, images: Images, cluster: Clust
     """One that cannot put several ranks into one container, where MPI needs just that."""
     with cluster.answering("n2", "apptainer", "apptainer version 1.1.9"):
         start = (*LIMPET, "run", images.mpi, "python", "sum.py")
-        two = ("srun", "-w", "n1,n2", "--ntasks-per-node=2", "--mpi=pmi2")
+        two = ("srun", "-w", "n2", "-n2", "--mpi=pmi2")
         done = user.run(*two, *start)
         assert done.returncode == 125
         assert "limpet: The 2 ranks on n2 need one container, which Apptainer 1.1.9" in done.stderr
