@@ -193,7 +193,6 @@ def _build_derived(
     derived.check_host(cache)
     files.check_space(cache, size_bytes=5 * sif.stat().st_size)
     with base_store.scratch_folder(cache) as scratch:
-        (scratch / "step").mkdir()
         derived.write_step(scratch / "step", apt, post)
         (scratch / "base.sif").symlink_to(sif.absolute())
         (scratch / "limpet.def").write_text(derived.DEFINITION)
