@@ -46,7 +46,7 @@ def test_ranks_that_would_not_find_each_other(way: str, user: User, images: Imag
     start: tuple[str | Path, ...] = (*LIMPET, "run", images.mpi, "python")
     if way == "launcher":
         start = (images.launchers / "bin/python",)
-    done = user.run("srun", "-N2", "-n4", *start, "sum.py")
+    done = user.run("srun", "-N2", "-n4", "--mpi=none", *start, "sum.py")
     assert done.returncode == 125
     assert done.stdout == ""
     assert done.stderr.count("The 4 tasks of this srun start would not find each other.") == 4
@@ -167,7 +167,7 @@ def test_what_reaches_the_shared_file_system(
             cluster.counted("n2", folder, program) as second,
         ):
             start = ("srun", "-w", "n1,n2", f"--ntasks-per-node={ranks}")
-            user.said(*start, images.launchers / "bin/python", "-c", "")
+            user.said(*start, images.apart / "bin/python", "-c", "")
             counts.append([first(), second()])
     for one, four in zip(*counts, strict=True):
         assert four["attributes"] == one["attributes"]

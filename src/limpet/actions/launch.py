@@ -19,7 +19,7 @@ from limpet.core.personal import KIT, PIP
 from limpet.core.places import wished_binds
 from limpet.core.prefetch import plan_prefetch
 from limpet.core.seen import Request
-from limpet.core.share import SHARENS
+from limpet.core.share import SHARENS, SWITCH
 from limpet.tools import (
     apptainer,
     files,
@@ -105,11 +105,9 @@ def wants_answers(launch: Launch, request: Request, config_file: str = "") -> bo
     from limpet.tools import watch
 
     facts = launch.image.facts
-    if SHARENS in launch.options:
+    if SHARENS in launch.options or SWITCH in launch.env:
         return False  # the runtime knows the ranks that share a container by their one parent
     if request.shell or (facts and not facts.run.answers) or not read_config(config_file).answers:
-        return False
-    if "--sharens" in launch.options:  # for children of one parent, which limpet would come between
         return False
     return is_worth_watching(
         request.command,
