@@ -15,7 +15,7 @@ import msgspec
 from limpet.core.errors import RecipeError
 from limpet.core.skeleton import Member
 from limpet.formats.sif import SifWriter, read_sif, root_partition
-from limpet.formats.squashfs import Entry, Source, Squashfs, compose, write_squashfs
+from limpet.formats.squashfs import Entry, Source, Squashfs, Written, compose, write_squashfs
 from limpet.tools import files
 
 COPY_BYTES = 8 * 1024 * 1024
@@ -32,11 +32,13 @@ class SifObject(msgspec.Struct, frozen=True, kw_only=True):
 class Parts(msgspec.Struct, frozen=True, kw_only=True):
     """All that one image is made of; `removed` are paths that no part may bring.
 
-    `own` is what limpet puts on top, `where_missing` what it adds unless the base has it.
+    `written` is one more piece, whose data lie in an open file and which has no tables yet. `own`
+    is what limpet puts on top, `where_missing` what it adds unless the base has it.
     """
 
     base_sif: Path
     pieces: tuple[Path, ...]
+    written: Written | None = None
     own: tuple[Entry, ...]
     where_missing: tuple[Entry, ...] = ()
     removed: tuple[str, ...] = ()
@@ -72,6 +74,8 @@ def assemble(
         layers = [
             Source(squashfs=Squashfs(stack.enter_context(path.open("rb")))) for path in parts.pieces
         ]
+        if parts.written:
+            layers.append(Source(squashfs=parts.written))
         layers.append(Source(squashfs=Squashfs(own)))
         image = stack.enter_context(files.written_beside(output, replace=replace))
         writer = SifWriter(image, arch=parts.arch, ident=parts.ident)

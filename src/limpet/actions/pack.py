@@ -40,9 +40,9 @@ from limpet.core.skeleton import (
 )
 from limpet.core.wrap import WrapReport, WrapRequest
 from limpet.formats.sif import architecture_of
-from limpet.formats.squashfs import Entry, write_squashfs
+from limpet.formats.squashfs import Entry, Written, write_data
 from limpet.tools import files, launchers
-from limpet.tools.prefix_scan import scan_tree
+from limpet.tools.prefix_scan import is_as_seen, scan_tree
 from limpet.tools.prefix_stream import TreeReader, changed
 from limpet.tools.prefix_verify import open_partition, verify_tree
 
@@ -111,22 +111,21 @@ class _Packing:
         if gathered.prefix.python:
             inside = ask_python(self._bench, gathered.prefix, gathered.place, plan.base)
         settings = self._settings()
-        piece = self._scratch / "packed.sqfs"
         message = f"Packing {plan.files} files"
         self._notify(Event(stage="pack", kind="start", message=message))
-        with piece.open("xb") as out:
-            write_squashfs(out, self._entries(inside))
-        self._notify(Event(stage="pack", kind="end", done=plan.files, unit="files"))
-        self._lock(inside)
-        parts = self._parts(piece, inside, settings)
-        self._notify(Event(stage="image", kind="start", message=f"Writing {plan.output}"))
-        size_bytes = assemble(
-            plan.output,
-            parts,
-            scratch=self._scratch,
-            replace=gathered.request.force,
-            check=self._prove,
-        )
+        with (self._scratch / "packed").open("x+b") as out:
+            written = write_data(out, self._entries(inside))
+            self._notify(Event(stage="pack", kind="end", done=plan.files, unit="files"))
+            self._lock(inside)
+            parts = self._parts(written, inside, settings)
+            self._notify(Event(stage="image", kind="start", message=f"Writing {plan.output}"))
+            size_bytes = assemble(
+                plan.output,
+                parts,
+                scratch=self._scratch,
+                replace=gathered.request.force,
+                check=lambda image: self._prove(image, written),
+            )
         return PackReport(
             plan=plan,
             size_bytes=size_bytes,
@@ -183,7 +182,9 @@ class _Packing:
         )
         self._prepared = msgspec.structs.replace(self._prepared, lock=lock)
 
-    def _parts(self, piece: Path, inside: Inside | None, settings: tuple[Setting, ...]) -> Parts:
+    def _parts(
+        self, written: Written, inside: Inside | None, settings: tuple[Setting, ...]
+    ) -> Parts:
         gathered, prepared = self._gathered, self._prepared
         plan = gathered.plan
         compression = prepared.recipe.image.compression
@@ -198,7 +199,8 @@ class _Packing:
         rewrites = plan.layout == "merged" and prepared.facts.compressor != compression
         return Parts(
             base_sif=rewritten(prepared, compression) if rewrites else prepared.sif,
-            pieces=(piece,),
+            pieces=(),
+            written=written,
             own=tuple(own_entries(self._members(inside, settings))),
             where_missing=tuple(own_entries(WHERE_MISSING)),
             objects=objects,
@@ -223,7 +225,7 @@ class _Packing:
         if inside and inside.packages.startswith(f"{place}/"):
             yield from plan_hook(inside.packages)
 
-    def _prove(self, image: BinaryIO) -> None:
+    def _prove(self, image: BinaryIO, written: Written) -> None:
         """Read everything back, and look whether the folders are still what was read."""
         self._notify(Event(stage="verify", kind="start", message="Comparing file by file"))
         partition = open_partition(image, self._gathered.plan.layout)
@@ -234,6 +236,7 @@ class _Packing:
                 tree.seen,
                 reader.contents,
                 frozenset(reader.left_out),
+                written,
             )
             if wrong:
                 raise BuildError(
@@ -269,4 +272,6 @@ class _Packing:
 
 
 def _changes(tree: Tree) -> tuple[str, ...]:
+    if is_as_seen(tree.folder, tree.seen):
+        return ()
     return find_changes(tree.seen, scan_tree(tree.folder))

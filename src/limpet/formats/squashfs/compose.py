@@ -24,15 +24,18 @@ from limpet.formats.squashfs.tree import (
     resolve,
     split_path,
 )
+from limpet.formats.squashfs.write import Written
 
 COPY_BYTES = 8 << 20
+
+Image = Squashfs | Written
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
     """An image, and where its root goes in the composed one ("" is the root)."""
 
-    squashfs: Squashfs
+    squashfs: Image
     at: str = ""
 
 
@@ -79,7 +82,7 @@ def compose(
     )
 
 
-def _checked(sources: Sequence[Source]) -> Squashfs:
+def _checked(sources: Sequence[Source]) -> Image:
     if not sources:
         raise ImageError("There is nothing to compose an image from.")
     first = sources[0].squashfs
@@ -154,7 +157,7 @@ def _remove(root: Node, path: str) -> None:
 class _Extent:
     """A run of bytes of an image's data area, with the fragment blocks that lie in it."""
 
-    image: Squashfs
+    image: Image
     start: int
     end: int
 
@@ -171,7 +174,7 @@ class _Placement:
         return max(start + self.moves[max(bisect_right(self.starts, start) - 1, 0)], 0)
 
 
-def _locate(node: Node, placements: dict[Squashfs, _Placement], twins: Twins) -> tuple[int, int]:
+def _locate(node: Node, placements: dict[Image, _Placement], twins: Twins) -> tuple[int, int]:
     assert node.image is not None
     fragment = node.fragment
     if fragment != NO_FRAGMENT:
@@ -185,7 +188,7 @@ def _locate(node: Node, placements: dict[Squashfs, _Placement], twins: Twins) ->
     return placements[image].moved(start), fragment
 
 
-def _whole_extents(images: Sequence[Squashfs], twins: Twins) -> list[_Extent]:
+def _whole_extents(images: Sequence[Image], twins: Twins) -> list[_Extent]:
     """All data, but for blocks that came before."""
     extents = []
     for image in images:
@@ -200,20 +203,20 @@ def _whole_extents(images: Sequence[Squashfs], twins: Twins) -> list[_Extent]:
 
 
 def _ordered_extents(
-    root: Node, images: Sequence[Squashfs], order: Sequence[str], twins: Twins
+    root: Node, images: Sequence[Image], order: Sequence[str], twins: Twins
 ) -> list[_Extent]:
     """Every extent that a file needs: those of `order` first, then the rest as they lie.
 
     Files may share blocks, also in part, so what overlaps is one extent and moves as one.
     """
-    by_image: dict[Squashfs, list[tuple[int, int]]] = {image: [] for image in images}
+    by_image: dict[Image, list[tuple[int, int]]] = {image: [] for image in images}
     for node in files_below(root):
         for image, start, end in _needed(node, twins):
             by_image[image].append((start, end))
     merged = {image: _joined(ranges) for image, ranges in by_image.items()}
-    placed: dict[tuple[Squashfs, int], _Extent] = {}
+    placed: dict[tuple[Image, int], _Extent] = {}
 
-    def place(image: Squashfs, start: int) -> None:
+    def place(image: Image, start: int) -> None:
         extents = merged[image]
         at, end = extents[bisect_right(extents, (start, 1 << 64)) - 1]
         placed.setdefault((image, at), _Extent(image, at, end))
@@ -229,7 +232,7 @@ def _ordered_extents(
     return list(placed.values())
 
 
-def _needed(node: Node, twins: Twins) -> Iterator[tuple[Squashfs, int, int]]:
+def _needed(node: Node, twins: Twins) -> Iterator[tuple[Image, int, int]]:
     """Which bytes of which image a file needs."""
     assert node.image is not None
     for start, end in ranges_of(node):
@@ -249,13 +252,13 @@ def _joined(ranges: list[tuple[int, int]]) -> list[tuple[int, int]]:
 
 
 def _copy_extents(
-    out: BinaryIO, images: Sequence[Squashfs], extents: Sequence[_Extent]
-) -> tuple[dict[Squashfs, _Placement], list[tuple[int, int]]]:
+    out: BinaryIO, images: Sequence[Image], extents: Sequence[_Extent]
+) -> tuple[dict[Image, _Placement], list[tuple[int, int]]]:
     """Copies the extents one behind the other; where they are now, and all fragment blocks."""
     placements = {image: _Placement() for image in images}
     fragments: list[tuple[int, int]] = []
     position = SUPERBLOCK.size
-    moves: dict[Squashfs, list[tuple[int, int, int]]] = {image: [] for image in images}
+    moves: dict[Image, list[tuple[int, int, int]]] = {image: [] for image in images}
     for extent in extents:
         moves[extent.image].append((extent.start, extent.end, position - extent.start))
         position += extent.end - extent.start
@@ -270,7 +273,7 @@ def _copy_extents(
 
 
 def _number_fragments(
-    image: Squashfs, placement: _Placement, ends: list[int], fragments: list[tuple[int, int]]
+    image: Image, placement: _Placement, ends: list[int], fragments: list[tuple[int, int]]
 ) -> None:
     for number in range(image.fragment_count):
         start, size = image.fragment_at(number)
@@ -282,7 +285,7 @@ def _number_fragments(
             placement.fragments.append(-1)
 
 
-def _coalesced(extents: Sequence[_Extent]) -> Iterator[tuple[Squashfs, int, int]]:
+def _coalesced(extents: Sequence[_Extent]) -> Iterator[tuple[Image, int, int]]:
     """Neighbours as one, so that they are copied in one go."""
     last: _Extent | None = None
     for extent in extents:

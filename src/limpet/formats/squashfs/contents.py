@@ -14,10 +14,13 @@ from limpet.formats.squashfs.model import Node
 
 if TYPE_CHECKING:
     from limpet.formats.squashfs.read import Squashfs
+    from limpet.formats.squashfs.write import Written
+
+    Image = Squashfs | Written
 
 READ_BYTES = 1 << 20
 
-Place = tuple["Squashfs", int]  # an image, and where a file's blocks start in it
+Place = tuple["Image", int]  # an image, and where a file's blocks start in it
 Twins = dict[Place, tuple[Place, int]]  # where the same blocks lie before it, and how long they are
 
 
@@ -50,13 +53,13 @@ def packed_bytes(blocks: bytes) -> int:
     return sum(size & ~DATA_RAW for size in sizes)
 
 
-def _checked(image: Squashfs, start: int, length: int) -> tuple[int, int]:
+def _checked(image: Image, start: int, length: int) -> tuple[int, int]:
     if start < SUPERBLOCK.size or start + length > image.data_end:
         raise damaged("A file's data lie outside the image.")
     return start, start + length
 
 
-def find_twins(root: Node, images: Sequence[Squashfs]) -> Twins:
+def find_twins(root: Node, images: Sequence[Image]) -> Twins:
     """The blocks that lie in `images` more than once: for each but the first, where that is.
 
     Wheels of different packages carry the same libraries. Files whose blocks are as long, each of
@@ -64,7 +67,7 @@ def find_twins(root: Node, images: Sequence[Squashfs]) -> Twins:
     left as they are.
     """
     alike: dict[bytes, set[Place]] = defaultdict(set)
-    ranges: dict[Squashfs, set[tuple[int, int]]] = defaultdict(set)
+    ranges: dict[Image, set[tuple[int, int]]] = defaultdict(set)
     for node in files_below(root):
         if any(node.blocks):
             assert node.image is not None
@@ -96,7 +99,7 @@ def _without_overlap(ranges: set[tuple[int, int]]) -> set[tuple[int, int]]:
     return alone
 
 
-def _digest(image: Squashfs, start: int, length: int) -> bytes:
+def _digest(image: Image, start: int, length: int) -> bytes:
     digest = sha256()
     for at in range(0, length, READ_BYTES):
         digest.update(image.read_at(start + at, min(READ_BYTES, length - at)))
