@@ -32,8 +32,8 @@ class SifObject(msgspec.Struct, frozen=True, kw_only=True):
 class Parts(msgspec.Struct, frozen=True, kw_only=True):
     """All that one image is made of; `removed` are paths that no part may bring.
 
-    `written` is one more piece, whose data lie in an open file and which has no tables yet. `own`
-    is what limpet puts on top, `where_missing` what it adds unless the base has it.
+    `written` is one more piece, whose data lie in the image already. `own` is what limpet puts on
+    top, `where_missing` what it adds unless the base has it.
     """
 
     base_sif: Path
@@ -55,38 +55,34 @@ def assemble(
     *,
     scratch: Path,
     replace: bool,
+    fill: Callable[[BinaryIO], Parts] | None = None,
     check: Callable[[BinaryIO], None] | None = None,
 ) -> int:
     """Write the image beside `output` and give it its name at the end; its size in bytes.
 
-    `check` is given the whole image before that, and may raise.
+    `fill` may write data where the image stands (`write_data`) and gives the same parts with these
+    and with all that is known only then. `check` is given the whole image at its end; it may raise.
     """
     with ExitStack() as stack:
-        own = stack.enter_context(tempfile.TemporaryFile(dir=scratch))
         base_file = stack.enter_context(parts.base_sif.open("rb"))
         base = open_root(base_file)
-        missing = [e for e in parts.where_missing if base.find(e.path, follow=True) is None]
-        entries = (*parts.own, *missing)
-        if parts.layout == "layered":
-            gone = [path for path in parts.removed if base.find(path)]
-            entries = (*(_behind_links(base, e) for e in entries), *map(_whiteout, gone))
-        write_squashfs(own, entries, compressor=parts.compression)
-        layers = [
-            Source(squashfs=Squashfs(stack.enter_context(path.open("rb")))) for path in parts.pieces
-        ]
-        if parts.written:
-            layers.append(Source(squashfs=parts.written))
-        layers.append(Source(squashfs=Squashfs(own)))
         image = stack.enter_context(files.written_beside(output, replace=replace))
         writer = SifWriter(image, arch=parts.arch, ident=parts.ident)
-        if parts.layout == "merged":
-            with writer.partition(kind="root") as out:
-                compose(out, [Source(squashfs=base), *layers], remove=parts.removed)
-        else:
+        below = [Source(squashfs=base)] if parts.layout == "merged" else []
+        if not below:
             with writer.partition(kind="root") as out:
                 _copy_root(base_file, out)
-            with writer.partition(kind="overlay") as out:
-                compose(out, layers, remove=[path for path in parts.removed if path not in gone])
+        with writer.partition(kind="root" if below else "overlay") as out:
+            parts = fill(out) if fill else parts
+            gone = [] if below else [path for path in parts.removed if base.find(path)]
+            own = stack.enter_context(tempfile.TemporaryFile(dir=scratch))
+            write_squashfs(own, _own(parts, base, gone), compressor=parts.compression)
+            layers = [Squashfs(stack.enter_context(path.open("rb"))) for path in parts.pieces]
+            written = [Source(squashfs=parts.written)] if parts.written else []
+            above = [Source(squashfs=one) for one in (*layers, Squashfs(own))]
+            remove = [path for path in parts.removed if path not in gone]
+            compose(out, [*below, *written, *above], remove=remove)
+        writer.ident = parts.ident
         for item in parts.objects:
             writer.add_object(item.name, item.data, kind=item.kind)
         writer.finish()
@@ -95,6 +91,14 @@ def assemble(
             check(image)
         os.fchmod(image.fileno(), 0o777 & ~_umask())
         return os.fstat(image.fileno()).st_size
+
+
+def _own(parts: Parts, base: Squashfs, gone: Iterable[str]) -> Iterator[Entry]:
+    """What limpet puts on top; in a layer at its real place, and with marks for what is `gone`."""
+    missing = [e for e in parts.where_missing if base.find(e.path, follow=True) is None]
+    for entry in (*parts.own, *missing):
+        yield _behind_links(base, entry) if parts.layout == "layered" else entry
+    yield from map(_whiteout, gone)
 
 
 def open_root(file: BinaryIO) -> Squashfs:

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import os
 import stat
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from hashlib import sha256
+from hashlib import file_digest, sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Self, cast
+from zlib import crc32
 
 import msgspec
 
@@ -30,6 +31,7 @@ BATCH_BYTES = 1 << 20
 BATCHES_AHEAD = 12
 STREAMED_BYTES = 1 << 20  # larger files are not held in memory
 RUN_BLOCKS = 8
+END_BYTES = 4096
 BLOCK_BYTES = 128 << 10  # as the image's blocks, so that none is put together from pieces
 _KINDS: Mapping[int, Kind] = {
     stat.S_IFCHR: "char",
@@ -67,6 +69,9 @@ class TreeReader:
         self._seen = seen
         self._modules = {one.path: self._module(one) for one in seen if one.path.endswith(".py")}
         self._first = dict(_first_names(seen))
+        sizes = Counter(one.size_bytes for one in seen if one.is_file and _is_streamed(one))
+        self._sizes = {size for size, count in sizes.items() if count > 1}
+        self._ends: dict[tuple[int, int], set[bytes]] = {}  # hashes by size and end
 
     def _module(self, one: Seen) -> Seen | None:
         """The module as Python sees it: behind a link."""
@@ -163,7 +168,9 @@ class TreeReader:
                 self.contents[one.path] = self.contents[first]
                 yield Entry(path, "file", mode, hardlink=start + first)
             elif _is_streamed(one):
-                yield Entry(path, "file", mode, content=partial(self._stream, one, pool))
+                alike, digest = self._find_alike(one)
+                content = partial(self._stream, one, alike, pool)
+                yield Entry(path, "file", mode, content=content, sha256=digest)
             else:
                 data, digest, written = self._read(one) if first else next(results)
                 self.contents[one.path] = Content(sha256=digest, written=written)
@@ -176,11 +183,29 @@ class TreeReader:
         is_second = one.links > 1 and one.path in self._first
         return one.is_file and not is_second and not _is_streamed(one)
 
-    def _stream(self, one: Seen, pool: ThreadPoolExecutor) -> BinaryIO:
+    def _find_alike(self, one: Seen) -> tuple[set[bytes], bytes]:
+        """The hashes of earlier large files that are as long and end alike; its own if among them.
+
+        Such a file is hashed before its turn, so that what is there already is not stored again.
+        """
+        if one.size_bytes not in self._sizes:
+            return set(), b""
+        with open(self._open(one), "rb") as file:  # noqa: PTH123 - a descriptor
+            file.seek(-END_BYTES, os.SEEK_END)
+            alike = self._ends.setdefault((one.size_bytes, crc32(file.read())), set())
+            file.seek(0)
+            digest = file_digest(file, "sha256").digest() if alike else b""
+        if digest not in alike:
+            return alike, b""
+        self.contents[one.path] = Content(sha256=digest, written=digest)
+        return alike, digest
+
+    def _stream(self, one: Seen, alike: set[bytes], pool: ThreadPoolExecutor) -> BinaryIO:
         def keep(digest: bytes, size_bytes: int) -> None:
             if size_bytes != one.size_bytes:
                 raise changed(self._folder, [one.path])
             self.contents[one.path] = Content(sha256=digest, written=digest)
+            alike.add(digest)
 
         return cast(BinaryIO, _HashedStream(self._open(one), keep, pool))
 

@@ -102,12 +102,14 @@ class BlockWriter:
         self._pool.shutdown(cancel_futures=True)
 
     def store(self, content: bytes | Callable[[], BinaryIO], digest: bytes = b"") -> Content:
-        """`digest` is the sha256 of `content`, where that is bytes and it is known."""
+        """`digest` is the sha256 of `content`, where it is known."""
         if isinstance(content, bytes):
             step = self._block_size
             if len(content) <= step:
                 return self._store_small(content, digest)
             stored = self._store(content[at : at + step] for at in range(0, len(content), step))
+        elif digest in self.known:
+            return self.known[digest]
         else:
             with content() as stream:
                 stored = self._store(_read_blocks(stream, self._block_size))

@@ -56,20 +56,29 @@ def compose(
 
     The data of the files in `order` come first, in that order, each with the fragment block that
     holds its tail; then blocks that no file needs any more are left out. Without `order` all data
-    areas are copied whole, but for whole files' blocks that came before.
+    areas are copied whole, but for whole files' blocks that came before. A `Written` whose data lie
+    in `out` is not copied: the image starts where it does, and the other data come behind it.
     """
     first = _checked(sources)
+    if order and any(source.squashfs.file is out for source in sources):
+        raise ValueError("data that lie in the image already have their order")
     root = _merge(sources)
     for path in remove:
         _remove(root, path)
-    origin = out.tell()
-    out.write(bytes(SUPERBLOCK.size))
     images = list(dict.fromkeys(source.squashfs for source in sources))
+    images.sort(key=lambda image: image.file is not out)
+    there = images[0] if images[0].file is out else None
+    if there is None:
+        origin = out.tell()
+        out.write(bytes(SUPERBLOCK.size))
+    else:
+        origin = there.offset
+        out.seek(origin + there.data_end)
     twins = find_twins(root, images)
     if order:
         extents = _ordered_extents(root, images, order, twins)
     else:
-        extents = _whole_extents(images, twins)
+        extents = _whole_extents(images, twins, there)
     placements, fragments = _copy_extents(out, images, extents)
     return write_tables(
         out,
@@ -188,10 +197,12 @@ def _locate(node: Node, placements: dict[Image, _Placement], twins: Twins) -> tu
     return placements[image].moved(start), fragment
 
 
-def _whole_extents(images: Sequence[Image], twins: Twins) -> list[_Extent]:
-    """All data, but for blocks that came before."""
-    extents = []
+def _whole_extents(images: Sequence[Image], twins: Twins, there: Image | None) -> list[_Extent]:
+    """All data, but for blocks that came before; of the image that is `there` already, all."""
+    extents = [_Extent(there, there.data_start, there.data_end)] if there else []
     for image in images:
+        if image is there:
+            continue
         at = image.data_start
         for start, length in sorted(
             (start, length) for (of, start), (_, length) in twins.items() if of is image
@@ -268,7 +279,8 @@ def _copy_extents(
         placement.moves = [move for _, _, move in ordered] or [0]
         _number_fragments(image, placement, [end for _, end, _ in ordered], fragments)
     for image, start, end in _coalesced(extents):
-        copy_range(image.file, image.offset + start, end - start, out)
+        if image.file is not out:
+            copy_range(image.file, image.offset + start, end - start, out)
     return placements, fragments
 
 

@@ -63,8 +63,8 @@ def find_twins(root: Node, images: Sequence[Image]) -> Twins:
     """The blocks that lie in `images` more than once: for each but the first, where that is.
 
     Wheels of different packages carry the same libraries. Files whose blocks are as long, each of
-    them, are compared by the hash of their compressed bytes. Blocks that files share in part are
-    left as they are.
+    them, are compared by the hash of their compressed bytes, if nothing tells them apart before.
+    Blocks that files share in part are left as they are.
     """
     alike: dict[bytes, set[Place]] = defaultdict(set)
     ranges: dict[Image, set[tuple[int, int]]] = defaultdict(set)
@@ -77,7 +77,7 @@ def find_twins(root: Node, images: Sequence[Image]) -> Twins:
     alone = {image: _without_overlap(found) for image, found in ranges.items()}
     twins: Twins = {}
     for blocks, places in alike.items():
-        if len(places) > 1:
+        if _may_be_twins(places):
             length = packed_bytes(blocks)
             firsts: dict[bytes, Place] = {}
             for image, start in sorted(places, key=lambda place: (order[place[0]], place[1])):
@@ -85,6 +85,12 @@ def find_twins(root: Node, images: Sequence[Image]) -> Twins:
                 if first != (image, start) and (start, start + length) in alone[image]:
                     twins[image, start] = first, length
     return twins
+
+
+def _may_be_twins(places: set[Place]) -> bool:
+    """Not where there is one place only, or where the CRC-32 of all are known and different."""
+    checks = {image.checks_at(start) for image, start in places}
+    return len(places) > 1 and (None in checks or len(checks) < len(places))
 
 
 def _without_overlap(ranges: set[tuple[int, int]]) -> set[tuple[int, int]]:

@@ -24,7 +24,7 @@ class Entry(msgspec.Struct, frozen=True, gc=False):
     UTF-8 as surrogateescape. `mode` has the permission bits with suid, sgid and sticky. `content`
     of a file is bytes, or a callable that is called when the file's turn comes and whose stream is
     read in blocks. A file with `hardlink` is the same inode as the earlier entry of that path.
-    `sha256` is that of a content in bytes, where it is known already.
+    `sha256` is that of the content, where it is known already.
     """
 
     path: str

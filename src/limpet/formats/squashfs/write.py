@@ -122,6 +122,7 @@ class Written:
         self.data_start = SUPERBLOCK.size
         self.data_end = file.tell() - offset
         self.contents = contents
+        self.checks: dict[int, bytes] = {}
         self._root = root
 
     @property
@@ -134,6 +135,10 @@ class Written:
     def fragment_at(self, number: int) -> tuple[int, int]:
         """Where a fragment block starts, and its size with the flag for raw ones."""
         return self.fragments[number][:2]
+
+    def checks_at(self, start: int) -> bytes | None:
+        """The CRC-32 of each block of the file whose blocks start there."""
+        return self.checks.get(start)
 
     def read_at(self, position: int, size: int) -> bytes:
         """`size` bytes from `position` on."""
@@ -182,6 +187,7 @@ class _Tree:
             node.image, node.fragment, node.offset = image, content.fragment, content.offset
             if content.sizes:
                 node.start, node.blocks = content.start, content.sizes.tobytes()
+                image.checks[content.start] = content.checks.tobytes()
 
     def _linked(self, entry: Entry) -> Node:
         trail = resolve(self.root, encode_path(entry.hardlink), follow_last=False)
