@@ -135,26 +135,26 @@ def main() -> None:
             if number:  # the first round only brings files and programs into memory
                 runs[name].append(run)
     print(f"{len(files)} files, {size_bytes / 1e6:.0f} MB; medians of {options.rounds}\n")
-    print(
-        "| contender   | wall s | files/s | × mksquashfs | CPU s | CPU × mksquashfs | memory MB | size MB |"
-    )
-    print(f"| {' | '.join('-' * n for n in (11, 6, 7, 12, 5, 16, 9, 7))} |")
+    head = ("contender", "wall s", "files/s", "× mksquashfs", "CPU s", "CPU ×", "MB mem", "MB file")
+    widths = (11, 6, 7, 12, 5, 5, 6, 7)
+    print(f"| {' | '.join(map(str.ljust, head, widths))} |")
+    print(f"| {' | '.join('-' * width for width in widths)} |")
     plain = runs["mksquashfs"]
     for name, made in runs.items():
         wall_s = median(run.wall_s for run in made)
         wall = median(run.wall_s / other.wall_s for run, other in zip(made, plain, strict=True))
         cpu = median(run.cpu_s / other.cpu_s for run, other in zip(made, plain, strict=True))
         cells = (
-            f"{name:<11}",
-            f"{wall_s:<6.2f}",
-            f"{len(files) / wall_s:<7.0f}",
-            f"{wall:<12.2f}",
-            f"{median(run.cpu_s for run in made):<5.2f}",
-            f"{cpu:<16.2f}",
-            f"{max(run.memory_bytes for run in made) / 1e6:<9.0f}",
-            f"{contenders[name][1].stat().st_size / 1e6:<7.0f}",
+            name,
+            f"{wall_s:.2f}",
+            f"{len(files) / wall_s:.0f}",
+            f"{wall:.2f}",
+            f"{median(run.cpu_s for run in made):.2f}",
+            f"{cpu:.2f}",
+            f"{max(run.memory_bytes for run in made) / 1e6:.0f}",
+            f"{contenders[name][1].stat().st_size / 1e6:.0f}",
         )
-        print(f"| {' | '.join(cells)} |")
+        print(f"| {' | '.join(map(str.ljust, cells, widths))} |")
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 from io import BytesIO
 from itertools import chain
 from pathlib import Path
@@ -109,6 +110,35 @@ def test_a_block_that_is_not_as_it_was_written(tmp_path: Path, name: str) -> Non
         out.write(bytes([byte ^ 1]))
         out.flush()
         assert f"{name} has another content" in packed.wrong_in(out)
+
+
+def test_data_that_lie_in_the_image_already(tmp_path: Path) -> None:
+    """Behind something else in the file, with a base that has one of the large files too."""
+    folder = make_tool(tmp_path / "tool")
+    large = random.Random(1).randbytes(1_500_000)
+    (folder / "share" / "first").write_bytes(large)
+    (folder / "share" / "second").write_bytes(large)
+    (folder / "share" / "other").write_bytes(b"x" + large[1:])
+    base = BytesIO()
+    write_squashfs(
+        base,
+        [Entry("etc/large", "file", content=large), Entry("etc/small", "file", content=b"small")],
+    )
+    seen = scan_tree(folder)
+    reader = TreeReader(folder, PLACE, seen)
+    with (tmp_path / "image").open("w+b") as out:
+        out.write(b"before" * 100)
+        packed = write_data(out, reader.entries())
+        stats = compose(out, [Source(Squashfs(base)), Source(packed)])
+        image = Squashfs(out, 600)
+        assert out.tell() == 600 + stats.size_bytes
+        assert verify_tree(image, PLACE, seen, reader.contents, frozenset(), packed) == ()
+        assert image.read("etc/large") == large
+        assert image.read("etc/small") == b"small"
+        for name in ("first", "second", "other"):
+            content = (folder / "share" / name).read_bytes()
+            assert image.read(f"{PLACE}/share/{name}") == content
+    assert stats.size_bytes < 2 * len(large) + 1_700_000  # each content once
 
 
 def test_files_that_have_one_anothers_place(tmp_path: Path) -> None:

@@ -68,13 +68,12 @@ def compose(
     images = list(dict.fromkeys(source.squashfs for source in sources))
     images.sort(key=lambda image: image.file is not out)
     there = images[0] if images[0].file is out else None
-    if there is None:
-        origin = out.tell()
-        out.write(bytes(SUPERBLOCK.size))
-    else:
-        origin = there.offset
+    origin = there.offset if there else out.tell()
+    twins = find_twins(root, images)  # reads, also what is `there`
+    if there:
         out.seek(origin + there.data_end)
-    twins = find_twins(root, images)
+    else:
+        out.write(bytes(SUPERBLOCK.size))
     if order:
         extents = _ordered_extents(root, images, order, twins)
     else:
