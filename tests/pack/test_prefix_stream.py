@@ -112,6 +112,16 @@ def test_a_block_that_is_not_as_it_was_written(tmp_path: Path, name: str) -> Non
         assert f"{name} has another content" in packed.wrong_in(out)
 
 
+def test_a_folder_by_a_link(tmp_path: Path) -> None:
+    link = tmp_path / "link"
+    link.symlink_to(make_tool(tmp_path / "tool"))
+    with (tmp_path / "image").open("w+b") as out:
+        packed = written(link, out)
+        assert packed.wrong_in(out) == ()
+        assert Squashfs(out).read(f"{PLACE}/bin/tool") == (link / "bin/tool").read_bytes()
+    assert is_as_seen(link, packed.seen)
+
+
 def test_data_that_lie_in_the_image_already(tmp_path: Path) -> None:
     """Behind something else in the file, with a base that has one of the large files too."""
     folder = make_tool(tmp_path / "tool")

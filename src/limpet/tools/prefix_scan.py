@@ -20,7 +20,7 @@ def scan_tree(folder: Path) -> tuple[Seen, ...]:
     SpaceError names what cannot be read, before anything else is done with the folder.
     """
     top = os.fspath(folder)
-    found = [_seen(top, os.lstat(top), "")]
+    found = [_seen(top, os.stat(top), "")]  # noqa: PTH116 - behind a link, if it is one
     closed: list[str] = []
     _scan(top, "", found, closed)
     if closed:
@@ -41,7 +41,7 @@ def is_as_seen(folder: Path, seen: Sequence[Seen]) -> bool:
     top = os.fspath(folder)
     expected = {one.path: one for one in seen}
     left = len(expected) - 1
-    if not _is_same(os.lstat(top), expected[""]):
+    if not _is_same(os.stat(top), expected[""]):  # noqa: PTH116
         return False
     stack = [(top, "")]
     while stack:
