@@ -17,7 +17,7 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import pytest
 
@@ -25,6 +25,9 @@ from limpet.core.facts import BaseFacts, Interpreter
 from limpet.core.lock import LockedBase
 from limpet.tools import apptainer, process
 from limpet.tools.apptainer import Runtime
+
+if TYPE_CHECKING:
+    from tests.cluster import Cluster
 
 # Settings that would change what limpet does. How this machine reaches the package index stays.
 FORGOTTEN = ("LIMPET_", "APPTAINER_", "APPTAINERENV_", "SINGULARITY_", "SINGULARITYENV_", "UV_")
@@ -39,6 +42,7 @@ STARTERS = {
     "plain_os",
     "vendor_base",
     "limpet",
+    "cluster",
 }
 
 
@@ -229,6 +233,21 @@ def debian_base(cache_dir: Path, runtime: Runtime) -> Base:
     facts = bases.probe_base(locked, sif, cache=cache_dir, runtime=runtime)
     interpreter = bases.choose_interpreter(facts, "")
     return Base(reference=reference, locked=locked, sif=sif, facts=facts, interpreter=interpreter)
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[Cluster]:
+    """A Slurm of four nodes, all of it this user's own.
+
+    Tests that use it are marked `xdist_group("slurm")`, so that one worker starts it, once, and no
+    test sees what another one takes from the nodes.
+    """
+    from tests import cluster as slurm
+
+    if missing := slurm.missing_programs():
+        pytest.skip(f"needs {', '.join(missing)}: slurm-wlm, munge, util-linux, gcc")
+    with slurm.start_cluster() as running:
+        yield running
 
 
 # ---- limpet as its users start it ---------------------------------------------------------------

@@ -27,7 +27,8 @@ MAY_IMPORT = {
 }
 SHARED_TOOLS = {"process", "files", "yaml_text", "conda_engine"}
 CORE_LIBRARIES = {"packaging", "msgspec"}
-FORMATS_LIBRARIES = CORE_LIBRARIES | {"backports", "compression"}  # zstd, by Python's version
+# zstd, by Python's version, and ELF
+FORMATS_LIBRARIES = CORE_LIBRARIES | {"backports", "compression", "elftools"}
 
 MAY_START_PROCESSES = {
     "tools/process.py": "the one seam",

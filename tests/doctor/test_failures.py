@@ -99,10 +99,12 @@ def test_an_image_can_ask_for_silence(
     answers: bool, monkeypatch: pytest.MonkeyPatch, home: Path
 ) -> None:
     launch: Any = SimpleNamespace(
-        image=SimpleNamespace(facts=SimpleNamespace(run=Run(answers=answers)))
+        image=SimpleNamespace(facts=SimpleNamespace(run=Run(answers=answers))), options=()
     )
     monkeypatch.setattr(watch, "stream_kind", lambda number=2: "pipe")
     for name in RANKS:
         monkeypatch.delenv(name, raising=False)
     assert wants_answers(launch, Request(command=("tool",))) is answers
     assert not wants_answers(launch, Request(shell=True))
+    shared: Any = SimpleNamespace(image=launch.image, options=("--sharens",))
+    assert not wants_answers(shared, Request(command=("tool",)))

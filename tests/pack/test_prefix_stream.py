@@ -23,6 +23,7 @@ from limpet.formats.squashfs import (
     write_data,
     write_squashfs,
 )
+from limpet.formats.squashfs.blocks import BlockWriter, Plain
 from limpet.tools.prefix_scan import is_as_seen, scan_tree
 from limpet.tools.prefix_stream import TreeReader
 from limpet.tools.prefix_verify import verify_tree
@@ -170,6 +171,48 @@ def test_files_that_have_one_anothers_place(tmp_path: Path) -> None:
         wrong = packed.wrong_in(out)
     assert len(wrong) == 4
     assert all(said.endswith("another content") for said in wrong)
+
+
+def test_a_small_file_with_a_wrong_place_in_its_block(tmp_path: Path) -> None:
+    folder = tmp_path / "tool"
+    folder.mkdir()
+    for name in ("one", "two", "three"):
+        (folder / name).write_bytes(name.encode() * 5)
+    with (tmp_path / "image").open("w+b") as out:
+        packed = written(folder, out)
+        assert packed.wrong_in(out) == ()
+        node = packed.written.root()
+        for step in f"{PLACE}/two".encode().split(b"/"):
+            node = node.children[step]
+        node.offset += 1
+        out.seek(0)
+        compose(out, [Source(packed.written)])
+        assert packed.wrong_in(out) == ("two has another content",)
+
+
+def test_a_shared_block_that_gives_back_something_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pack = BlockWriter._pack
+
+    def bent(self: BlockWriter, blocks: list[Plain]) -> list[tuple[bytes, int, int]]:
+        swapped = [[one.swapcase() for one in b] if isinstance(b, list) else b for b in blocks]
+        return pack(self, swapped)
+
+    folder = tmp_path / "tool"
+    folder.mkdir()
+    (folder / "one").write_bytes(b"one" * 5)
+    (folder / "digits").write_bytes(b"111" * 5)
+    monkeypatch.setattr(BlockWriter, "_pack", bent)
+    with (tmp_path / "image").open("w+b") as out:
+        assert written(folder, out).wrong_in(out) == ("one has another content",)
+
+
+def test_data_in_the_image_are_not_ordered(tmp_path: Path) -> None:
+    with (tmp_path / "image").open("w+b") as out:
+        packed = write_data(out, [Entry("a", "file", content=b"a")])
+        with pytest.raises(ValueError, match="already"):
+            compose(out, [Source(packed)], order=["a"])
 
 
 @pytest.mark.parametrize("what", ["text", "link", "mode", "new", "gone", "name", "folder", "none"])

@@ -17,7 +17,7 @@ from limpet.core.errors import BaseError, UsageError
 from limpet.core.facts import BaseFacts, Libc
 from limpet.core.pack import Needs, check_needs, check_place, is_covered
 from limpet.core.prefix import Seen
-from limpet.formats.elf import read_elf
+from limpet.formats.elf_headers import read_elf
 from limpet.tools.prefix_scan import scan_tree
 
 FACTS = BaseFacts(digest="sha256:1", arch="x86_64", libc=Libc(family="glibc", version="2.36"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -13,27 +13,45 @@ from typing import BinaryIO, Literal
 import msgspec
 
 from limpet.core.errors import RecipeError
+from limpet.core.image import AHEAD_OBJECT, Ahead
 from limpet.core.skeleton import Member
 from limpet.formats.sif import SifWriter, read_sif, root_partition
-from limpet.formats.squashfs import Entry, Source, Squashfs, Written, compose, write_squashfs
+from limpet.formats.squashfs import (
+    Entry,
+    Source,
+    Squashfs,
+    SquashfsStats,
+    Written,
+    compose,
+    write_squashfs,
+)
 from limpet.tools import files
 
 COPY_BYTES = 8 * 1024 * 1024
+# 16 % smaller for 2.6 times the work; see docs/reference/benchmarks.md.
+SMALL_LEVEL = 9
+SMALL_BLOCK_BYTES = 1 << 20
 
 
 class SifObject(msgspec.Struct, frozen=True, kw_only=True):
-    """A named thing that travels in the SIF beside its partitions."""
+    """A named thing that travels in the SIF beside its partitions.
+
+    `complete` adds to it what only all parts together tell.
+    """
 
     name: str
     data: bytes
     kind: Literal["json", "raw", "sbom"] = "raw"
+    complete: Callable[[bytes, Sequence[Squashfs]], bytes] | None = None
 
 
 class Parts(msgspec.Struct, frozen=True, kw_only=True):
     """All that one image is made of; `removed` are paths that no part may bring.
 
-    `written` is one more piece, whose data lie in the image already. `own` is what limpet puts on
-    top, `where_missing` what it adds unless the base has it.
+    `written` is one more piece, whose data lie in the image already; then there is no `order`, and
+    it is not `small`. `own` is what limpet puts on top, `where_missing` what it adds unless the
+    base has it. The files `order` lie first. With `small` all is compressed anew, harder and in
+    larger blocks.
     """
 
     base_sif: Path
@@ -42,9 +60,11 @@ class Parts(msgspec.Struct, frozen=True, kw_only=True):
     own: tuple[Entry, ...]
     where_missing: tuple[Entry, ...] = ()
     removed: tuple[str, ...] = ()
+    order: tuple[str, ...] = ()
     objects: tuple[SifObject, ...] = ()
     layout: Literal["merged", "layered"]
     compression: str
+    small: bool = False
     arch: str
     ident: bytes
 
@@ -68,29 +88,47 @@ def assemble(
         base = open_root(base_file)
         image = stack.enter_context(files.written_beside(output, replace=replace))
         writer = SifWriter(image, arch=parts.arch, ident=parts.ident)
-        below = [Source(squashfs=base)] if parts.layout == "merged" else []
-        if not below:
+        if parts.layout == "layered":
             with writer.partition(kind="root") as out:
                 _copy_root(base_file, out)
-        with writer.partition(kind="root" if below else "overlay") as out:
+        with writer.partition(kind="root" if parts.layout == "merged" else "overlay") as out:
+            origin = out.tell()
             parts = fill(out) if fill else parts
-            gone = [] if below else [path for path in parts.removed if base.find(path)]
-            own = stack.enter_context(tempfile.TemporaryFile(dir=scratch))
-            write_squashfs(own, _own(parts, base, gone), compressor=parts.compression)
-            layers = [Squashfs(stack.enter_context(path.open("rb"))) for path in parts.pieces]
-            written = [Source(squashfs=parts.written)] if parts.written else []
-            above = [Source(squashfs=one) for one in (*layers, Squashfs(own))]
-            remove = [path for path in parts.removed if path not in gone]
-            compose(out, [*below, *written, *above], remove=remove)
+            stats = _write_trees(out, parts, base, scratch, stack)
         writer.ident = parts.ident
+        if stats.hot_bytes:
+            ahead = msgspec.json.encode(_ahead(origin, stats))
+            writer.add_object(AHEAD_OBJECT, ahead, kind="json")
         for item in parts.objects:
-            writer.add_object(item.name, item.data, kind=item.kind)
+            data = _completed(item, image, base, origin, parts) if item.complete else item.data
+            writer.add_object(item.name, data, kind=item.kind)
         writer.finish()
         if check:
             image.flush()
             check(image)
-        os.fchmod(image.fileno(), 0o777 & ~_umask())
+        os.fchmod(image.fileno(), 0o777 & ~files.umask())
         return os.fstat(image.fileno()).st_size
+
+
+def _write_trees(
+    out: BinaryIO, parts: Parts, base: Squashfs, scratch: Path, stack: ExitStack
+) -> SquashfsStats:
+    """The base, if the layout is merged, and all that comes on top of it, as one squashfs."""
+    layered = parts.layout == "layered"
+    gone = [path for path in parts.removed if base.find(path)] if layered else []
+    own = stack.enter_context(tempfile.TemporaryFile(dir=scratch))  # noqa: SIM115 - it is the stack's
+    write_squashfs(own, _own(parts, base, gone), compressor=parts.compression)
+    pieces = [Squashfs(stack.enter_context(path.open("rb"))) for path in parts.pieces]
+    below = [] if layered else [Source(squashfs=base)]
+    written = [Source(squashfs=parts.written)] if parts.written else []
+    above = [Source(squashfs=one) for one in (*pieces, Squashfs(own))]
+    layers = [*below, *written, *above]
+    if parts.small and written:
+        raise ValueError("data that lie in the image already have their compression")
+    if parts.small:
+        return _write_small(out, layers, parts, scratch)
+    removed = [path for path in parts.removed if path not in gone]
+    return compose(out, layers, order=parts.order, remove=removed)
 
 
 def _own(parts: Parts, base: Squashfs, gone: Iterable[str]) -> Iterator[Entry]:
@@ -101,9 +139,58 @@ def _own(parts: Parts, base: Squashfs, gone: Iterable[str]) -> Iterator[Entry]:
     yield from map(_whiteout, gone)
 
 
+def _completed(
+    item: SifObject, image: BinaryIO, base: Squashfs, origin: int, parts: Parts
+) -> bytes:
+    """An object with what the trees tell that were written at `origin`."""
+    assert item.complete
+    end = image.tell()
+    top = Squashfs(image, origin)
+    trees = (base, top) if parts.layout == "layered" else (top,)
+    data = item.complete(item.data, trees)
+    image.seek(end)
+    return data
+
+
+def _write_small(
+    out: BinaryIO, layers: Sequence[Source], parts: Parts, scratch: Path
+) -> SquashfsStats:
+    """The same tree and order; where the files of the order end is not known."""
+    with tempfile.TemporaryFile(dir=scratch) as whole:
+        compose(whole, layers, remove=parts.removed)
+        image = Squashfs(whole)
+        nodes = [image.find(path, follow=True) for path in parts.order]
+        first = {id(node): at for at, node in enumerate(nodes) if node}
+        entries = sorted(
+            _entries(image, first),
+            key=lambda found: (found[0].kind == "file", bool(found[0].hardlink), found[1]),
+        )
+        return write_squashfs(
+            out,
+            (entry for entry, _ in entries),
+            compressor=parts.compression,
+            level=SMALL_LEVEL,
+            block_size=SMALL_BLOCK_BYTES,
+        )
+
+
+def _ahead(origin: int, stats: SquashfsStats) -> Ahead:
+    tables_bytes = stats.size_bytes - stats.tables_start
+    return Ahead(ranges=((origin + stats.tables_start, tables_bytes), (origin, stats.hot_bytes)))
+
+
 def open_root(file: BinaryIO) -> Squashfs:
     """The root partition of an open SIF."""
     return Squashfs(file, root_partition(read_sif(file)).offset)
+
+
+def recompressed(sif: Path, cache: Path, compression: str, *, name: str) -> Path:
+    """A base in another compression, made once and kept in the cache under that name."""
+    target = cache / "bases" / f"{name}.{compression}.sif"
+    if not target.exists():
+        files.sweep_partials(files.make_folder(target.parent))
+        rewrite_base(sif, target, compression=compression)
+    return target
 
 
 def rewrite_base(sif: Path, output: Path, *, compression: str) -> None:
@@ -112,15 +199,17 @@ def rewrite_base(sif: Path, output: Path, *, compression: str) -> None:
         arch = read_sif(file).arch
         writer = SifWriter(image, arch=arch, ident=bytes(16))
         with writer.partition(kind="root") as out:
-            write_squashfs(out, _entries(open_root(file)), compressor=compression)
+            entries = (entry for entry, _ in _entries(open_root(file), {}))
+            write_squashfs(out, entries, compressor=compression)
         writer.finish()
 
 
-def _entries(squashfs: Squashfs) -> Iterator[Entry]:
+def _entries(squashfs: Squashfs, order: Mapping[int, int]) -> Iterator[tuple[Entry, int]]:
+    """All entries, each with its node's place in an order (by identity), the others behind it."""
     seen: dict[int, str] = {}  # two names of one inode are the same node
     for path, node in squashfs.walk():
         first = seen.setdefault(id(node), path) if node.kind == "file" else path
-        yield Entry(
+        entry = Entry(
             path=path,
             kind=node.kind,
             mode=node.mode,
@@ -132,6 +221,7 @@ def _entries(squashfs: Squashfs) -> Iterator[Entry]:
             content=partial(squashfs.open, node) if node.kind == "file" else None,
             hardlink=first if first != path else "",
         )
+        yield entry, order.get(id(node), len(order))
 
 
 def own_entries(members: Iterable[Member]) -> Iterator[Entry]:
@@ -212,9 +302,3 @@ def _copy_root(base_file: BinaryIO, out: BinaryIO) -> None:
     while left and (chunk := base_file.read(min(COPY_BYTES, left))):
         out.write(chunk)
         left -= len(chunk)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

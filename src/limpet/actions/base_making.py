@@ -49,6 +49,7 @@ def fetch_base(
         return _fetch_local(base, local_path(parsed, folder), cache)
     target = base_store.base_path(cache, base.digest)
     if target.exists():
+        files.mark_used(target.with_suffix(".facts.json"))
         return target
     with files.held(target.with_suffix(".lock")):
         files.sweep_partials(target.parent)
@@ -212,16 +213,10 @@ def _write_layers(
 def _make_from_oras(
     base: LockedBase, client: registry.Registry, manifest: oci.Manifest, target: Path
 ) -> None:
-    sifs = [blob for blob in manifest.layers if blob.media_type == oci.SIF_LAYER]
-    if len(sifs) != 1:
-        raise BaseError(
-            f"{client.label} holds no SIF.",
-            why=f"It holds {', '.join(blob.media_type for blob in manifest.layers) or 'nothing'}.",
-            now=f"For a container image write docker:// instead of oras://{client.label}.",
-        )
-    files.check_space(target.parent, size_bytes=sifs[0].size_bytes)
+    sif = oci.find_sif(manifest, client.label)
+    files.check_space(target.parent, size_bytes=sif.size_bytes)
     with files.written_beside(target) as file:
-        client.download_blob(sifs[0].digest, file)
+        client.download_blob(sif.digest, file)
 
 
 def _make_from_debian(base: LockedBase, parsed: Reference, target: Path, scratch: Path) -> None:

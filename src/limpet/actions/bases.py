@@ -15,6 +15,7 @@ from limpet.actions.base_making import (
     scratch_folder,
     temporaries,
 )
+from limpet.actions.host_base import resolve_host
 from limpet.core.errors import BaseError, FetchError, HostError
 from limpet.core.events import Event, Notify, ignore
 from limpet.core.facts import BaseFacts
@@ -47,6 +48,8 @@ def resolve_base(
     lists, `library://`) is remembered for a day, unless `refresh`. Offline: what was known last.
     """
     parsed = parse_reference(reference)
+    if parsed.scheme == "host":
+        return resolve_host(parsed, folder, arch)
     if parsed.scheme in ("path", "oci", "oci-archive"):
         return _resolve_on_disk(parsed, local_path(parsed, folder), cache, arch)
     remembered = base_store.recall_base(

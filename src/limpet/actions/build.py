@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path, PurePosixPath
 from types import MappingProxyType
@@ -19,10 +19,12 @@ from limpet.actions.assemble import (
     SifObject,
     assemble,
     entry_bytes,
+    open_root,
     own_entries,
-    rewrite_base,
+    recompressed,
     staged_entries,
 )
+from limpet.actions.cache import using_cache
 from limpet.actions.closed_recipe import close_recipe
 from limpet.actions.conda import CondaShelf, make_conda_pieces
 from limpet.actions.conda_fetch import find_channels
@@ -31,22 +33,29 @@ from limpet.actions.image_lock import lock_image
 from limpet.actions.lock_files import write_lock
 from limpet.actions.pieces import Shelf, make_pieces, open_shelf
 from limpet.actions.prepare import Prepared, credentials_of, prepare
+from limpet.actions.profile import keep_order, with_order
 from limpet.actions.warm import warm_image
 from limpet.core import image as image_core
 from limpet.core.errors import BaseError, ExistsError, RecipeError, SpaceError, UsageError
 from limpet.core.events import Event, Notify, ignore
 from limpet.core.gpu import plan_needs
 from limpet.core.image import ImageFacts
+from limpet.core.mpi import without_symbols
 from limpet.core.package_files import Metadata, parse_metadata
 from limpet.core.plan import BuildPlan, BuildReport, LockReport, plan_build
 from limpet.core.pylock import render_lock
 from limpet.core.request import BuildRequest
 from limpet.core.sbom import render_sbom
-from limpet.core.skeleton import WHERE_MISSING, plan_conda_frame, plan_skeleton
+from limpet.core.skeleton import (
+    WHERE_MISSING,
+    plan_conda_frame,
+    plan_host_hook,
+    plan_skeleton,
+)
 from limpet.core.staging import plan_destinations, stale_byte_code
 from limpet.formats.sif import architecture_of
 from limpet.formats.squashfs import Entry, Squashfs
-from limpet.tools import files
+from limpet.tools import files, image_mpi
 from limpet.tools.files import hash_tree
 from limpet.tools.recipes import render_recipe
 
@@ -59,7 +68,8 @@ def build(request: BuildRequest, notify: Notify = ignore) -> BuildReport:
     """Build the image of a request; with `dry_run` only say what would be done."""
     started_s = time.monotonic()
     check_output(Path(request.output).absolute(), force=request.force)
-    report = make_image(prepare(request, notify), request, notify)
+    with using_cache(request, notify):
+        report = make_image(prepare(request, notify), request, notify)
     return msgspec.structs.replace(report, elapsed_s=time.monotonic() - started_s)
 
 
@@ -79,7 +89,7 @@ def make_image(prepared: Prepared, request: BuildRequest, notify: Notify = ignor
         prepared.lock,
         prepared.facts,
         output=output,
-        layout=prepared.recipe.image.layout,
+        layout="merged" if request.small else prepared.recipe.image.layout,
         compression=prepared.recipe.image.compression,
         kept=shelf.found.keys(),
         kept_conda=conda.kept,
@@ -100,9 +110,13 @@ def make_image(prepared: Prepared, request: BuildRequest, notify: Notify = ignor
             parts = with_scripts(prepared, conda, parts, scratch, notify)
         if prepared.recipe.warm.imports or prepared.recipe.warm.commands:
             parts = warmed(prepared, parts, scratch, notify)
+        order = b""
+        if not request.no_profile:
+            parts, order = with_order(prepared, parts, request.profile, scratch, notify)
         notify(Event(stage="image", kind="start", message=f"Writing {output}"))
         size_bytes = assemble(output, parts, scratch=scratch, replace=request.force)
     keep_lock(prepared, notify)  # with its image: a build that fails changes neither
+    keep_order(prepared, order, notify)
     elapsed_s = time.monotonic() - started_s
     notify(Event(stage="image", kind="end", message=f"Wrote {output}", elapsed_s=elapsed_s))
     return BuildReport(
@@ -119,7 +133,8 @@ def lock(request: BuildRequest, notify: Notify = ignore) -> LockReport:
         request = msgspec.structs.replace(request, lock=request.output)
     if not (request.recipes or request.lock):
         raise UsageError("There is no place for the lock.", now="Name one: -o pylock.toml.")
-    prepared = prepare(request, notify)
+    with using_cache(request, notify):
+        prepared = prepare(request, notify)
     assert prepared.lock_file is not None
     if not request.dry_run:
         write_lock(prepared.lock, prepared.lock_file)
@@ -228,16 +243,18 @@ def gather_parts(
         on_top=not prepared.lock.isolated_from_base,
         conda=plan_conda_frame(prepared.lock),
     )
+    hook = plan_host_hook(prepared.interpreter, prepared.facts.host)
     minor = prepared.interpreter.minor
     return Parts(
         base_sif=rewritten(prepared, compression) if plan.rewrites_base else prepared.sif,
         pieces=pieces,
-        own=(*own_entries(skeleton), *staged),
+        own=(*own_entries(skeleton), *own_entries(hook), *staged),
         where_missing=tuple(own_entries(WHERE_MISSING)),
         removed=tuple(stale_of((entry.path for entry in staged), minor)),
         objects=objects,
         layout=plan.layout,
         compression=compression,
+        small=request.small,
         arch=architecture_of(prepared.facts.arch),
         ident=identify(objects),
     )
@@ -259,13 +276,13 @@ def stale_of(places: Iterable[str], minor: str) -> Iterable[str]:
 
 
 def rewritten(prepared: Prepared, compression: str) -> Path:
-    """A copy of the base's SIF in the image's compression, kept in the cache."""
+    """The base's SIF in the image's compression: itself, or a copy kept in the cache."""
+    with prepared.sif.open("rb") as file:
+        if open_root(file).compressor == compression:
+            return prepared.sif
+    # By its digest, for a local base may have any name.
     name = prepared.facts.digest.replace(":", "-")
-    target = prepared.cache / "bases" / f"{name}.{compression}.sif"
-    if not target.exists():
-        files.sweep_partials(files.make_folder(target.parent))
-        rewrite_base(prepared.sif, target, compression=compression)
-    return target
+    return recompressed(prepared.sif, prepared.cache, compression, name=name)
 
 
 def make_labels(prepared: Prepared) -> dict[str, str]:
@@ -310,6 +327,7 @@ def describe(
         layout=layout,
         prefix=prefix,
         places=places,
+        host=prepared.facts.host,
         arch=prepared.facts.arch,
         python=prepared.lock.python,
         base=prepared.lock.base,
@@ -334,18 +352,31 @@ def describe(
     )
     recipe = render_recipe(close_recipe(prepared.loaded))
     return (
-        SifObject(name=image_core.FACTS_OBJECT, data=msgspec.json.encode(facts), kind="json"),
+        SifObject(
+            name=image_core.FACTS_OBJECT,
+            data=msgspec.json.encode(facts),
+            kind="json",
+            complete=add_mpi,
+        ),
         SifObject(name=image_core.LOCK_OBJECT, data=lock_text.encode()),
         SifObject(name=image_core.SBOM_OBJECT, data=sbom.encode(), kind="sbom"),
         SifObject(name=image_core.RECIPE_OBJECT, data=recipe.encode()),
     )
 
 
+def add_mpi(data: bytes, trees: Sequence[Squashfs]) -> bytes:
+    """The facts with the MPI that is in the finished image: symbols' names are left to those who
+    ask for them."""
+    found = image_mpi.read_mpi([image_mpi.SquashfsTree(tree) for tree in trees])
+    facts = msgspec.json.decode(data, type=ImageFacts)
+    return msgspec.json.encode(msgspec.structs.replace(facts, mpi=without_symbols(found)))
+
+
 def warmed(prepared: Prepared, parts: Parts, scratch: Path, notify: Notify) -> Parts:
     """The parts with what the recipe's `[warm]` wrote in an image made of them."""
     notify(Event(stage="warm", kind="start", message="Warming up"))
     trial = scratch / "trial.sif"
-    assemble(trial, parts, scratch=scratch, replace=True)
+    assemble(trial, msgspec.structs.replace(parts, small=False), scratch=scratch, replace=True)
     written = warm_image(trial, prepared.recipe.warm, runtime=prepared.runtime, scratch=scratch)
     trial.unlink()
     notify(Event(stage="warm", kind="end", done=len(written.entries), unit="files"))

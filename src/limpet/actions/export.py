@@ -17,7 +17,7 @@ from limpet.tools.files import written_beside
 def export_lock(source: str, form: Form) -> str:
     """The text of a lock in another tool's form; `source` is a recipe, a lock or an image."""
     path = Path(source).absolute()
-    lock, folder = _find_lock(path)
+    lock, folder = find_lock(path)
     return render_export(lock, form, folder=folder, name=path.stem.removeprefix("pylock."))
 
 
@@ -29,15 +29,11 @@ def write_export(text: str, output: Path, *, force: bool) -> None:
         file.write(text.encode())
 
 
-def _is_sif(path: Path) -> bool:
-    with path.open("rb") as file:
-        return b"SIF_MAGIC" in file.read(64)
-
-
-def _find_lock(path: Path) -> tuple[Lock, Path]:
+def find_lock(path: Path) -> tuple[Lock, Path]:
+    """The lock of a recipe, of an image, or itself, and where its relative paths start."""
     if not path.is_file():
         raise UsageError(f"There is no file {path}.")
-    if _is_sif(path):
+    if images.is_sif(path):
         text = images.read_named(path, LOCK_OBJECT)
         if text is None:
             raise LockError(f"{path} has no lock in it.", now="Make one: limpet lock --freeze.")

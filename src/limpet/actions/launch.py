@@ -10,12 +10,14 @@ from typing import NoReturn
 
 import msgspec
 
+from limpet.actions.mpi import look_for_mpi
 from limpet.actions.overlay import choose_overlays
 from limpet.core.errors import HostError, UsageError
 from limpet.core.launch import Launch, plan_launch
 from limpet.core.mounts import is_below
 from limpet.core.personal import KIT, PIP
 from limpet.core.places import wished_binds
+from limpet.core.prefetch import plan_prefetch
 from limpet.core.seen import Request
 from limpet.tools import (
     apptainer,
@@ -24,8 +26,10 @@ from limpet.tools import (
     host,
     images,
     overlay,
+    page_cache,
     personal,
     process,
+    slurm,
 )
 from limpet.tools.config import read_config
 from limpet.tools.node_local import find_node_local
@@ -45,6 +49,11 @@ def plan_start(image: str, request: Request, *, config_file: str = "", system: s
     site_binds = (*config.binds, *config.system(system).bind)
     request = msgspec.structs.replace(request, site_binds=site_binds)
     seen = images.read_image(image)
+    seen = msgspec.structs.replace(seen, path=slurm.find_staged(seen.identity) or seen.path)
+    if seen.facts and seen.facts.host:
+        from limpet.tools.host_python import check_host_python  # few images need it
+
+        check_host_python(seen.facts.host, seen.path)
     offered, asked = wished_binds(seen, request, host.working_folder())
     cache = files.cache_folder(config.cache_dir)
     runtime = apptainer.probe_runtime(cache)
@@ -63,13 +72,20 @@ def plan_start(image: str, request: Request, *, config_file: str = "", system: s
         driver=gpu.probe_driver(gpus, cache=cache),
     )
     pip = personal.probe_pip(Path(here.state), Path(here.home or "/"))
-    here = msgspec.structs.replace(here, pip=pip, local=find_node_local())
+    here = msgspec.structs.replace(
+        here,
+        pip=pip,
+        local=find_node_local(),
+        mpi=look_for_mpi(seen, request, config, cache),
+        siblings=slurm.probe_siblings(),
+    )
     chosen = choose_overlays(seen, here, request.overlays)
     request = msgspec.structs.replace(request, overlays=chosen.words)
     launch = plan_launch(seen, here, request)
     check_pip(launch, request)
     notes = (*launch.notes, *chosen.notes)
-    return msgspec.structs.replace(launch, overlays=chosen.held, notes=notes)
+    prefetch = plan_prefetch(page_cache.look_ahead(Path(seen.path), seen.ahead))
+    return msgspec.structs.replace(launch, overlays=chosen.held, notes=notes, prefetch=prefetch)
 
 
 def check_pip(launch: Launch, request: Request) -> None:
@@ -89,6 +105,8 @@ def wants_answers(launch: Launch, request: Request, config_file: str = "") -> bo
 
     facts = launch.image.facts
     if request.shell or (facts and not facts.run.answers) or not read_config(config_file).answers:
+        return False
+    if "--sharens" in launch.options:  # for children of one parent, which limpet would come between
         return False
     return is_worth_watching(
         request.command,
@@ -121,6 +139,8 @@ def make_ready(launch: Launch) -> None:
     for mount in launch.mounts:
         if mount.target == KIT:
             personal.make_kit(Path(mount.source), inside=KIT)
+    if launch.prefetch.ranges:
+        page_cache.read_ahead(Path(launch.image.path), launch.prefetch.ranges)
 
 
 def start(launch: Launch, *, answers: bool = False) -> NoReturn:

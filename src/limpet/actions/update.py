@@ -12,6 +12,7 @@ import msgspec
 from packaging.utils import canonicalize_name
 
 from limpet.actions.build import check_output, make_image
+from limpet.actions.cache import using_cache
 from limpet.actions.prepare import Given, prepare
 from limpet.actions.wrap import follow_kept
 from limpet.core.errors import RecipeError, UsageError
@@ -88,10 +89,11 @@ def _rebuild(seen: ImageSeen, output: Path, request: UpdateRequest, notify: Noti
     request = msgspec.structs.replace(request, build=done)
     if len(request.build.recipes) > 1:
         raise UsageError("Name one recipe that the image is made from.")
-    if request.build.recipes:
-        report, after = _from_file(Path(request.build.recipes[0]), request, notify)
-    else:
-        report, after = _from_image(Path(seen.path), recipe, before, request, notify)
+    with using_cache(request.build, notify):
+        if request.build.recipes:
+            report, after = _from_file(Path(request.build.recipes[0]), request, notify)
+        else:
+            report, after = _from_image(Path(seen.path), recipe, before, request, notify)
     there = {one.name for one in after.packages} | {one.name for one in after.conda}
     notes = tuple(
         f"{name} stays in the image: another package needs it."

@@ -76,13 +76,13 @@ def warm_image(image: Path, warm: Warm, *, runtime: apptainer.Runtime, scratch: 
         if done.code:
             raise BuildError(
                 f"[warm] {' '.join(words[-1:])} failed with exit code {done.code}.",
-                why=_last_lines(done.stderr),
+                why=last_lines(done.stderr),
                 now="Take it out of [warm], or mend what it runs.",
             )
     return layer.written()
 
 
-def _last_lines(said: str) -> str:
+def last_lines(said: str) -> str:
     """What went wrong stands at the end, and its traceback is not of limpet's making."""
     lines = [
         line for line in said.splitlines() if line.strip() and not line.startswith("Traceback")

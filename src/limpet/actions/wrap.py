@@ -8,13 +8,16 @@ from pathlib import Path
 import msgspec
 
 from limpet import __version__
+from limpet.actions.mpi import look_for_mpi
 from limpet.actions.overlay import Chosen, choose_overlays
 from limpet.actions.settle import settle
+from limpet.core.config import Config
 from limpet.core.errors import UsageError
 from limpet.core.fit import fuse_notes
 from limpet.core.fronts import check_kernel_name, render_kernel, render_module
 from limpet.core.launch import plan_launch
 from limpet.core.launcher import render_beside, render_launcher
+from limpet.core.mpi_plan import plan_mpi
 from limpet.core.overlay import parse_wish
 from limpet.core.personal import KIT
 from limpet.core.places import wished_binds
@@ -26,8 +29,9 @@ from limpet.core.wrap import (
     check_host_allowed,
     choose_programs,
 )
-from limpet.tools import apptainer, host, images, launchers, personal, programs
+from limpet.tools import apptainer, files, host, images, launchers, personal, programs
 from limpet.tools.config import read_config
+from limpet.tools.host_python import check_host_python
 
 
 def wrap_image(
@@ -48,7 +52,9 @@ def wrap_image(
         binds=tuple(_absolute_bind(bind) for bind in request.launch.binds),
         overlays=tuple(_absolute_overlay(word) for word in request.launch.overlays),
     )
-    request = msgspec.structs.replace(request, launch=launch, state_dir=config.state_dir)
+    request = msgspec.structs.replace(
+        request, launch=launch, state_dir=config.state_dir, config_file=_absolute(config_file)
+    )
     folder = Path(os.path.realpath(folder))
     seen = images.read_image(image)
     _check(seen, request)
@@ -56,13 +62,21 @@ def wrap_image(
         programs.list_programs(seen, request.folders), request, title=seen.title
     )
     launchers.check_free(folder, force=force)
-    return _write(seen, folder, request, chosen, dry_run=dry_run)
+    return _write(seen, folder, request, chosen, config, dry_run=dry_run)
 
 
-def update_wrap(folder: Path, image: str = "", *, dry_run: bool = False) -> WrapReport:
-    """The launchers again, for the image as it is now or for another one, set as before."""
+def update_wrap(
+    folder: Path, image: str = "", *, config_file: str = "", dry_run: bool = False
+) -> WrapReport:
+    """The launchers again, for the image as it is now or for another one, set as before.
+
+    The host's MPI is looked up in the configuration file of before, or in this one from now on.
+    """
     folder = Path(os.path.realpath(folder))
     old = launchers.read_wrap(folder, launchers.current_version(folder))
+    if config_file:
+        request = msgspec.structs.replace(old.request, config_file=_absolute(config_file))
+        old = msgspec.structs.replace(old, request=request)
     # A source of the folder's own is written down as it lies in it: folders may be moved.
     return _follow(folder, old, str(Path(image) if image else folder / old.source), dry_run=dry_run)
 
@@ -79,7 +93,7 @@ def _follow(folder: Path, old: Wrap, image: str, *, dry_run: bool) -> WrapReport
     found = programs.list_programs(seen, request.folders)
     chosen = choose_programs(found, request, title=seen.title, strict=False)
     launchers.check_free(folder, force=False)
-    return _write(seen, folder, request, chosen, dry_run=dry_run)
+    return _write(seen, folder, request, chosen, read_config(request.config_file), dry_run=dry_run)
 
 
 def bring_back(folder: Path) -> WrapReport:
@@ -97,6 +111,8 @@ def bring_back(folder: Path) -> WrapReport:
 
 
 def _check(seen: ImageSeen, request: WrapRequest) -> None:
+    if seen.facts and seen.facts.host:
+        check_host_python(seen.facts.host, seen.path)
     if request.host:
         check_host_allowed(seen)
     if request.kernel:
@@ -104,6 +120,10 @@ def _check(seen: ImageSeen, request: WrapRequest) -> None:
     runs_in_place = request.launch.pwd
     if runs_in_place and not runs_in_place.startswith("/"):
         raise UsageError(f"--pwd {runs_in_place}: launchers need an absolute path.")
+
+
+def _absolute(path: str) -> str:
+    return str(Path(path).absolute()) if path else ""
 
 
 def _absolute_bind(text: str) -> str:
@@ -118,9 +138,15 @@ def _absolute_overlay(text: str) -> str:
 
 
 def _write(
-    seen: ImageSeen, folder: Path, request: WrapRequest, chosen: dict[str, str], *, dry_run: bool
+    seen: ImageSeen,
+    folder: Path,
+    request: WrapRequest,
+    chosen: dict[str, str],
+    config: Config,
+    *,
+    dry_run: bool,
 ) -> WrapReport:
-    here = _probe(seen, request)
+    here = _probe(seen, request, config)
     chosen_overlays = choose_overlays(seen, here, request.launch.overlays)
     notes = (*chosen_overlays.notes, *fuse_notes(seen, here))
     versions = launchers.list_versions(folder)
@@ -137,7 +163,7 @@ def _write(
         request=request,
     )
     if dry_run:
-        render_launcher(_settled(wrap, chosen_overlays), seen, here, str(folder))
+        render_launcher(_settled(wrap, chosen_overlays, seen, here), seen, here, str(folder))
         return _report(folder, wrap, old, notes)
     with launchers.changed(folder):
         # Another update may have come first.
@@ -146,7 +172,7 @@ def _write(
         if request.copy and Path(image).is_absolute():
             image = launchers.keep_image(folder, Path(seen.path), seen.identity)
         wrap = msgspec.structs.replace(wrap, number=number, image=image)
-        settled = _settled(wrap, chosen_overlays)
+        settled = _settled(wrap, chosen_overlays, seen, here)
         script = render_launcher(settled, seen, here, str(folder))
         beside = render_beside(settled, seen, here, str(folder))
         extra = {name: text.encode("utf-8", "surrogateescape") for name, text in beside.items()}
@@ -158,13 +184,20 @@ def _write(
         # Launchers mount it where it is, and have no limpet to make it with.
         host.make_private([here.pip.kit], here.state)
         personal.make_kit(Path(here.pip.kit), inside=KIT)
-    notes += _note_down(seen, here, _settled(wrap, chosen_overlays).request.launch)
+    notes += _note_down(seen, here, _settled(wrap, chosen_overlays, seen, here).request.launch)
     return _report(folder, wrap, old, notes)
 
 
-def _settled(wrap: Wrap, overlays: Chosen) -> Wrap:
-    """With the overlays' paths in the place of their names, as launchers need them."""
-    launch = msgspec.structs.replace(wrap.request.launch, overlays=overlays.words)
+def _settled(wrap: Wrap, overlays: Chosen, seen: ImageSeen, here: HostSeen) -> Wrap:
+    """With what launchers cannot find out: the overlays' paths for their names, and the host's MPI
+    as it is now where that was asked for."""
+    launch = wrap.request.launch
+    policy = launch.mpi or (seen.facts.run.mpi if seen.facts else "auto")
+    mounts = plan_mpi(policy, here.mpi).mounts
+    binds = (f"{m.source}:{m.target}{'' if m.writable else ':ro'}" for m in mounts)
+    launch = msgspec.structs.replace(
+        launch, overlays=overlays.words, site_binds=(*launch.site_binds, *binds)
+    )
     request = msgspec.structs.replace(wrap.request, launch=launch)
     return msgspec.structs.replace(wrap, request=request)
 
@@ -183,7 +216,7 @@ def _place(folder: Path, image: str) -> str:
     return str(Path(image).relative_to(folder)) if Path(image).is_relative_to(kept) else image
 
 
-def _probe(seen: ImageSeen, request: WrapRequest) -> HostSeen:
+def _probe(seen: ImageSeen, request: WrapRequest, config: Config) -> HostSeen:
     offered, asked = wished_binds(seen, request.launch, "/")
     runtime = apptainer.probe_runtime()
     here = host.probe_host(
@@ -194,7 +227,10 @@ def _probe(seen: ImageSeen, request: WrapRequest) -> HostSeen:
         binds=(*offered, *asked),
     )
     pip = personal.probe_pip(Path(here.state), Path(here.home or "/"))
-    return msgspec.structs.replace(here, pip=pip)
+    mpi = look_for_mpi(seen, request.launch, config, files.cache_folder(config.cache_dir))
+    # A launcher serves all starts: whether tasks can meet is not known now.
+    mpi = msgspec.structs.replace(mpi, tasks=None) if mpi else None
+    return msgspec.structs.replace(here, pip=pip, mpi=mpi)
 
 
 def _write_fronts(folder: Path, wrap: Wrap) -> None:

@@ -35,6 +35,7 @@ _LOCK_OPTIONS = (
     _one("--cuda", metavar="X.Y", help="The CUDA that the target's driver allows."),
     _one("--rocm", metavar="X.Y", help="The ROCm that the target has."),
     _one("--base", metavar="REF", help="The base image: docker://…, a SIF, debian:SUITE, …"),
+    _one("--on", metavar="PYTHON", help="Build on this Python of the host, which stays there."),
     _one("--python", metavar="X.Y", help="Which of the base's Pythons."),
     _many("--apt", metavar="NAME", help="A package of the base's distribution."),
     _many("--extra", "extras", metavar="NAME", help="An extra of pyproject.toml or uv.lock."),
@@ -76,6 +77,9 @@ def lock_options(command: Command) -> Command:
 @_many("--label", "labels", metavar="KEY=VALUE", help="A label for the image.")
 @click.option("--layout", type=click.Choice(["auto", "merged", "layered"]), help="One part or two.")
 @click.option("--compression", type=click.Choice(["zstd", "gzip"]), help="How it is compressed.")
+@_one("--profile", metavar="COMMAND", help="What is started most: its files lie first.")
+@click.option("--no-profile", is_flag=True, help="Run nothing to find out what a start opens.")
+@click.option("--small", is_flag=True, help="A smaller file for archives, slower to make.")
 @_one("--lock", metavar="FILE", help="The lock to read and write.")
 @click.option("--frozen", is_flag=True, help="Exactly as locked, or fail.")
 @pass_session
@@ -100,7 +104,7 @@ def lock(session: Session, /, **flags: Any) -> None:
 
 def _do(session: Session, verb: str, flags: dict[str, Any]) -> None:
     as_json = flags.pop("as_json")
-    sources = ("recipes", "pip", "conda", "freeze", "lock", "base", "apt")
+    sources = ("recipes", "pip", "conda", "freeze", "lock", "base", "on", "apt")
     if not any(flags.get(source) for source in sources):
         raise UsageError(
             "There is nothing to build from.",

@@ -12,6 +12,7 @@ import click
 from limpet.cli.session import Session, pass_session
 
 if TYPE_CHECKING:
+    from limpet.core.launch import Launch
     from limpet.core.seen import Request
 
 Command = Callable[..., Any]
@@ -32,6 +33,12 @@ _OPTIONS = (
         type=click.Choice(["auto", "none", "nvidia", "amd"]),
         help="Which GPUs are handed in; auto: those that are here.",
     ),
+    click.option(
+        "--mpi",
+        default="",
+        metavar="auto|image|host|none|NAME",
+        help="Whose MPI is used; auto: the image's where it fits the launcher, else the host's.",
+    ),
     click.option("-B", "--bind", multiple=True, metavar="SRC[:DST[:ro]]", help="Mount inside."),
     click.option("-e", "--env", multiple=True, metavar="NAME[=VALUE]", help="Pass or set."),
     click.option(
@@ -42,7 +49,7 @@ _OPTIONS = (
     click.option("--system", default="", metavar="NAME", help="A preset of the configuration."),
     click.option("--no-answers", is_flag=True, help="Say nothing about failures."),
     click.option("--dry-run", is_flag=True, help="Print the exact command, start nothing."),
-    click.option("--explain", is_flag=True, help="Say what would be done and why, start nothing."),
+    click.option("--explain", is_flag=True, help="Say what would be done and why; start nothing."),
 )
 
 
@@ -79,13 +86,13 @@ def start_in(session: Session, image: str, flags: dict[str, Any], **what: Any) -
     from limpet.actions.settle import settle
 
     lifetime_s = _lifetime_s(flags)
-    request = _request(session, flags, what)
+    request = _request(session, flags, {**what, "keep": lifetime_s > 0})
     launch = plan_start(image, request, config_file=session.config_file, system=flags["system"])
     if flags["dry_run"] or flags["explain"]:
         from limpet.report.launch import render_command, render_explanation
 
         if flags["explain"]:
-            sys.stdout.write(render_explanation(launch))
+            sys.stdout.write(render_explanation(launch, _loaded(session, image, request, launch)))
         if flags["dry_run"]:
             sys.stdout.write(render_command(launch, os.environ))
         return
@@ -115,6 +122,15 @@ def _lifetime_s(flags: dict[str, Any]) -> int:
     return parse_lifetime(flags["keep_for"]) if flags["keep_for"] else DEFAULT_LIFETIME_S
 
 
+def _loaded(session: Session, image: str, request: Request, launch: Launch) -> str:
+    """What a look inside says that mpi4py loads, where MPI plays a part in this start."""
+    if not launch.mpi.loads:
+        return ""
+    from limpet.actions.mpi import ask_loaded
+
+    return ask_loaded(image, request, config_file=session.config_file)
+
+
 def _request(session: Session, flags: dict[str, Any], what: dict[str, Any]) -> Request:
     from limpet.core.seen import Request
 
@@ -122,6 +138,7 @@ def _request(session: Session, flags: dict[str, Any], what: dict[str, Any]) -> R
         home=flags["home"],
         variables=flags["variables"],
         gpu=flags["gpu"],
+        mpi=flags["mpi"],
         env=flags["env"],
         binds=flags["bind"],
         overlays=flags["overlay"],

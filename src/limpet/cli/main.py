@@ -25,6 +25,8 @@ COMMANDS = {
     "pip": "limpet.cli.pip",
     "state": "limpet.cli.state",
     "kept": "limpet.cli.kept",
+    "cache": "limpet.cli.cache",
+    "bench": "limpet.cli.bench",
     "inspect": "limpet.cli.inspect",
     "diff": "limpet.cli.inspect",
     "wrap": "limpet.cli.wrap",
@@ -33,9 +35,15 @@ COMMANDS = {
     "overlay": "limpet.cli.overlay",
     "doctor": "limpet.cli.doctor",
     "check": "limpet.cli.check",
+    "advise": "limpet.cli.advise",
     "export": "limpet.cli.export",
     "report": "limpet.cli.report",
     "completion": "limpet.cli.completion",
+    "mpi": "limpet.cli.mpi",
+    "stage": "limpet.cli.stage",
+    "sbatch": "limpet.cli.sbatch",
+    "push": "limpet.cli.transfer",
+    "pull": "limpet.cli.transfer",
 }
 
 

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     "--home", type=click.Choice(["isolated", "private", "none", "host"]), help="As in run."
 )
 @click.option("--variables", type=click.Choice(["clean", "host", "strict"]), help="As in run.")
+@click.option("--mpi", default="", metavar="host|none|NAME", help="As in run, decided now.")
 @click.option("--gpu", type=click.Choice(["auto", "none", "nvidia", "amd"]), help="As in run.")
 @click.option("-B", "--bind", multiple=True, metavar="SRC[:DST[:ro]]", help="Mount inside.")
 @click.option("-e", "--env", multiple=True, metavar="NAME[=VALUE]", help="Pass or set.")
@@ -63,6 +64,7 @@ def wrap(session: Session, /, image: str, folder: str, **flags: Any) -> None:
             home=flags["home"],
             variables=flags["variables"] or ("host" if flags["host"] else None),
             gpu=flags["gpu"],
+            mpi=flags["mpi"],
             env=flags["env"],
             binds=flags["bind"],
             overlays=flags["overlay"],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from limpet.core.errors import UsageError
+from limpet.core.mpi import SiteSet
 
 DEFAULT_BASE = "docker://python:{python}-slim"
 
@@ -22,16 +23,24 @@ class System(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """All settings. `base` may hold `{python}`, which the wanted version takes the place of."""
+    """All settings. `base` may hold `{python}`, which the wanted version takes the place of.
+
+    `images` are folders with images for everybody; `advice` is a site's own table of advice.
+    `cache_max` is a size (`20G`) that the cache is brought down to after each build.
+    """
 
     cache_dir: str = ""
+    cache_max: str = ""
     build_dir: str = ""
     state_dir: str = ""
     base: str = DEFAULT_BASE
     insecure_registries: tuple[str, ...] = ()
     binds: tuple[str, ...] = ()
     answers: bool = True
+    images: tuple[str, ...] = ()
+    advice: str = ""
     systems: dict[str, System] = msgspec.field(default_factory=dict)
+    mpi: dict[str, SiteSet] = msgspec.field(default_factory=dict)
 
     def system(self, name: str) -> System:
         """The preset of that name (none for an empty one); UsageError where there is none."""

@@ -6,6 +6,8 @@ from typing import Literal
 
 import msgspec
 
+from limpet.core.host_python import HostPython
+
 Arch = Literal["x86_64", "aarch64"]
 
 
@@ -55,6 +57,7 @@ class BaseFacts(msgspec.Struct, frozen=True, kw_only=True):
 
     `digest` is `sha256:…` and names the content: of the manifest for registries and OCI layouts,
     of the root partition for everything else. `variables` are what the base itself sets.
+    `host` is set where the base is a Python of this machine's.
     """
 
     digest: str
@@ -68,3 +71,4 @@ class BaseFacts(msgspec.Struct, frozen=True, kw_only=True):
     programs: tuple[str, ...] = ()
     compressor: str = "zstd"
     size_bytes: int = 0
+    host: HostPython | None = None

@@ -8,7 +8,9 @@ import msgspec
 
 from limpet.core.facts import Libc
 from limpet.core.gpu import GpuNeeds
+from limpet.core.host_python import HostPython
 from limpet.core.lock import LockedBase
+from limpet.core.mpi import ImageMpi
 from limpet.core.recipe import Run
 
 PREFIX = "/opt/env"
@@ -16,14 +18,28 @@ FACTS_OBJECT = "limpet.json"
 LOCK_OBJECT = "pylock.toml"
 SBOM_OBJECT = "sbom.cdx.json"
 RECIPE_OBJECT = "limpet.toml"
+AHEAD_OBJECT = "ahead.json"
+
+
+class Ahead(msgspec.Struct, frozen=True, kw_only=True):
+    """What a start reads first: `(start, length)` in bytes of the image's file, in its order."""
+
+    ranges: tuple[tuple[int, int], ...] = ()
+
+    @property
+    def size_bytes(self) -> int:
+        """All ranges together."""
+        return sum(length for _, length in self.ranges)
 
 
 class ImageFacts(msgspec.Struct, frozen=True, kw_only=True):
     """Read at every start, so small: where the environment lies and how it wants to be started.
 
     `prefix` is the environment's place inside, `python` its interpreter's full version, `layout`
-    how it was laid out, `libc` its C library, `gpu` what its packages need of a GPU's driver.
-    `places` are folders inside that a home or working folder of the host's may cover.
+    how it was laid out, `libc` its C library, `gpu` what its packages need of a GPU's driver,
+    `mpi` the MPI in it, without symbols' names (None: an older limpet did not look). `host` is the
+    Python of the host that the packages are for, where the image has none of its own. `places` are
+    folders inside that a home or working folder of the host's may cover.
     `format` counts changes that an older limpet cannot run.
     """
 
@@ -39,6 +55,8 @@ class ImageFacts(msgspec.Struct, frozen=True, kw_only=True):
     run: Run = msgspec.field(default_factory=Run)
     env: dict[str, str] = msgspec.field(default_factory=dict)
     libc: Libc | None = None
+    host: HostPython | None = None
     gpu: GpuNeeds = GpuNeeds()
+    mpi: ImageMpi | None = None
     lock_sha256: str = ""
     labels: dict[str, str] = msgspec.field(default_factory=dict)

@@ -14,6 +14,7 @@ from limpet.core.handover import find_meddling, hand_over, parse_env, prefixed, 
 from limpet.core.homes import Home, plan_home
 from limpet.core.image import ImageFacts
 from limpet.core.mounts import Mount, render_mount
+from limpet.core.mpi_plan import MpiPlan, plan_mpi
 from limpet.core.personal import Personal, plan_personal
 from limpet.core.places import (
     home_mounts,
@@ -23,9 +24,11 @@ from limpet.core.places import (
     seen_at,
     serve_places,
 )
+from limpet.core.prefetch import Prefetch
 from limpet.core.recipe import GpuPolicy, HomePolicy, Run, VariablePolicy
 from limpet.core.seeing import ALWAYS
 from limpet.core.seen import HostSeen, ImageSeen, Request
+from limpet.core.share import Shared, plan_share
 from limpet.core.variables import Verdict, select_variables
 
 
@@ -54,11 +57,13 @@ class Launch(msgspec.Struct, frozen=True, kw_only=True):
     variables: VariablePolicy
     home: HomePolicy
     gpu: Gpu | None = None
+    mpi: MpiPlan = MpiPlan()
     mounts: tuple[Mount, ...] = ()
     points: tuple[str, ...] = ()
     pwd: str = ""
     added: dict[str, str] = msgspec.field(default_factory=dict)
     verdicts: tuple[Verdict, ...] = ()
+    prefetch: Prefetch = Prefetch(reason="no")
     notes: tuple[str, ...] = ()
 
 
@@ -77,28 +82,30 @@ def plan_launch(image: ImageSeen, host: HostSeen, request: Request) -> Launch:
     named, values, env_notes = parse_env(request.env, host.environment)
     names = (*wants.pass_variables, *named)
     hidden = [mount.target for mount in (*home.first, *home.mounts)]
-    passed, verdicts = select_variables(
-        host.environment, policy, named=names, visible=visible, hidden=hidden
-    )
+    seen = {"visible": visible, "hidden": hidden}
+    passed, verdicts = select_variables(host.environment, policy, named=names, **seen)
     ours = image.facts.env if image.facts else {}
     taken = set_by_prefix(passed) | passed | ours | values
     caches = plan_caches(home_policy, home, state=own, local=host.local, taken=taken)
     # The home's last: they cover what the others may bring in.
-    mounts = (*place.mounts, *home_mounts(home, host), *caches.mounts, *personal.mounts)
-    mounts, points = _serve(image, mounts, home, host)
+    mpi = plan_mpi(request.mpi or wants.mpi, host.mpi)
+    own_mounts = (*home_mounts(home, host), *caches.mounts, *personal.mounts)
+    mounts, points = _serve(image, (*place.mounts, *mpi.mounts, *own_mounts), home, host)
     added = {n: v for n, v in home.variables.items() if n not in ours}
     # The caches' last: to a variable of flags they add one.
     added |= personal.variables | values | caches.variables
-    folders = tuple(dict.fromkeys((*home.folders, *caches.folders, *personal.folders)))
     gpu, gpu_notes = _gpu(request.gpu or wants.gpu, image, host)
     runtime = (host.runtime, *(() if request.verbose else ("--quiet",)))
-    options = _options(request, home, gpu, mounts)
-    inside = _inside(image, request)
+    flags = _flags(request, home, gpu)
+    shared = _shared(image, host, request, flags)
+    options = (*flags, *shared.options, *(word for one in mounts for word in render_mount(one)))
+    inside = (*shared.words, *_inside(image, request, mpi, tuple(values)))
+    folders = tuple(dict.fromkeys((*home.folders, *caches.folders, *personal.folders)))
     return Launch(
         argv=(*runtime, "exec", *options, "--pwd", place.pwd, image.path, *inside),
         options=options,
         inside=inside,
-        env=hand_over(passed, added, host.runtime_kind),
+        env=hand_over(passed, added, host.runtime_kind) | shared.env,
         image=image,
         runtime=f"{host.runtime_kind} {host.runtime_version}",
         state=host.state,
@@ -108,17 +115,16 @@ def plan_launch(image: ImageSeen, host: HostSeen, request: Request) -> Launch:
         variables=policy,
         home=home_policy,
         gpu=gpu,
+        mpi=mpi,
         mounts=mounts,
         points=points,
         pwd=place.pwd,
         added=added,
         verdicts=verdicts,
         notes=(
-            *home.notes,
-            *((host.state_note,) if host.state_note and folders else ()),
-            *(*place.notes, *env_notes, *gpu_notes),
-            *fuse_notes(image, host),
-            *find_meddling(host.environment),
+            *(*home.notes, *((host.state_note,) if host.state_note and folders else ())),
+            *(*place.notes, *env_notes, *gpu_notes, *mpi.notes),
+            *(*fuse_notes(image, host), *find_meddling(host.environment)),
         ),
     )
 
@@ -146,6 +152,15 @@ def _gpu(policy: GpuPolicy, image: ImageSeen, host: HostSeen) -> tuple[Gpu | Non
     return plan_gpu(policy, host.gpus, host.driver, image.needs, image.libc)
 
 
+def _shared(image: ImageSeen, host: HostSeen, request: Request, flags: Sequence[str]) -> Shared:
+    if request.keep:
+        return Shared()
+    # Not the mounts: while ranks start, the first one's folders appear in the home of the next.
+    asked = (*flags, *request.binds, *request.env, request.pwd, "with limpet run")
+    prefix = image.facts.prefix if image.facts else ""
+    return plan_share(host, " ".join((image.identity, *asked)), prefix)
+
+
 def _personal(image: ImageSeen, host: HostSeen, policy: HomePolicy, home: Home) -> Personal:
     return plan_personal(
         policy,
@@ -157,9 +172,7 @@ def _personal(image: ImageSeen, host: HostSeen, policy: HomePolicy, home: Home) 
     )
 
 
-def _options(
-    request: Request, home: Home, gpu: Gpu | None, mounts: Sequence[Mount]
-) -> tuple[str, ...]:
+def _flags(request: Request, home: Home, gpu: Gpu | None) -> tuple[str, ...]:
     # --no-eval: without it the runtime evaluates `$` and backquotes in what limpet hands over.
     # --no-mount cwd: the runtime would mount even /usr/lib over the image's own; see `plan_place`.
     options = ["--no-eval", "--no-mount", "cwd", *home.options]
@@ -169,15 +182,13 @@ def _options(
         options.append("--writable-tmpfs")
     for overlay in request.overlays:
         options += ["--overlay", overlay]
-    return (*options, *(word for mount in mounts for word in render_mount(mount)))
+    return tuple(options)
 
 
 # Started through a file of the environment, so that a layer which the runtime left out is an
-# error, not the base's Python.
-_PROOF = (
-    's="$1"/.limpet/start; m="$2"; shift 2; [ -x "$s" ] && exec "$s" "$@"; '
-    'printf "%s\\n" "$m" >&2; exit 125'
-)
+# error, not the base's Python. It uses no variables, for the session may
+# export any name, and the program would see it changed.
+_PROOF = '[ -x "$2" ] || { printf "%s\\n" "$1" >&2; exit 125; }; shift; exec "$@"'
 
 # The session's start files are not read: they would bring the host's conda and modules back.
 _SHELL = (
@@ -187,16 +198,19 @@ _SHELL = (
 )
 
 
-def _inside(image: ImageSeen, request: Request) -> tuple[str, ...]:
+def _inside(
+    image: ImageSeen, request: Request, mpi: MpiPlan, given: tuple[str, ...]
+) -> tuple[str, ...]:
     command = request.command
     if request.shell:
         # bash evaluates a prompt, so nothing of a file's name may mean something to it.
         prompt = f"[{re.sub(r'[^A-Za-z0-9._+-]', '_', image.title)}]"
         command = ("/bin/sh", "-c", _SHELL, "limpet", prompt)
+    command = mpi.around(command, given)
     if image.facts is None:
         return command
-    prefix = image.facts.prefix
-    return ("/bin/sh", "-c", _PROOF, "limpet", prefix, _dropped(image.facts), *command)
+    start = f"{image.facts.prefix}/.limpet/start"
+    return ("/bin/sh", "-c", _PROOF, "limpet", _dropped(image.facts), start, *command)
 
 
 def _dropped(facts: ImageFacts) -> str:

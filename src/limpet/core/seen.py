@@ -8,7 +8,8 @@ import msgspec
 
 from limpet.core.facts import Libc
 from limpet.core.gpu import Driver, Gpu, GpuNeeds
-from limpet.core.image import ImageFacts
+from limpet.core.image import Ahead, ImageFacts
+from limpet.core.mpi_plan import MpiSeen
 from limpet.core.personal import PipSeen
 from limpet.core.recipe import GpuPolicy, HomePolicy, VariablePolicy
 
@@ -20,7 +21,7 @@ class ImageSeen(msgspec.Struct, frozen=True, kw_only=True):
 
     `identity` names what is in it and stays the same for every copy: its personal folders are kept
     under that name. `title` is for people. `arch` is empty where nothing tells. `needs` and `libc`
-    are read on machines with GPUs only.
+    are read on machines with GPUs only. `ahead` is what a start reads first, where that is known.
     """
 
     path: str
@@ -31,6 +32,19 @@ class ImageSeen(msgspec.Struct, frozen=True, kw_only=True):
     facts: ImageFacts | None = None
     needs: GpuNeeds = GpuNeeds()
     libc: Libc | None = None
+    ahead: Ahead = Ahead()
+
+
+class Siblings(msgspec.Struct, frozen=True, kw_only=True):
+    """The ranks of a step on this node: the process that starts them, how many, which this is.
+
+    `folder` is the job's own place on this node, empty where there is none.
+    """
+
+    parent: int
+    count: int
+    rank: int
+    folder: str = ""
 
 
 class HostSeen(msgspec.Struct, frozen=True, kw_only=True):
@@ -43,7 +57,9 @@ class HostSeen(msgspec.Struct, frozen=True, kw_only=True):
     the folder for images' personal things; `state_note` is set where it is only a passing one.
     `local` is the user's folder on the node's own disk, empty outside a job. `missing` are the
     sources of wished binds that do not exist. `fuse` and `namespaces`: whether this user may use
-    them; `setuid`: whether the runtime needs neither (None: unknown).
+    them; `setuid`: whether the runtime needs neither (None: unknown). `mpi` is
+    None where nobody asks for MPI. `siblings` are the ranks of the same step on this node, None for
+    one alone.
     """
 
     runtime: str
@@ -68,13 +84,16 @@ class HostSeen(msgspec.Struct, frozen=True, kw_only=True):
     setuid: bool | None = None
     missing: tuple[str, ...] = ()
     pip: PipSeen = PipSeen()
+    mpi: MpiSeen | None = None
+    siblings: Siblings | None = None
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):
     """What the user asked for; what is None or empty, the image and the site decide.
 
-    `binds` are the user's own `--bind` (they must exist), `site_binds` the configuration's,
-    which the action adds.
+    `mpi` is a policy or the name of a host set. `binds` are the user's own `--bind` (they must
+    exist), `site_binds` the configuration's, which the action adds. `keep`: the image is
+    to stay mounted for further starts.
     """
 
     command: tuple[str, ...] = ()
@@ -82,6 +101,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     variables: VariablePolicy | None = None
     home: HomePolicy | None = None
     gpu: GpuPolicy | None = None
+    mpi: str = ""
     env: tuple[str, ...] = ()
     binds: tuple[str, ...] = ()
     site_binds: tuple[str, ...] = ()
@@ -89,3 +109,4 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     writable_tmpfs: bool = False
     pwd: str = ""
     verbose: bool = False
+    keep: bool = False

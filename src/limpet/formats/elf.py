@@ -1,107 +1,65 @@
-"""What an ELF file asks of the system that it is to run on.
-
-Read from the program headers alone, as the loader does: a folder of software has thousands of
-libraries, and all of them are looked at. Format: the gABI, and the LSB for symbol versions.
-"""
+"""ELF files, read from open files with pyelftools; nothing is started."""
 
 from __future__ import annotations
 
-import struct
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
-import msgspec
+from limpet.core.elf import Elf, newest
 
-from limpet.core.gpu import numbers
-
-_HEADER = struct.Struct("<4sBBB9xHHIQQQIHHHHHH")
-_PROGRAM = struct.Struct("<IIQQQQQQ")
-_ENTRY = struct.Struct("<qQ")
-_NEED, _NEED_NAME = struct.Struct("<HHIII"), struct.Struct("<IHHII")
-_LOAD, _DYNAMIC, _INTERPRETER = 1, 2, 3
-_NEEDED, _STRINGS, _STRINGS_SIZE, _RPATH, _RUNPATH = 1, 5, 10, 15, 29
-_VERSIONS, _VERSION_COUNT = 0x6FFFFFFE, 0x6FFFFFFF
-_MACHINES = {62: "x86_64", 183: "aarch64", 3: "i686", 40: "armv7l", 21: "ppc64le", 243: "riscv64"}
-_LARGEST_BYTES = 64 << 20  # of any one table; a damaged file may claim anything
+MAGIC = b"\x7fELF"
 
 
-class Elf(msgspec.Struct, frozen=True, kw_only=True):
-    """`glibc` is the newest version of it that is asked for; empty where none is."""
+def read_elf(file: BinaryIO, *, symbols: bool = False) -> Elf | None:
+    """What the file says; None for one that is no ELF file, or a damaged one.
 
-    machine: str
-    interpreter: str = ""
-    needed: tuple[str, ...] = ()
-    search: tuple[str, ...] = ()
-    glibc: str = ""
+    Symbols' names are read only with `symbols`, because that takes tens of milliseconds.
+    """
+    from elftools.common.exceptions import ELFError
+    from elftools.elf.elffile import ELFFile
 
-
-def read_elf(file: BinaryIO) -> Elf | None:
-    """What is asked for; None for what is no ELF file for a 64-bit little-endian machine."""
-    head = file.read(_HEADER.size)
-    if len(head) < _HEADER.size or head[:6] != b"\x7fELF\2\1":
-        return None
-    fields = _HEADER.unpack(head)
-    machine = _MACHINES.get(fields[5], f"machine {fields[5]}")
-    table_at, size, count = fields[8], fields[12], fields[13]
+    # pyelftools also fails with other errors on files that are no good.
+    bad = (OSError, ELFError, ValueError, KeyError, IndexError, AssertionError, TypeError)
     try:
-        return _read(file, machine, _read_at(file, table_at, size * count), size)
-    except (struct.error, ValueError, OverflowError, UnicodeDecodeError):
-        return Elf(machine=machine)  # stripped or damaged: nothing is known of it
+        if file.read(4) != MAGIC:
+            return None
+        file.seek(0)
+        return _parse(ELFFile(file), symbols)
+    except bad:
+        return None
 
 
-def _read(file: BinaryIO, machine: str, table: bytes, size: int) -> Elf:
-    segments = [_PROGRAM.unpack_from(table, at) for at in range(0, len(table), size)]
-    interpreter = ""
-    dynamic: list[tuple[int, int]] = []
-    for kind, _, offset, _, _, length, _, _ in segments:
-        if kind == _INTERPRETER:
-            interpreter = _read_at(file, offset, length).rstrip(b"\0").decode()
-        elif kind == _DYNAMIC:
-            data = _read_at(file, offset, length)
-            dynamic = list(_ENTRY.iter_unpack(data[: len(data) // _ENTRY.size * _ENTRY.size]))
-    values = dict(reversed(dynamic))
-    if _STRINGS not in values:
-        return Elf(machine=machine, interpreter=interpreter)
+def _parse(elf: Any, symbols: bool) -> Elf:
+    from elftools.elf.dynamic import DynamicSection
+    from elftools.elf.gnuversions import GNUVerDefSection, GNUVerNeedSection
+    from elftools.elf.sections import SymbolTableSection
 
-    def place(address: int) -> int:
-        for kind, _, offset, start, _, length, _, _ in segments:
-            if kind == _LOAD and start <= address < start + length:
-                return int(offset + address - start)
-        raise ValueError(address)
-
-    strings = _read_at(file, place(values[_STRINGS]), values.get(_STRINGS_SIZE, 0))
-    search = [_text(strings, at) for tag, at in dynamic if tag in (_RPATH, _RUNPATH)]
-    versions: list[str] = []
-    if values.get(_VERSION_COUNT) and _VERSIONS in values:
-        versions = _versions(file, place(values[_VERSIONS]), values[_VERSION_COUNT], strings)
-    asked = [v.removeprefix("GLIBC_") for v in versions if v.startswith("GLIBC_2")]
+    tags: dict[str, list[str]] = {}
+    names: tuple[list[str], list[str]] = ([], [])
+    asked, given = [], []
+    for section in elf.iter_sections():
+        if isinstance(section, DynamicSection):
+            for tag in section.iter_tags():
+                kind = str(tag.entry.d_tag).removeprefix("DT_").lower()
+                if kind in ("needed", "soname", "rpath", "runpath"):
+                    tags.setdefault(kind, []).append(getattr(tag, kind))
+        elif isinstance(section, GNUVerNeedSection):
+            asked += [one.name for _, versions in section.iter_versions() for one in versions]
+        elif isinstance(section, GNUVerDefSection):
+            given += [next(versions).name for _, versions in section.iter_versions()]
+        elif symbols and isinstance(section, SymbolTableSection) and section.name == ".dynsym":
+            for symbol in section.iter_symbols():
+                undefined = symbol["st_shndx"] == "SHN_UNDEF"
+                # A weak one may be missing: mpi4py looks for newer functions in this way.
+                if not undefined or symbol["st_info"]["bind"] != "STB_WEAK":
+                    names[undefined].append(symbol.name)
+    paths = {k: tuple(":".join(tags.get(k, ())).split(":")) for k in ("rpath", "runpath")}
     return Elf(
-        machine=machine,
-        interpreter=interpreter,
-        needed=tuple(_text(strings, at) for tag, at in dynamic if tag == _NEEDED),
-        search=tuple(part for text in search for part in text.split(":") if part),
-        glibc=max(asked, key=numbers, default=""),
+        soname=next(iter(tags.get("soname", ())), ""),
+        needed=tuple(tags.get("needed", ())),
+        rpath=tuple(filter(None, paths["rpath"])),
+        runpath=tuple(filter(None, paths["runpath"])),
+        asked=newest(asked),
+        given=newest(given),
+        exports=tuple(names[0]),
+        imports=tuple(filter(None, names[1])),
     )
-
-
-def _versions(file: BinaryIO, start: int, count: int, strings: bytes) -> list[str]:
-    found = []
-    for _ in range(min(count, 1000)):
-        _, names, _, first, following = _NEED.unpack(_read_at(file, start, _NEED.size))
-        at = start + first
-        for _ in range(names):
-            _, _, _, name, step = _NEED_NAME.unpack(_read_at(file, at, _NEED_NAME.size))
-            found.append(_text(strings, name))
-            at += step
-        start += following
-    return found
-
-
-def _read_at(file: BinaryIO, offset: int, size: int) -> bytes:
-    if size > _LARGEST_BYTES:
-        raise ValueError(size)
-    file.seek(offset)
-    return file.read(size)
-
-
-def _text(strings: bytes, at: int) -> str:
-    return strings[at : strings.index(b"\0", at)].decode("utf-8", "surrogateescape")

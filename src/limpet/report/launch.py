@@ -23,13 +23,30 @@ def render_command(launch: Launch, environment: Mapping[str, str]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def render_explanation(launch: Launch) -> str:
-    """Which policies are in force, and what became of every variable."""
+def _mpi(launch: Launch) -> str:
+    plan = launch.mpi
+    if plan.loads:
+        whose = f"the host's ({plan.host})" if plan.choice == "host" else "the image's"
+        return f"{whose}: {plan.title}, {plan.loads}"
+    found = launch.image.facts.mpi if launch.image.facts else None
+    if found is None or found.library is None:
+        return "none"
+    return f"the image's: {found.library.title}, {found.library.path}"
+
+
+def render_explanation(launch: Launch, loaded: str = "") -> str:
+    """Which policies are in force, and what became of every variable.
+
+    `loaded` is the MPI library that was seen in a program of the image.
+    """
     lines = [
         f"runtime      {launch.argv[0]} ({launch.runtime})",
         f"home         {launch.home}",
         f"gpu          {launch.gpu or 'none'}",
+        f"mpi          {_mpi(launch)}",
+        *((f"mpi loads    {loaded}",) if loaded else ()),
         f"starts in    {launch.pwd}",
+        f"reads ahead  {launch.prefetch.reason}",
     ]
     lines += [
         f"bind         {mount.source} → {mount.target}{'' if mount.writable else ' (read-only)'}"

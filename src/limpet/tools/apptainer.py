@@ -22,14 +22,6 @@ from limpet.tools import files, process
 OLDEST = {"apptainer": (1, 1), "singularity-ce": (3, 10)}
 
 
-class Runtime(msgspec.Struct, frozen=True, kw_only=True):
-    """A container runtime found on this machine."""
-
-    path: Path
-    kind: Literal["apptainer", "singularity-ce"]
-    version: str
-
-
 class Bind(msgspec.Struct, frozen=True, kw_only=True):
     """A host path seen at a container path; with `inside`, that path of a squashfs file."""
 
@@ -37,6 +29,18 @@ class Bind(msgspec.Struct, frozen=True, kw_only=True):
     target: str
     writable: bool = False
     inside: str = ""
+
+
+class Runtime(msgspec.Struct, frozen=True, kw_only=True):
+    """A container runtime found on this machine.
+
+    `binds` come first in whatever is run with it: a base may have its system on the host.
+    """
+
+    path: Path
+    kind: Literal["apptainer", "singularity-ce"]
+    version: str
+    binds: tuple[Bind, ...] = ()
 
 
 def find_runtime() -> Path:
@@ -76,6 +80,12 @@ def probe_runtime(cache: Path | None = None) -> Runtime:
             now="Load a newer module, or set LIMPET_RUNTIME to a newer one.",
         )
     return runtime
+
+
+def sharing(runtime: Runtime, folders: Sequence[str]) -> Runtime:
+    """The runtime with these folders of the host mounted at their own place, to be read only."""
+    binds = tuple(Bind(source=Path(folder), target=folder) for folder in folders)
+    return msgspec.structs.replace(runtime, binds=binds)
 
 
 def ask_version(path: Path, kept: Path | None) -> str:
@@ -150,7 +160,7 @@ def exec_argv(
         "--contain",
         "--no-home",
     ]
-    for bind in binds:
+    for bind in (*runtime.binds, *binds):
         mode = "" if bind.writable else ",ro"
         mode += f',"image-src={bind.inside}"' if bind.inside else ""
         argv += ["--mount", f'type=bind,"source={_csv(bind.source)}","target={bind.target}"{mode}']
@@ -177,3 +187,39 @@ def run_inside(
     argv = exec_argv(runtime, image, command, binds=binds, options=options)
     env = build_environment(runtime, variables or {})
     return process.run(argv, env=env, input_bytes=input_bytes, timeout_s=timeout_s, cwd=cwd)
+
+
+class Verdict(msgspec.Struct, frozen=True, kw_only=True):
+    """What the runtime says of a SIF's signature: `unknown` where it has no key for it."""
+
+    kind: Literal["good", "unknown", "bad"]
+    text: str
+
+
+def verify_signature(runtime: Runtime, image: Path, key: str = "") -> Verdict:
+    """Check a signed SIF against a PEM key, or the local keyring; no key server is asked."""
+    argv = [str(runtime.path), "verify", *(["--key", key] if key else ["--local"]), str(image)]
+    done = process.run(argv, env=build_environment(runtime, {}))
+    said = done.text + done.stderr
+    if done.code == 0:
+        found = re.search(r"Signing entity: *(.+?) *$\n.*Fingerprint: *(\w+)", said, re.MULTILINE)
+        return Verdict(kind="good", text=f"{found[1]} {found[2]}" if found else f"key {key}")
+    why = re.sub(r".*Failed to verify container: (integrity: )?", "", said.strip().splitlines()[-1])
+    # apptainer/sif's words where the keyring lacks the key, or the signature wants a PEM key.
+    lacking = not key and re.search(r"unknown entity|key material not provided", said)
+    return Verdict(kind="unknown" if lacking else "bad", text=why)
+
+
+def run_limited(
+    runtime: Runtime,
+    image: Path,
+    command: Sequence[str],
+    *,
+    timeout_s: float,
+    binds: Sequence[Bind] = (),
+    variables: Mapping[str, str] | None = None,
+) -> process.Finished | None:
+    """As `run_inside`, but None where the command had to be stopped after `timeout_s`."""
+    argv = exec_argv(runtime, image, command, binds=binds, options=("--pid",))
+    env = build_environment(runtime, variables or {})
+    return process.run_limited(argv, env=env, timeout_s=timeout_s)

@@ -31,7 +31,13 @@ def bases_folder(cache: Path) -> Path:
 
 def base_path(cache: Path, digest: str) -> Path:
     """Where the SIF of a digest lies or will lie."""
-    return bases_folder(cache) / f"{digest.replace(':', '-')}.sif"
+    bases_folder(cache)
+    return place_of(cache, digest)
+
+
+def place_of(cache: Path, digest: str) -> Path:
+    """The same, with nothing made."""
+    return cache.absolute() / "bases" / f"v{FORMAT}" / f"{digest.replace(':', '-')}.sif"
 
 
 def write_base(path: Path, entries: Iterable[Entry], *, arch: str, digest: str) -> None:

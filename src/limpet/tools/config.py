@@ -10,11 +10,15 @@ from typing import Any
 
 import msgspec
 
+from limpet.core.cache import parse_size
 from limpet.core.config import Config, System
 from limpet.core.errors import UsageError
+from limpet.core.mpi import SiteSet
 
 SITE_FILE = Path("/etc/limpet/config.toml")
+_TABLES: dict[str, type] = {"systems": System, "mpi": SiteSet}
 _VARIABLES = {"cache_dir": "LIMPET_CACHE_DIR", "build_dir": "LIMPET_BUILD_DIR"}
+_VARIABLES |= {"cache_max": "LIMPET_CACHE_MAX"}
 _VARIABLES |= {"state_dir": "LIMPET_STATE_DIR", "base": "LIMPET_BASE"}
 
 
@@ -26,10 +30,8 @@ def read_config(chosen: str = "", *, site_file: Path = SITE_FILE) -> Config:
     merged: dict[str, Any] = {}
     for path, required in _files(chosen, site_file):
         found = _read(path, required=required)
-        systems = merged.get("systems", {}) | found.get("systems", {})
-        merged |= found
-        if systems:
-            merged["systems"] = systems
+        tables = {name: merged.get(name, {}) | found.get(name, {}) for name in _TABLES}
+        merged |= found | {name: table for name, table in tables.items() if table}
     for key, variable in _VARIABLES.items():
         if os.environ.get(variable):
             merged[key] = os.environ[variable]
@@ -67,10 +69,13 @@ def _read(path: Path, *, required: bool) -> dict[str, Any]:
     except tomllib.TOMLDecodeError as error:
         raise UsageError(f"The configuration file {path} is no TOML.", why=str(error)) from error
     _check_keys(path, "", values, Config)
-    systems = values.get("systems", {})
-    for name, system in systems.items() if isinstance(systems, dict) else ():
-        if isinstance(system, dict):
-            _check_keys(path, f"systems.{name}.", system, System)
+    for kind, known in _TABLES.items():
+        tables = values.get(kind, {})
+        for name, table in tables.items() if isinstance(tables, dict) else ():
+            if isinstance(table, dict):
+                _check_keys(path, f"{kind}.{name}.", table, known)
+    if values.get("cache_max") and isinstance(values["cache_max"], str):
+        parse_size(values["cache_max"], f"The configuration file {path}: cache_max")
     try:
         msgspec.convert(values, Config)
     except msgspec.ValidationError as error:

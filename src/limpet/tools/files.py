@@ -173,6 +173,41 @@ def held(path: Path) -> Iterator[None]:
         yield
 
 
+@contextlib.contextmanager
+def shared(path: Path) -> Iterator[None]:
+    """Hold a lock file together with others; `taken` waits for none of them.
+
+    Where nothing can be locked, or written, it goes without.
+    """
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(OSError, SpaceError):
+            file = stack.enter_context(make_folder(path.parent).joinpath(path.name).open("ab"))
+            fcntl.flock(file, fcntl.LOCK_SH)
+        yield
+
+
+@contextlib.contextmanager
+def taken(path: Path) -> Iterator[bool]:
+    """Hold a lock file alone; False where others hold it, or nothing can be locked here."""
+    make_folder(path.parent)
+    with path.open("ab") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            yield False
+        else:
+            yield True
+
+
+def mark_used(path: Path, time_ns: int | None = None) -> None:
+    """Set a file's time, where that can be: what was used last is kept longest."""
+    with contextlib.suppress(OSError):
+        if time_ns is None:
+            os.utime(path)
+        else:
+            os.utime(path, ns=(time_ns, time_ns))
+
+
 def hash_file(path: Path) -> str:
     """The hexadecimal sha256 of a file."""
     with path.open("rb") as file:
@@ -226,3 +261,10 @@ def check_space(folder: Path, *, size_bytes: int, files: int = 0) -> None:
             f"Not enough inodes in {folder}: {files} files needed, {status.f_favail} free.",
             now="Remove files, or name another folder.",
         )
+
+
+def umask() -> int:
+    """The user's umask, which can only be asked by setting it."""
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

@@ -15,6 +15,7 @@ import msgspec
 
 from limpet.core.errors import LimpetError
 from limpet.core.gpu import LIBRARY, Driver, Gpu, numbers
+from limpet.formats.elf import read_elf
 from limpet.tools import files
 
 ROOT = Path("/")
@@ -138,16 +139,7 @@ def _file_key(path: Path) -> str:
 
 def read_glibc_need(library: Path) -> str:
     """The newest `GLIBC_…` that a library asks for; empty where that cannot be read."""
-    from elftools.common.exceptions import ELFError
-    from elftools.elf.elffile import ELFFile
-    from elftools.elf.gnuversions import GNUVerNeedSection
-
-    asked = []
-    # pyelftools also fails with other errors on files that are no good.
-    bad = (OSError, ELFError, ValueError, KeyError, IndexError, AssertionError)
-    with contextlib.suppress(*bad), library.open("rb") as file:
-        for section in ELFFile(file).iter_sections():
-            if isinstance(section, GNUVerNeedSection):
-                asked += [one.name for _, versions in section.iter_versions() for one in versions]
-    found = [name.removeprefix("GLIBC_") for name in asked if re.fullmatch(r"GLIBC_[\d.]+", name)]
-    return max(found, key=numbers, default="")
+    with contextlib.suppress(OSError), library.open("rb") as file:
+        elf = read_elf(file)
+        return elf.asked.get("GLIBC", "") if elf else ""
+    return ""

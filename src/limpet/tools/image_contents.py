@@ -67,6 +67,13 @@ def read_contents(path: Path, is_sif: bool) -> Contents:
         return Contents(libc=_read_libc(root), needs=needs)
 
 
+def packages_of(path: Path, is_sif: bool) -> dict[str, str]:
+    """The Python packages in the usual places of an image's root file system: name → version."""
+    with path.open("rb") as file:
+        offset = root_partition(read_sif(file)).offset if is_sif else 0
+        return dict(_read_packages(Squashfs(file, offset)))
+
+
 def _list(root: Squashfs, path: str) -> list[str]:
     node = root.find(path, follow=True)
     if node is None or node.kind != "dir":

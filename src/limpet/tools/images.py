@@ -9,7 +9,7 @@ from typing import BinaryIO
 import msgspec
 
 from limpet.core.errors import ImageError
-from limpet.core.image import FACTS_OBJECT, ImageFacts
+from limpet.core.image import AHEAD_OBJECT, FACTS_OBJECT, Ahead, ImageFacts
 from limpet.core.inspection import Part
 from limpet.core.seen import ImageKind, ImageSeen
 from limpet.formats import sif
@@ -70,7 +70,17 @@ def _read_sif(path: Path, file: BinaryIO) -> ImageSeen:
     same = "\n".join((facts.lock_sha256, facts.base.digest, facts.prefix, facts.name))
     identity = hashlib.sha256(same.encode()).hexdigest()
     seen = _seen(path, "sif", identity, arch=arch, facts=facts)
-    return msgspec.structs.replace(seen, needs=facts.gpu, libc=facts.libc)
+    ahead = _read_ahead(file, found)
+    return msgspec.structs.replace(seen, needs=facts.gpu, libc=facts.libc, ahead=ahead)
+
+
+def _read_ahead(file: BinaryIO, found: sif.Sif) -> Ahead:
+    """What a start reads first; a start can do without, so what cannot be read is not there."""
+    item = found.find_object(AHEAD_OBJECT)
+    try:
+        return msgspec.json.decode(sif.read_object(file, item), type=Ahead) if item else Ahead()
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return Ahead()
 
 
 def parse_facts(data: bytes) -> ImageFacts:
@@ -114,6 +124,12 @@ def _seen(
         arch=arch,
         facts=facts,
     )
+
+
+def is_sif(path: Path) -> bool:
+    """Whether a file is a SIF, whatever its name."""
+    with path.open("rb") as file:
+        return sif.MAGIC in file.read(64)
 
 
 def list_parts(path: Path) -> tuple[Part, ...]:

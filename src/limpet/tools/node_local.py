@@ -7,18 +7,16 @@ import re
 from pathlib import Path
 
 from limpet.core.file_systems import SHARED
+from limpet.core.slurm import OWN_PLACES
 
 JOB_VARIABLES = ("SLURM_JOB_ID", "PBS_JOBID", "LSB_JOBID", "FLUX_JOB_ID", "COBALT_JOBID", "JOB_ID")
-
-# What sites set for a job's own folder on the node; TMPDIR counts only in a job.
-PLACES = ("SLURM_TMPDIR", "LOCAL_SCRATCH", "LOCALSCRATCH", "PBS_JOBFS", "JOBFS", "LSF_TMPDIR")
 
 
 def find_node_local() -> str:
     """The user's folder below the job's node-local one, not made yet; empty where there is none."""
     if not any(os.environ.get(name) for name in JOB_VARIABLES):
         return ""
-    for name in (*PLACES, "TMPDIR"):
+    for name in (*OWN_PLACES, "TMPDIR"):
         folder = Path(os.environ.get(name, ""))
         if folder.is_absolute() and os.access(folder, os.W_OK | os.X_OK) and not is_shared(folder):
             return str(folder.resolve() / f"limpet-{os.getuid()}")

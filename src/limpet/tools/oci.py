@@ -5,14 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 import tarfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from io import BufferedReader
 from pathlib import Path
 from typing import Any, BinaryIO, Self, cast
 
 import msgspec
 
-from limpet.core.errors import BaseError, FetchError
+from limpet.core.errors import BaseError, ExistsError, FetchError, SpaceError
+from limpet.tools import files
 
 ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 SIF_LAYER = "application/vnd.sylabs.sif.layer.v1.sif"
@@ -44,6 +45,18 @@ def select_manifest(read: ReadManifest, version: str, arch: str, label: str) -> 
             return _parse_manifest(document, digest, label)
         version = _pick(document["manifests"], arch, label)
     raise BaseError(f"{label} is an index within an index without end.")
+
+
+def find_sif(manifest: Manifest, label: str) -> Blob:
+    """The one SIF behind an `oras://` reference."""
+    sifs = [blob for blob in manifest.layers if blob.media_type == SIF_LAYER]
+    if len(sifs) != 1:
+        raise BaseError(
+            f"{label} holds no SIF.",
+            why=f"It holds {', '.join(blob.media_type for blob in manifest.layers) or 'nothing'}.",
+            now=f"For a container image write docker:// instead of oras://{label}.",
+        )
+    return sifs[0]
 
 
 def _parse_document(data: bytes, label: str) -> dict[str, Any]:
@@ -177,3 +190,83 @@ class Layout:
         if file is None:
             raise KeyError(name)
         return cast(BinaryIO, file)
+
+
+def check_layout_place(folder: Path, *, force: bool) -> None:
+    """Refuse a folder that is none, that holds other things, or a layout that is not to be lost."""
+    if not folder.parent.is_dir():
+        raise SpaceError(f"The folder {folder.parent} does not exist.", now="Make it first.")
+    if not folder.exists():
+        return
+    if not folder.is_dir():
+        raise ExistsError(f"{folder} is there already and is no folder.", now="Name another.")
+    found = {path.name for path in folder.iterdir()}
+    if found - {"blobs", "oci-layout", "index.json", "ingest"}:
+        raise ExistsError(f"{folder} holds other things.", now="Name a new or an empty folder.")
+    if "index.json" in found and not force:
+        raise ExistsError(f"{folder} is an OCI layout already.", now="Use --force to replace it.")
+
+
+def write_layout(
+    folder: Path,
+    blobs: Sequence[tuple[str, Callable[[], Iterator[bytes]]]],
+    manifest: bytes,
+    *,
+    media_type: str,
+    on_blob: Callable[[int], None],
+    tag: str = "latest",
+) -> int:
+    """A layout with one image; how many bytes were written that were not there before.
+
+    The index comes last: without it a folder is no layout yet, and the blobs in it are kept for
+    the next attempt.
+    """
+    place = files.make_folder(folder / "blobs" / "sha256")
+    (folder / "index.json").unlink(missing_ok=True)
+    files.sweep_partials(place)
+    written = 0
+    digest = f"sha256:{hashlib.sha256(manifest).hexdigest()}"
+    wanted = {digest.removeprefix("sha256:")}
+    for named, chunks in (*blobs, (digest, lambda: iter([manifest]))):
+        name = named.removeprefix("sha256:")
+        wanted.add(name)
+        if not (place / name).exists():
+            written += _write_blob(place / name, chunks(), folder)
+        on_blob((place / name).stat().st_size)
+    for path in place.iterdir():
+        if path.name not in wanted:
+            path.unlink()
+    index = {
+        "schemaVersion": 2,
+        "mediaType": "application/vnd.oci.image.index.v1+json",
+        "manifests": [
+            {
+                "mediaType": media_type,
+                "digest": digest,
+                "size": len(manifest),
+                "annotations": {"org.opencontainers.image.ref.name": tag},
+            }
+        ],
+    }
+    for file_name, document in (
+        ("oci-layout", {"imageLayoutVersion": "1.0.0"}),
+        ("index.json", index),
+    ):
+        with files.written_beside(folder / file_name) as out:
+            out.write(json.dumps(document, sort_keys=True).encode())
+    return written
+
+
+def _write_blob(path: Path, chunks: Iterator[bytes], folder: Path) -> int:
+    hashed, size = hashlib.sha256(), 0
+    with files.written_beside(path) as out:
+        for chunk in chunks:
+            out.write(chunk)
+            hashed.update(chunk)
+            size += len(chunk)
+        if hashed.hexdigest() != path.name:
+            raise FetchError(
+                f"A blob on its way to {folder} is damaged.",
+                why=f"sha256:{path.name} was wanted, sha256:{hashed.hexdigest()} came.",
+            )
+    return size

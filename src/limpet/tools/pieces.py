@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -13,13 +15,19 @@ from limpet.tools import files
 
 
 class Note(msgspec.Struct, frozen=True, kw_only=True):
-    """What is known of a piece without opening it."""
+    """What is known of a piece without opening it.
+
+    Its digest is looked at when its time is not `mtime_ns` any more. The note's own time is when
+    the piece was last used.
+    """
 
     name: str
     version: str
     files: int
     content_bytes: int
     size_bytes: int
+    sha256: str = ""
+    mtime_ns: int = 0
 
 
 _decoder = msgspec.json.Decoder(Note)
@@ -30,16 +38,37 @@ def piece_path(cache: Path, key: str) -> Path:
 
 
 def find_piece(cache: Path, key: str) -> Piece | None:
-    """The piece, if it is in the cache and whole."""
+    """The piece, if it is in the cache and whole; from now on it counts as used."""
     path = piece_path(cache, key)
+    note = read_note(path)
+    if note is None or not _is_whole(path, note):
+        return None
+    files.mark_used(path.with_suffix(".json"))
+    return _piece(path, key, note)
+
+
+def read_note(path: Path) -> Note | None:
+    """What is known of the piece that lies there."""
     try:
-        note = _decoder.decode(path.with_suffix(".json").read_bytes())
-        # Both are written beside and renamed; a size that differs is a disk that filled up or died.
-        if path.stat().st_size != note.size_bytes:
-            return None
+        return _decoder.decode(path.with_suffix(".json").read_bytes())
     except (FileNotFoundError, msgspec.MsgspecError):
         return None
-    return _piece(path, key, note)
+
+
+def _is_whole(path: Path, note: Note) -> bool:
+    try:
+        status = path.stat()
+        # Both are written beside and renamed; a size that differs is a disk that filled up or died.
+        if status.st_size != note.size_bytes:
+            return False
+        if status.st_mtime_ns == note.mtime_ns or not note.sha256:
+            return True
+        if files.hash_file(path) != note.sha256:
+            return False
+        files.mark_used(path, note.mtime_ns)  # a copy of the cache; once is enough
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def write_piece(
@@ -66,12 +95,15 @@ def write_piece(
     with files.written_beside(path) as out:
         stats = write_squashfs(out, counted(), compressor=compressor, threads=threads)
         out.flush()
+        out.seek(0)
         note = Note(
             name=name,
             version=version,
             files=count,
             content_bytes=stats.content_bytes,
             size_bytes=stats.size_bytes,
+            sha256=hashlib.file_digest(out, "sha256").hexdigest(),  # type: ignore[arg-type]
+            mtime_ns=os.fstat(out.fileno()).st_mtime_ns,
         )
     with files.written_beside(path.with_suffix(".json")) as out:
         out.write(msgspec.json.encode(note))

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from limpet.core.gpu import numbers
 from limpet.core.mounts import is_below
 from limpet.core.pack import Needs, Tree
-from limpet.formats.elf import Elf, read_elf
+from limpet.formats.elf_headers import Elf, read_elf
 
 HasPath = Callable[[str], bool]  # whether the base has something at this path
 

@@ -2,15 +2,18 @@
 
 What a file's content was, is known by the sha256 that was taken of the bytes that were read. What
 became of these very bytes, is known from when they were compressed: the size and the CRC-32 of each
-block, and the place in a block of small files. So a file is in the image if its inode names blocks
-of these sizes, what is read from the image at their places has these CRC-32, and its place in the
-last one is the same. What is taken for granted is that zstd gives back what it was given.
+block. So a large file is in the image if its inode names blocks of these sizes, and what is read
+from the image at their places has these CRC-32; that zstd gives back what it was given is taken for
+granted. A small file shares its block with others: that is decompressed, and what lies at the
+file's place in it has its sha256.
 """
 
 from __future__ import annotations
 
 import os
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from hashlib import sha256
 from struct import unpack
 from typing import TYPE_CHECKING, BinaryIO
 from zlib import crc32
@@ -26,6 +29,7 @@ if TYPE_CHECKING:
 TASK_BYTES = 4 << 20
 
 Block = tuple[int, int]  # where it lies, and its size with the flag for raw ones
+Tail = tuple[int, int, int]  # a shared block's number, and a small file's place and size in it
 
 
 def verify_tree(
@@ -39,7 +43,8 @@ def verify_tree(
     """What is not in the image as it was in the folder, in words; empty where all is.
 
     Compared are type, mode, size, device number, link target, hard links, and of every file's
-    content each block as it is stored, read from the image, with what it was compressed to.
+    content, read from the image, each block as it is stored with what it was compressed to; of
+    files that share a block, the sha256.
     """
     from concurrent.futures import ThreadPoolExecutor
 
@@ -60,30 +65,35 @@ def verify_tree(
             elif one.is_file:
                 wanted.append((one.path, node))
         checks = blocks.checks(node for _, node in wanted)
+        tails = blocks.tails(node for _, node in wanted)
     for path, node in wanted:
-        if not _is_stored(node, image, checks, written, contents[path].written):
+        if not _is_stored(node, checks, tails, written, contents[path].written):
             wrong.append(f"{path} has another content")
     return tuple(wrong)
 
 
 def _is_stored(
-    node: Node, image: Squashfs, checks: Mapping[Block, int], written: Written, sha256: bytes
+    node: Node,
+    checks: Mapping[Block, int],
+    tails: Mapping[Tail, bytes],
+    written: Written,
+    digest: bytes,
 ) -> bool:
-    """Whether a file of an image has the blocks that content of this hash was compressed to."""
-    content = written.contents.get(sha256)
-    if content is None or node.size_bytes != content.size_bytes:
+    """Whether a file of an image has the content of this sha256, or what it was compressed to."""
+    if node.fragment != NO_FRAGMENT:
+        return not node.blocks and tails[_tail(node)] == digest
+    content = written.contents.get(digest)
+    if content is None or content.fragment != NO_FRAGMENT:
         return False
-    if node.blocks != content.sizes.tobytes():
+    if node.size_bytes != content.size_bytes or node.blocks != content.sizes.tobytes():
         return False
-    if node.blocks and [checks[block] for block in _blocks(node)] != [
+    return [checks[block] for block in _blocks(node)] == [
         check for size, check in zip(content.sizes, content.checks, strict=True) if size
-    ]:
-        return False
-    if content.fragment == NO_FRAGMENT or node.fragment == NO_FRAGMENT:
-        return content.fragment == node.fragment
-    fragment = written.fragments[content.fragment]
-    block = image.fragment_at(node.fragment)
-    return (block[1], checks[block], node.offset) == (fragment.size, fragment.check, content.offset)
+    ]
+
+
+def _tail(node: Node) -> Tail:
+    return node.fragment, node.offset, node.size_bytes
 
 
 def _blocks(node: Node) -> Iterator[Block]:
@@ -96,7 +106,7 @@ def _blocks(node: Node) -> Iterator[Block]:
 
 
 class _Blocks:
-    """Blocks as they are stored in an image, read in threads."""
+    """Blocks of an image, read in threads."""
 
     def __init__(self, image: Squashfs, pool: ThreadPoolExecutor) -> None:
         self._image = image
@@ -104,25 +114,47 @@ class _Blocks:
         self._descriptor = image.file.fileno()
 
     def checks(self, nodes: Iterable[Node]) -> dict[Block, int]:
-        """The CRC-32 of each block of these files, the blocks that hold their tails among them."""
-        image = self._image
+        """The CRC-32 of each block of these files, as it is stored; not of those they share."""
         found: set[Block] = set()
-        fragments: set[int] = set()
         for node in nodes:
             if node.blocks:
                 found.update(_blocks(node))
-            fragments.add(node.fragment)
-        fragments.discard(NO_FRAGMENT)
-        found.update(image.fragment_at(number) for number in fragments)
-        tasks = [self._pool.submit(self._read, run) for run in _runs(sorted(found))]
+        tasks = [self._pool.submit(self._read_checks, run) for run in _runs(sorted(found))]
         return {block: check for task in tasks for block, check in task.result()}
 
-    def _read(self, blocks: Sequence[Block]) -> list[tuple[Block, int]]:
-        start = blocks[0][0]
-        end = max(position + (size & ~DATA_RAW) for position, size in blocks)
-        data = memoryview(os.pread(self._descriptor, end - start, self._image.offset + start))
+    def tails(self, nodes: Iterable[Node]) -> dict[Tail, bytes]:
+        """The sha256 of what is in the blocks that files share, at each of these files' places."""
+        found: dict[int, set[Tail]] = defaultdict(set)
+        for node in nodes:
+            if node.fragment != NO_FRAGMENT:
+                found[node.fragment].add(_tail(node))
+        tasks = [
+            self._pool.submit(self._read_tails, self._image.fragment_at(number), tails)
+            for number, tails in found.items()
+        ]
+        return {tail: digest for task in tasks for tail, digest in task.result()}
+
+    def _read_tails(self, block: Block, tails: Iterable[Tail]) -> list[tuple[Tail, bytes]]:
+        position, size = block
+        data = self._read(position, position + (size & ~DATA_RAW))
+        image = self._image
+        try:
+            plain = data if size & DATA_RAW else image.codec.decompress(data, image.block_size)
+        except ImageError:  # what is no block holds no file: they are told one by one
+            plain = b""
+        view = memoryview(plain)
+        return [(tail, sha256(view[tail[1] : tail[1] + tail[2]]).digest()) for tail in tails]
+
+    def _read(self, start: int, end: int) -> bytes:
+        data = os.pread(self._descriptor, end - start, self._image.offset + start)
         if len(data) != end - start:
             raise ImageError("The image that was written is cut off.")
+        return data
+
+    def _read_checks(self, blocks: Sequence[Block]) -> list[tuple[Block, int]]:
+        start = blocks[0][0]
+        end = max(position + (size & ~DATA_RAW) for position, size in blocks)
+        data = memoryview(self._read(start, end))
         return [
             ((at, size), crc32(data[at - start : at - start + (size & ~DATA_RAW)]))
             for at, size in blocks

@@ -7,7 +7,7 @@ import os
 import shutil
 import signal
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -77,6 +77,30 @@ def run(
     )
 
 
+def run_limited(
+    argv: Sequence[str | Path],
+    *,
+    timeout_s: float,
+    env: Mapping[str, str] | None = None,
+    input_bytes: bytes = b"",
+) -> Finished | None:
+    """As `run`, but None where it had to be stopped; all that it started is stopped with it."""
+    with start(argv, env=env) as running:
+        try:
+            stdout, stderr = running.communicate(input_bytes, timeout=timeout_s)
+        except BaseException as error:
+            stop(running, patience_s=0)
+            if not isinstance(error, subprocess.TimeoutExpired):
+                raise
+            return None
+    return Finished(
+        argv=tuple(map(str, argv)),
+        code=running.returncode,
+        stdout=stdout,
+        stderr=stderr.decode("utf-8", "replace"),
+    )
+
+
 def start(
     argv: Sequence[str | Path],
     *,
@@ -113,3 +137,25 @@ def replace_by(argv: Sequence[str | Path], env: Mapping[str, str]) -> NoReturn:
     """Become another program: signals, terminal and exit code are its own from here on."""
     words = [str(word) for word in argv]
     os.execve(words[0], words, dict(env))
+
+
+def detached(work: Callable[[], object]) -> None:
+    """Do something beside all else, also after this process has become another program.
+
+    It is nobody's child and holds no file that was open here, so that no pipe stays open for it and
+    neither a shell nor a scheduler waits. Where it fails, or cannot be started, nothing is said.
+    """
+    try:
+        child = os.fork()
+    except OSError:
+        return
+    if child:
+        os.waitpid(child, 0)
+        return
+    try:
+        os.setsid()
+        if os.fork() == 0:
+            os.closerange(0, 1024)
+            work()
+    finally:
+        os._exit(0)

@@ -1,4 +1,4 @@
-"""A small client for container registries (the OCI distribution API), read-only."""
+"""A small client for container registries (the OCI distribution API)."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ import ipaddress
 import os
 import re
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import TYPE_CHECKING, Any, BinaryIO
+from urllib.parse import quote, urljoin, urlsplit
 
 from limpet.core.errors import BaseError, FetchError
 from limpet.core.login import Login
@@ -27,6 +28,7 @@ MANIFEST_LIMIT_BYTES = 8 << 20
 PATIENCE_S = 10.0  # longest wait that a registry may ask for before limpet gives up
 ATTEMPTS = 3
 READ_BYTES = 1 << 18
+UPLOAD_BYTES = 32 << 20  # what is sent again at most where a connection breaks
 _NO_PROXIES = {"http": "", "https": "", "all": ""}
 
 
@@ -95,6 +97,107 @@ class Registry:
                 now="Try again; if it stays so, a proxy or the registry alters or cuts data.",
             )
 
+    def has_blob(self, digest: str) -> bool:
+        """Whether the repository has it already; a refusal of access is an error."""
+        response = self._ask("HEAD", f"blobs/{digest}")
+        if response.status_code in (401, 403):
+            raise self._refusal(response, f"blobs/{digest}")
+        response.close()
+        return response.status_code == 200
+
+    def check_access(self) -> None:
+        """FetchError where the registry cannot be reached, or wants another login."""
+        self.has_blob(f"sha256:{hashlib.sha256(b'').hexdigest()}")
+
+    def mount_blob(self, digest: str, source: str) -> bool:
+        """Let the registry take a blob from another of its repositories; False where it will not.
+
+        Registries that know the user in that repository do it; the others begin an upload.
+        """
+        path = f"blobs/uploads/?mount={quote(digest)}&from={quote(source, safe='')}"
+        response = self._ask("POST", path)
+        response.close()
+        return response.status_code == 201
+
+    def upload_blob(
+        self,
+        digest: str,
+        chunks: Iterator[bytes],
+        on_bytes: Callable[[int], None] = lambda count: None,
+    ) -> None:
+        """A blob as it comes, in parts; a part that breaks off is sent on from where it broke."""
+        response = self._accepted(self._ask("POST", "blobs/uploads/"), (202,), "blobs/uploads")
+        place, at = self._place_of(response), 0
+        for part in _parts(chunks):
+            place = self._upload_part(place, at, part)
+            at += len(part)
+            on_bytes(len(part))
+        mark = "&" if "?" in place else "?"
+        url = f"{place}{mark}digest={quote(digest)}"
+        response = self._exchange("PUT", url, {"Content-Length": "0"}, b"")
+        self._accepted(response, (201, 204), f"blobs/{digest}").close()
+
+    def put_manifest(self, version: str, data: bytes, media_type: str) -> None:
+        """A manifest under a tag or its digest."""
+        path = f"manifests/{version}"
+        response = self._ask("PUT", path, {"Content-Type": media_type}, data)
+        self._accepted(response, (201, 200, 202), path).close()
+
+    def _upload_part(self, place: str, start: int, part: bytes) -> str:
+        """Where the next part goes."""
+        sent = 0
+        for attempt in range(1, ATTEMPTS + 1):
+            if sent == len(part):
+                return place
+            headers = {
+                "Content-Type": "application/octet-stream",
+                "Content-Range": f"{start + sent}-{start + len(part) - 1}",
+            }
+            try:
+                response = self._exchange("PATCH", place, headers, part[sent:])
+                if response.status_code < 500 or attempt == ATTEMPTS:
+                    return self._place_of(self._accepted(response, (202, 204), "blobs/uploads"))
+                response.close()
+            except FetchError:
+                if attempt == ATTEMPTS:
+                    raise
+            time.sleep(0.5 * attempt)
+            state = self._accepted(self._exchange("GET", place), (204,), "blobs/uploads")
+            last = state.headers.get("Range", "").rpartition("-")[2]
+            # "0-0" is what registries say of nothing at all.
+            arrived = int(last) + 1 if last.isdigit() and last != "0" else 0
+            sent = max(arrived - start, 0)
+            place = self._place_of(state)
+        raise FetchError(f"An upload to {self.label} broke off.", now="Try again.")
+
+    def _place_of(self, response: requests.Response) -> str:
+        response.close()
+        return urljoin(f"{self._address}/", response.headers.get("Location", ""))
+
+    def _ask(
+        self, method: str, path: str, headers: dict[str, str] | None = None, data: bytes = b""
+    ) -> requests.Response:
+        return self._exchange(method, f"{self._address}/v2/{self.name}/{path}", headers, data)
+
+    def _accepted(
+        self, response: requests.Response, expected: tuple[int, ...], path: str
+    ) -> requests.Response:
+        if response.status_code in expected:
+            return response
+        raise self._refusal(response, path)
+
+    def _exchange(
+        self, method: str, url: str, headers: dict[str, str] | None = None, data: bytes = b""
+    ) -> requests.Response:
+        """One answer; where a login or another scope is asked for, asked once more with it."""
+        response = self._send(url, headers or {}, method, data)
+        if response.status_code == 401:
+            fresh = self._authorize(response)
+            if fresh and fresh != self._authorization:
+                self._authorization = fresh
+                response = self._send(url, headers or {}, method, data)
+        return response
+
     def _stream_from(self, path: str, start: int) -> Iterator[bytes]:
         """What lies behind `start`, also where the registry only gives all of it."""
         with self._get(path, {"Range": f"bytes={start}-"} if start else {}) as response:
@@ -107,10 +210,7 @@ class Registry:
     def _get(self, path: str, headers: dict[str, str]) -> requests.Response:
         url = f"{self._address}/v2/{self.name}/{path}"
         for attempt in range(1, ATTEMPTS + 1):
-            response = self._send(url, headers)
-            if response.status_code == 401 and not self._authorization:
-                self._authorization = self._authorize(response)
-                response = self._send(url, headers)
+            response = self._exchange("GET", url, headers)
             if response.status_code in (200, 206):
                 return response
             wait_s = _wait_s(response, attempt)
@@ -120,16 +220,21 @@ class Registry:
             time.sleep(wait_s)
         raise self._refusal(response, path)
 
-    def _send(self, url: str, headers: dict[str, str]) -> requests.Response:
+    def _send(
+        self, url: str, headers: dict[str, str], method: str = "GET", data: bytes = b""
+    ) -> requests.Response:
         import requests
 
-        if self._authorization:
+        # An upload may go to a place of another host, which is not to have the login.
+        if self._authorization and urlsplit(url).netloc == urlsplit(self._address).netloc:
             headers = headers | {"Authorization": self._authorization}
         try:
             # With an auth of our own, requests does not overwrite the header from ~/.netrc.
-            return self._session.get(
+            return self._session.request(
+                method,
                 url,
                 headers=headers,
+                data=data or None,
                 auth=_as_it_is,
                 proxies=_NO_PROXIES if _is_loopback(self.host) else None,
                 stream=True,
@@ -217,6 +322,18 @@ class Registry:
         return FetchError(
             f"The registry {self.host} failed (HTTP {status}).", why=why, now="Try again later."
         )
+
+
+def _parts(chunks: Iterator[bytes]) -> Iterator[bytes]:
+    """Chunks joined to parts that are worth a request each."""
+    part = bytearray()
+    for chunk in chunks:
+        part += chunk
+        if len(part) >= UPLOAD_BYTES:
+            yield bytes(part)
+            part.clear()
+    if part:
+        yield bytes(part)
 
 
 def _make_session() -> requests.Session:

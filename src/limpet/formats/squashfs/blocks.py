@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from hashlib import sha256
 from itertools import chain
-from typing import TYPE_CHECKING, BinaryIO, NamedTuple, Protocol, Self, runtime_checkable
+from typing import TYPE_CHECKING, BinaryIO, Protocol, Self, runtime_checkable
 from zlib import crc32
 
 from limpet.formats.squashfs.codecs import Compress
@@ -55,14 +55,6 @@ class Content:
         return content
 
 
-class Fragment(NamedTuple):
-    """A block of small files: where it lies, its size with the flag for raw ones, its CRC-32."""
-
-    start: int
-    size: int
-    check: int
-
-
 Plain = bytes | list[bytes]  # a block, or the small files that make one
 Packed = tuple[bytes, int, int]  # as it is stored, its size with the flag, its CRC-32
 
@@ -93,7 +85,7 @@ class BlockWriter:
         self._tails: list[bytes] = []
         self._tail_bytes = 0
         self._tail_count = 0
-        self._fragments: list[Fragment] = []
+        self._fragments: list[tuple[int, int]] = []
 
     def __enter__(self) -> Self:
         return self
@@ -119,8 +111,8 @@ class BlockWriter:
             self.known.setdefault(digest, stored)
         return stored
 
-    def finish(self) -> list[Fragment]:
-        """Waits for all blocks; where the fragment blocks lie."""
+    def finish(self) -> list[tuple[int, int]]:
+        """Waits for all blocks; where the fragment blocks lie, with their sizes and flags."""
         if self._tails:
             self._close_fragment()
         self._start_task()
@@ -207,7 +199,7 @@ class BlockWriter:
         self._pending_bytes -= task.size_bytes
         for (content, place), (_, size, check) in zip(task.owners, packed, strict=True):
             if content is None:
-                self._fragments.append(Fragment(self._position, size, check))
+                self._fragments.append((self._position, size))
             else:
                 content.start = content.start or self._position
                 content.sizes[place], content.checks[place] = size, check

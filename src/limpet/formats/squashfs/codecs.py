@@ -14,6 +14,7 @@ from limpet.formats.squashfs.layout import METADATA_SIZE
 Compress = Callable[[bytes], bytes]
 
 NAMES = {1: "gzip", 2: "lzma", 3: "lzo", 4: "xz", 5: "lz4", 6: "zstd"}
+COMPRESSORS = ("zstd", "gzip")  # that data are written with
 XZ_MEMORY_BYTES = 64 << 20
 
 

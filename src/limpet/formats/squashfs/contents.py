@@ -6,21 +6,15 @@ import struct
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from hashlib import sha256
-from typing import TYPE_CHECKING
 
 from limpet.formats.squashfs.codecs import damaged
 from limpet.formats.squashfs.layout import DATA_RAW, DIR, FILE, NO_FRAGMENT, SUPERBLOCK
 from limpet.formats.squashfs.model import Node
-
-if TYPE_CHECKING:
-    from limpet.formats.squashfs.read import Squashfs
-    from limpet.formats.squashfs.write import Written
-
-    Image = Squashfs | Written
+from limpet.formats.squashfs.write import Image
 
 READ_BYTES = 1 << 20
 
-Place = tuple["Image", int]  # an image, and where a file's blocks start in it
+Place = tuple[Image, int]  # an image, and where a file's blocks start in it
 Twins = dict[Place, tuple[Place, int]]  # where the same blocks lie before it, and how long they are
 
 
@@ -35,14 +29,14 @@ def files_below(root: Node) -> Iterator[Node]:
                 yield child
 
 
-def ranges_of(node: Node) -> Iterator[tuple[int, int]]:
-    """Where a file's blocks lie, and the fragment block with its tail."""
+def ranges_of(node: Node, *, tail: bool = True) -> Iterator[tuple[int, int]]:
+    """Where a file's blocks lie, and the fragment block with its tail, if that is asked for."""
     image = node.image
     assert image is not None
     length = packed_bytes(node.blocks)
     if length:
         yield _checked(image, node.start, length)
-    if node.fragment != NO_FRAGMENT:
+    if tail and node.fragment != NO_FRAGMENT:
         start, size = image.fragment_at(node.fragment)
         yield _checked(image, start, size & ~DATA_RAW)
 

@@ -42,11 +42,17 @@ class Entry(msgspec.Struct, frozen=True, gc=False):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SquashfsStats:
-    """`size_bytes`: what was written, padding included; `content_bytes`: what the files hold."""
+    """`size_bytes`: what was written, padding included; `content_bytes`: what the files hold.
+
+    The first `hot_bytes` are what the files of an order need (0 where none was given), and from
+    `tables_start` on lie the tables.
+    """
 
     size_bytes: int
     inode_count: int
     content_bytes: int
+    hot_bytes: int = 0
+    tables_start: int = 0
 
 
 class Node:

@@ -6,7 +6,7 @@ it. So the tree is numbered from the root down first, then written from the leav
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import BinaryIO
 
@@ -47,7 +47,8 @@ METADATA_LEVEL = 3
 GZIP_METADATA_LEVEL = 6
 ID_LIMIT = 65535
 
-Locate = Callable[[Node], tuple[int, int]]  # where a file's blocks start, and its fragment's number
+# Where a file's blocks start, its fragment's number, and its place in that fragment.
+Locate = Callable[[Node], tuple[int, int, int]]
 Fragments = Sequence[tuple[int, int]]  # where each lies, and its size with the flag for raw ones
 
 
@@ -116,10 +117,12 @@ class _TreeWriter:
         self.content_bytes = 0
         self._locate = locate
 
-    def write(self, root: Node) -> tuple[int, int]:
+    def write(self, root: Node, together: Collection[Node]) -> tuple[int, int]:
         """The place of the root's inode, and the number of inodes."""
         links = _Links()
         folders, count = _number_tree(root, links)
+        # Written from the last one on. Whoever holds such a directory is one itself.
+        folders.sort(key=lambda folder: folder.node not in together)
         place = 0
         while folders:
             folder = folders.pop()
@@ -159,18 +162,18 @@ class _TreeWriter:
         return place
 
     def _pack_file(self, node: Node, number: int, nlink: int) -> bytes:
-        start, fragment = self._locate(node)
+        start, fragment, offset = self._locate(node)
         size = node.size_bytes
         self.content_bytes += size
         uid, gid = self._owner(node.uid), self._owner(node.gid)
         if nlink == 1 and not node.sparse_bytes and start < 1 << 32 and size < 1 << 32:
             head = FILE_INODE.pack(
-                FILE, node.mode, uid, gid, node.mtime, number, start, fragment, node.offset, size
+                FILE, node.mode, uid, gid, node.mtime, number, start, fragment, offset, size
             )
         else:
             head = LFILE_INODE.pack(
                 *(FILE + EXTENDED, node.mode, uid, gid, node.mtime, number, start, size),
-                *(node.sparse_bytes, nlink, fragment, node.offset, NO_XATTR),
+                *(node.sparse_bytes, nlink, fragment, offset, NO_XATTR),
             )
         return head + node.blocks
 
@@ -262,10 +265,14 @@ def write_tables(
     block_size: int,
     fragments: Fragments,
     locate: Locate,
+    together: Collection[Node] = (),
 ) -> SquashfsStats:
-    """Writes all metadata behind the data, at the end of `out`, and the superblock at `origin`."""
+    """Writes all metadata behind the data, at the end of `out`, and the superblock at `origin`.
+
+    The directories `together`, with the root and all above them, get neighbouring places.
+    """
     tree = _TreeWriter(codec, locate)
-    root_place, inode_count = tree.write(root)
+    root_place, inode_count = tree.write(root, together)
     inode_table = out.tell() - origin
     inodes, listings = tree.inodes.close(), tree.listings.close()
     directory_table = inode_table + len(inodes)
@@ -290,5 +297,8 @@ def write_tables(
     )
     out.seek(end)
     return SquashfsStats(
-        size_bytes=end - origin, inode_count=inode_count, content_bytes=tree.content_bytes
+        size_bytes=end - origin,
+        inode_count=inode_count,
+        content_bytes=tree.content_bytes,
+        tables_start=inode_table,
     )

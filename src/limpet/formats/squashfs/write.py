@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from typing import BinaryIO
 
 from limpet.core.errors import ImageError, UsageError
-from limpet.formats.squashfs.blocks import BlockWriter, Content, Fragment
-from limpet.formats.squashfs.codecs import Codec, codec_by_name
+from limpet.formats.squashfs.blocks import BlockWriter, Content
+from limpet.formats.squashfs.codecs import COMPRESSORS, Codec, codec_by_name
 from limpet.formats.squashfs.layout import (
     DIR,
     FILE,
@@ -18,6 +18,7 @@ from limpet.formats.squashfs.layout import (
     TYPES,
 )
 from limpet.formats.squashfs.model import Entry, Node, SquashfsStats, new_directory
+from limpet.formats.squashfs.read import Squashfs
 from limpet.formats.squashfs.tables import write_tables
 from limpet.formats.squashfs.tree import (
     encode_path,
@@ -26,7 +27,6 @@ from limpet.formats.squashfs.tree import (
     split_path,
 )
 
-COMPRESSORS = ("zstd", "gzip")
 LAST_SECOND = 0xFFFFFFFF
 
 
@@ -55,8 +55,8 @@ def write_squashfs(
         data.root(),
         codec=data.codec,
         block_size=block_size,
-        fragments=[data.fragment_at(number) for number in range(data.fragment_count)],
-        locate=lambda node: (node.start, node.fragment),
+        fragments=data.fragments,
+        locate=lambda node: (node.start, node.fragment, node.offset),
     )
 
 
@@ -110,7 +110,7 @@ class Written:
         codec: Codec,
         block_size: int,
         root: Node,
-        fragments: list[Fragment],
+        fragments: list[tuple[int, int]],
         contents: dict[bytes, Content],
     ) -> None:
         self.file = file
@@ -134,7 +134,7 @@ class Written:
 
     def fragment_at(self, number: int) -> tuple[int, int]:
         """Where a fragment block starts, and its size with the flag for raw ones."""
-        return self.fragments[number][:2]
+        return self.fragments[number]
 
     def checks_at(self, start: int) -> bytes | None:
         """The CRC-32 of each block of the file whose blocks start there."""
@@ -144,6 +144,9 @@ class Written:
         """`size` bytes from `position` on."""
         self.file.seek(self.offset + position)
         return self.file.read(size)
+
+
+Image = Squashfs | Written
 
 
 class _Tree:

@@ -1,0 +1,39 @@
+"""`limpet stage`."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from limpet.cli.session import Session, pass_session
+from limpet.core.errors import UsageError
+
+
+@click.command()
+@click.argument("image", metavar="IMAGE|DIR", default="")
+@click.option("--compress", is_flag=True, help="On the way: for images that are not compressed.")
+@click.option("--clean", is_flag=True, help="Remove this job's copies from its nodes.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+@pass_session
+def stage(session: Session, image: str, compress: bool, clean: bool, as_json: bool) -> None:
+    """Copy IMAGE (or that of launchers in DIR) to the disks of all nodes of this Slurm job.
+
+    Later starts of it in the job use the copy of their node. Where the disks are too small, the
+    shared file stays in use, and a line says so.
+    """
+    from limpet.actions.stage import clean_stage, stage_image
+    from limpet.report.slurm import render_staged
+
+    if clean == bool(image):
+        raise UsageError("Name an image, or say --clean.", now="limpet stage --help")
+    if clean:
+        clean_stage()
+        return
+    staged = stage_image(image, compress=compress)
+    if as_json:
+        from limpet.report.result import render_json
+
+        sys.stdout.write(render_json(staged))
+    elif staged.fallback or session.verbosity >= 0:
+        sys.stderr.write(render_staged(staged))

@@ -1,0 +1,57 @@
+"""Whether a launch reads ahead what the start will read, decided by what was seen of the image."""
+
+from __future__ import annotations
+
+import msgspec
+
+from limpet.core.image import Ahead
+
+# Reading all of it at once costs a start 0.2 to 0.4 s of its cores, and saves some 300 waits for a
+# page: at 1 ms each it was slower by as much, at 5 ms faster (docs/reference/benchmarks.md).
+SLOW_S = 2e-3
+# Of a larger part much is never read, and a node's memory is also its job's.
+MOST_BYTES = 1 << 30
+MEMORY_SHARE = 0.25
+
+
+class AheadSeen(msgspec.Struct, frozen=True, kw_only=True):
+    """What was seen of an image's profile part.
+
+    `kind` is its file system's type, `shared` whether that is one of a network. `waits_s` are how
+    long single pages took, here and there in it. `memory_bytes`: what programs may still take.
+    """
+
+    ahead: Ahead = Ahead()
+    kind: str = ""
+    shared: bool = False
+    waits_s: tuple[float, ...] = ()
+    memory_bytes: int = 0
+
+
+class Prefetch(msgspec.Struct, frozen=True, kw_only=True):
+    """`ranges` are to be read while the program starts, none of them where it does not pay."""
+
+    ranges: tuple[tuple[int, int], ...] = ()
+    reason: str
+
+
+def plan_prefetch(seen: AheadSeen) -> Prefetch:
+    """Read ahead only what is slow to read now: it costs a start more than it saves when cached."""
+    size_bytes = seen.ahead.size_bytes
+    if not size_bytes:
+        return Prefetch(reason="no: the image has no profile")
+    if not seen.shared:
+        return Prefetch(reason=f"no: {seen.kind or 'its file system'} is local")
+    slow = sum(wait_s > SLOW_S for wait_s in seen.waits_s)
+    of = len(seen.waits_s)
+    if slow * 2 <= of:
+        said = "could not be read" if not of else f"{of - slow} of {of} pages came at once"
+        return Prefetch(reason=f"no: {said}")
+    if size_bytes > min(MOST_BYTES, seen.memory_bytes * MEMORY_SHARE):
+        return Prefetch(reason=f"no: {size_bytes / 1e6:.0f} MB is too much for the memory here")
+    longest_ms = sorted(seen.waits_s)[of // 2] * 1e3
+    return Prefetch(
+        ranges=seen.ahead.ranges,
+        reason=f"{size_bytes / 1e6:.0f} MB: {slow} of {of} pages on {seen.kind} were not at hand "
+        f"(median {longest_ms:.1f} ms)",
+    )

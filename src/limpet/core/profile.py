@@ -1,0 +1,147 @@
+"""Profile: what is run once so that an image can have first what a start reads first."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable, Sequence
+
+import msgspec
+
+from limpet.core.image import PREFIX
+from limpet.core.lock import Lock
+from limpet.core.pylock import render_lock
+from limpet.core.recipe import Warm
+
+FORMAT = "limpet order 1"
+LIMIT_S = 60  # what runs longer has shown enough: a server never ends
+OWN_LIMIT_S = 30  # for imports that nobody asked for
+MOST_ROOTS = 30
+
+_PYTHON = f"{PREFIX}/bin/python"
+_NO_MODULES = frozenset(("test", "tests", "doc", "docs", "examples", "benchmarks", "scripts"))
+# Read at every start, before any Python could tell.
+STARTING = (
+    "/.singularity.d/actions/exec",
+    "/.singularity.d/env/90-environment.sh",
+    "/.singularity.d/env/95-limpet.sh",
+    "/.singularity.d/env/99-base.sh",
+    "/bin/sh",
+    f"{PREFIX}/.limpet/start",
+    f"{PREFIX}/pyvenv.cfg",
+    "/etc/passwd",
+    "/etc/group",
+    "/etc/nsswitch.conf",
+    "/etc/ld.so.cache",
+    "/etc/localtime",
+)
+_PASSING = ("/proc/", "/sys/", "/dev/", "/tmp/", "/var/tmp/", "/run/", "/opt/limpet/")
+
+
+class Profile(msgspec.Struct, frozen=True, kw_only=True):
+    """`commands` are run one after the other, each for at most `limit_s` seconds.
+
+    Without any, the distributions `roots` are imported. `asked`: the user named the commands.
+    """
+
+    commands: tuple[tuple[str, ...], ...] = ()
+    roots: tuple[str, ...] = ()
+    asked: bool = False
+    limit_s: int = LIMIT_S
+
+
+def plan_profile(warm: Warm, command: str, lock: Lock) -> Profile:
+    """The flag's command, else `[warm]`'s entry or imports, else what the recipe is about."""
+    if command or warm.entry:
+        return Profile(
+            commands=(("/bin/sh", "-c", command or warm.entry),), asked=True, limit_s=LIMIT_S
+        )
+    if warm.imports:
+        return Profile(commands=(import_command(warm.imports),), asked=True, limit_s=LIMIT_S)
+    return Profile(roots=find_roots(lock), limit_s=OWN_LIMIT_S)
+
+
+def find_roots(lock: Lock) -> tuple[str, ...]:
+    """The distributions that no other one of the lock needs, sorted."""
+    needed = {_normal(name) for package in lock.packages for name in package.dependencies}
+    needed |= {_normal(spec.split()[0]) for one in lock.conda for spec in one.depends if spec}
+    names = {_normal(package.name) for package in lock.packages}
+    names |= {_normal(package.name) for package in lock.conda}
+    return tuple(sorted(names - needed))[:MOST_ROOTS]
+
+
+def import_command(names: Sequence[str]) -> tuple[str, ...]:
+    """Python, importing what can be imported of these."""
+    script = (
+        "import importlib\n"
+        f"for name in {tuple(names)!r}:\n"
+        "    try:\n"
+        "        importlib.import_module(name)\n"
+        "    except (Exception, SystemExit):\n"
+        "        pass\n"
+    )
+    return (_PYTHON, "-c", script)
+
+
+def parse_modules(record: str) -> tuple[str, ...]:
+    """The top-level modules of an installed distribution, from its RECORD."""
+    found = set()
+    for line in record.splitlines():
+        path = line.rsplit(",", 2)[0].strip('"')
+        first, _, rest = path.partition("/")
+        if rest == "__init__.py":
+            found.add(first)
+        elif not rest and first.endswith((".py", ".so")):
+            found.add(first.split(".")[0])
+    return tuple(
+        sorted(
+            name
+            for name in found
+            if name.isidentifier() and not name.startswith("_") and name not in _NO_MODULES
+        )
+    )
+
+
+def profile_key(profile: Profile, lock: Lock) -> str:
+    """What an order was made for: the same key has the same order.
+
+    What users asked for is run again when the lock has changed. The imports that stand in for it
+    are not, as long as base, Python and the recipe's own packages are the same: other versions open
+    much the same files, and a build after a small change is to stay quick.
+    """
+    rest = render_lock(lock) if profile.asked else f"{lock.base.digest} {lock.python}"
+    said = (FORMAT.encode(), msgspec.json.encode(profile), rest.encode())
+    return hashlib.sha256(b"\0".join(said)).hexdigest()
+
+
+def clean_order(opened: Iterable[str]) -> tuple[str, ...]:
+    """What belongs to the image, each once, behind what every start opens."""
+    kept = (
+        path
+        for path in opened
+        if path.startswith("/") and not path.startswith(_PASSING) and "\0" not in path
+    )
+    found = tuple(dict.fromkeys(kept))
+    return tuple(dict.fromkeys((*STARTING, *found))) if found else ()
+
+
+def render_order(key: str, order: Iterable[str]) -> str:
+    """An order as it is kept beside a lock."""
+    lines = (
+        f"# {FORMAT}: the files that a start opens, written by limpet build; keep it with the lock",
+        f"# for {key}",
+        *order,
+    )
+    return "\n".join(lines) + "\n"
+
+
+def parse_order(text: str, key: str) -> tuple[str, ...] | None:
+    """The order, if it is one for this key."""
+    lines = text.splitlines()
+    if len(lines) < 2 or not lines[0].startswith(f"# {FORMAT}") or lines[1] != f"# for {key}":
+        return None
+    return tuple(line for line in lines[2:] if line.startswith("/"))
+
+
+def _normal(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()

@@ -1,0 +1,279 @@
+"""Which bytes of which images a composed one takes over, in which order, and where they end up."""
+
+from __future__ import annotations
+
+import os
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import BinaryIO
+
+from limpet.formats.squashfs.codecs import Codec, damaged
+from limpet.formats.squashfs.contents import Twins, files_below, find_twins, ranges_of
+from limpet.formats.squashfs.layout import DATA_RAW, NO_FRAGMENT, SUPERBLOCK
+from limpet.formats.squashfs.model import Node
+from limpet.formats.squashfs.repack import PackedBlock, Repacked, tail_of
+from limpet.formats.squashfs.write import Image, Written
+
+COPY_BYTES = 8 << 20
+
+
+@dataclass(slots=True, eq=False)
+class Extent:
+    """A run of bytes of an image's data area, with the fragment blocks that lie in it."""
+
+    image: Image
+    start: int
+    end: int
+
+
+@dataclass(slots=True, eq=False)
+class Layout:
+    """What becomes of the data: `parts` one behind the other, the first `hot` of them in use.
+
+    The hot ones are those that the files of the order need. The data of the image that is `there`
+    already come first, and stay where they are.
+    """
+
+    images: Sequence[Image]
+    twins: Twins
+    repacked: Repacked
+    there: Written | None = None
+    parts: list[Extent | PackedBlock] = field(default_factory=list)
+    hot: int = 0
+
+
+def plan_layout(
+    root: Node,
+    images: Sequence[Image],
+    ordered: Sequence[Node],
+    *,
+    repack: bool,
+    there: Written | None,
+) -> Layout:
+    """The data of the files `ordered` first; without any, all data areas as they are.
+
+    With `repack` the tails and small files among them get fragment blocks of their own, ahead of
+    the larger files' blocks.
+    """
+    layout = Layout(images, find_twins(root, images), Repacked(images[0].block_size), there)
+    if ordered:
+        _plan_ordered(layout, root, ordered, repack=repack)
+    else:
+        layout.parts.extend(_whole_extents(images, layout.twins, there))
+    return layout
+
+
+def _whole_extents(
+    images: Sequence[Image], twins: Twins, there: Written | None
+) -> Iterator[Extent]:
+    """All data, but for blocks that came before; of the image that is `there` already, all."""
+    if there:
+        yield Extent(there, there.data_start, there.data_end)
+    for image in images:
+        if image is there:
+            continue
+        at = image.data_start
+        for start, length in sorted(
+            (start, length) for (of, start), (_, length) in twins.items() if of is image
+        ):
+            yield Extent(image, at, start)
+            at = start + length
+        yield Extent(image, at, image.data_end)
+
+
+def _plan_ordered(layout: Layout, root: Node, ordered: Sequence[Node], *, repack: bool) -> None:
+    """Every extent that a file needs: those of `ordered` first, then the rest as they lie.
+
+    Files may share blocks, also in part, so what overlaps is one extent and moves as one.
+    """
+    for node in ordered if repack else ():
+        if tail := tail_of(node):
+            layout.repacked.add(tail)
+    # These are read from end to end; of a library's blocks between them many are never asked for.
+    layout.parts.extend(layout.repacked.blocks)
+    by_image: dict[Image, list[tuple[int, int]]] = {image: [] for image in layout.images}
+    for node in files_below(root):
+        for image, start, end in _needed(node, layout):
+            by_image[image].append((start, end))
+    merged = {image: _joined(ranges) for image, ranges in by_image.items()}
+    placed: set[tuple[Image, int]] = set()
+
+    def place(image: Image, start: int) -> None:
+        extents = merged[image]
+        at, end = extents[bisect_right(extents, (start, 1 << 64)) - 1]
+        if (image, at) not in placed:
+            placed.add((image, at))
+            layout.parts.append(Extent(image, at, end))
+
+    for node in ordered:
+        for image, start, _ in _needed(node, layout):
+            place(image, start)
+    layout.hot = len(layout.parts)
+    for image, extents in merged.items():
+        for start, _ in extents:
+            place(image, start)
+
+
+def _needed(node: Node, layout: Layout) -> Iterator[tuple[Image, int, int]]:
+    """Which bytes of which image a file needs."""
+    assert node.image is not None
+    repacked = bool(layout.repacked.places) and tail_of(node) in layout.repacked.places
+    for start, end in ranges_of(node, tail=not repacked):
+        (image, at), _ = layout.twins.get((node.image, start), ((node.image, start), 0))
+        yield image, at, at + end - start
+
+
+def _joined(ranges: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Sorted, with overlapping ones made one."""
+    joined: list[tuple[int, int]] = []
+    for start, end in sorted(set(ranges)):
+        if joined and start < joined[-1][1]:
+            joined[-1] = (joined[-1][0], max(end, joined[-1][1]))
+        else:
+            joined.append((start, end))
+    return joined
+
+
+class _Placement:
+    """Where an image's data went: `starts` sorted, each with how far its extent has moved."""
+
+    def __init__(self) -> None:
+        self.starts: list[int] = []
+        self.moves: list[int] = []
+        self.fragments: list[int] = []  # new numbers by old ones; -1 for those left out
+
+    def moved(self, start: int) -> int:
+        return max(start + self.moves[max(bisect_right(self.starts, start) - 1, 0)], 0)
+
+
+class Copied:
+    """Data in their new place: `fragments`, and where the first `hot_bytes` are those in use."""
+
+    def __init__(self, layout: Layout) -> None:
+        self._layout = layout
+        self._placements = {image: _Placement() for image in layout.images}
+        self.fragments: list[tuple[int, int]] = []
+        self.hot_bytes = 0
+
+    def locate(self, node: Node) -> tuple[int, int, int]:
+        """Where a file's blocks start, its fragment's number, and its place in that."""
+        assert node.image is not None
+        fragment, offset = node.fragment, node.offset
+        if fragment != NO_FRAGMENT:
+            fragment, offset = self._tail(node)
+        if not node.blocks:
+            return 0, fragment, offset
+        place = node.image, node.start
+        twins = self._layout.twins
+        image, start = twins[place][0] if place in twins else place
+        return self._placements[image].moved(start), fragment, offset
+
+    def _tail(self, node: Node) -> tuple[int, int]:
+        places = self._layout.repacked.places
+        if places and (tail := tail_of(node)) in places:
+            assert tail
+            return places[tail]
+        assert node.image is not None
+        fragment = self._placements[node.image].fragments[node.fragment]
+        if fragment < 0:
+            raise damaged("A file's data lie outside the image.")
+        return fragment, node.offset
+
+    def place(self, packed: Sequence[tuple[bytes, int]]) -> None:
+        """Give every part its place behind the superblock, and every fragment its number."""
+        position = SUPERBLOCK.size
+        self.fragments = [(0, 0)] * len(packed)
+        moves: dict[Image, list[tuple[int, int, int]]] = {i: [] for i in self._layout.images}
+        for count, part in enumerate(self._layout.parts):
+            if count == self._layout.hot:
+                self.hot_bytes = position
+            if isinstance(part, PackedBlock):
+                data, size = packed[part.number]
+                self.fragments[part.number] = position, size
+                position += len(data)
+            else:
+                moves[part.image].append((part.start, part.end, position - part.start))
+                position += part.end - part.start
+        if self._layout.hot == len(self._layout.parts):
+            self.hot_bytes = position
+        for image, placement in self._placements.items():
+            ordered = sorted(moves[image])
+            placement.starts = [start for start, _, _ in ordered] or [0]
+            placement.moves = [move for _, _, move in ordered] or [0]
+            self._number_fragments(image, placement, [end for _, end, _ in ordered])
+
+    def _number_fragments(self, image: Image, placement: _Placement, ends: list[int]) -> None:
+        for number in range(image.fragment_count):
+            start, size = image.fragment_at(number)
+            at = bisect_right(placement.starts, start) - 1
+            if 0 <= at < len(ends) and start + (size & ~DATA_RAW) <= ends[at]:
+                placement.fragments.append(len(self.fragments))
+                self.fragments.append((placement.moved(start), size))
+            else:
+                placement.fragments.append(-1)
+
+
+def copy_parts(out: BinaryIO, layout: Layout, codec: Codec, level: int) -> Copied:
+    """Write all parts one behind the other; blocks that are not packed anew are copied."""
+    packed = layout.repacked.pack(codec, level) if layout.repacked.blocks else []
+    copied = Copied(layout)
+    copied.place(packed)
+    for part in _coalesced(layout.parts):
+        if isinstance(part, PackedBlock):
+            out.write(packed[part.number][0])
+        elif part.image is not layout.there:
+            start = part.image.offset + part.start
+            copy_range(part.image.file, start, part.end - part.start, out)
+    return copied
+
+
+def _coalesced(parts: Sequence[Extent | PackedBlock]) -> Iterator[Extent | PackedBlock]:
+    """Neighbours as one, so that they are copied in one go."""
+    last: Extent | PackedBlock | None = None
+    for part in parts:
+        if (
+            isinstance(part, Extent)
+            and isinstance(last, Extent)
+            and last.image is part.image
+            and last.end == part.start
+        ):
+            last = Extent(last.image, last.start, part.end)
+            continue
+        if last is not None:
+            yield last
+        last = part
+    if last is not None:
+        yield last
+
+
+def copy_range(source: BinaryIO, start: int, length: int, out: BinaryIO) -> None:
+    """Copies bytes to where `out` stands: inside the kernel where it can, else in big chunks."""
+    done = _copy_in_kernel(source, start, length, out)
+    source.seek(start + done)
+    while done < length:
+        chunk = source.read(min(COPY_BYTES, length - done))
+        if not chunk:
+            raise damaged("It is cut off.")
+        out.write(chunk)
+        done += len(chunk)
+
+
+def _copy_in_kernel(source: BinaryIO, start: int, length: int, out: BinaryIO) -> int:
+    """How many bytes were copied; 0 where file system, kernel or object cannot."""
+    done = 0
+    position = out.tell()
+    try:
+        out.flush()
+        source_fd, out_fd = source.fileno(), out.fileno()
+        while done < length:
+            count = os.copy_file_range(
+                source_fd, out_fd, length - done, start + done, position + done
+            )
+            if not count:
+                break
+            done += count
+    except OSError:  # io.UnsupportedOperation is an OSError
+        pass
+    out.seek(position + done)
+    return done

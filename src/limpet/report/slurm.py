@@ -1,0 +1,18 @@
+"""What staging did, in one line."""
+
+from __future__ import annotations
+
+from limpet.core.slurm import Staged
+from limpet.report.text import format_size, safe
+
+
+def render_staged(staged: Staged) -> str:
+    """One line, also where the shared file stays in use."""
+    if staged.fallback:
+        line = f"limpet: The shared file {staged.image} is used: {staged.fallback}."
+    else:
+        nodes = "1 node" if staged.nodes == 1 else f"{staged.nodes} nodes"
+        size = format_size(staged.size_bytes)
+        done = f"was copied in {staged.elapsed_s:.1f} s" if staged.copied else "is there already"
+        line = f"limpet: {staged.copy} ({size}) {done}, on {nodes}."
+    return f"{safe(line)}\n"

@@ -1,0 +1,118 @@
+"""Looks at whether parts of a file are at hand, and has the kernel read them."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import re
+import time
+from pathlib import Path
+
+from limpet.core.image import Ahead
+from limpet.core.prefetch import AheadSeen
+from limpet.tools import process
+
+PAGE_BYTES = 4096
+LOOKS = 5
+CHUNK_BYTES = 1 << 20
+READERS = 4
+MOUNTS = Path("/proc/self/mountinfo")
+MEMORY = Path("/proc/meminfo")
+
+# Where a server is asked for what is not at hand. Of FUSE's the kernel says no more than "fuse".
+SHARED = re.compile(
+    r"nfs\d*|lustre|gpfs|beegfs\w*|ceph|cifs|smb\d*|panfs|pvfs2|orangefs|afs|wekafs|glusterfs|9p"
+    r"|fuse(\..*)?|fuseblk"
+)
+
+
+def look_ahead(path: Path, ahead: Ahead) -> AheadSeen:
+    """What it takes to read an image's profile part now; looks at pages only on shared systems.
+
+    A few pages are read at random: unlike mincore and cachestat, that needs no right to write to
+    the file, and it tells what it is asked, how long reading takes.
+    """
+    kind = file_system(path)
+    seen = AheadSeen(ahead=ahead, kind=kind, shared=SHARED.fullmatch(kind) is not None)
+    if not (seen.shared and ahead.ranges):
+        return seen
+    return AheadSeen(
+        ahead=ahead,
+        kind=kind,
+        shared=True,
+        waits_s=tuple(_wait_for_pages(path, ahead)),
+        memory_bytes=free_memory_bytes(),
+    )
+
+
+def _wait_for_pages(path: Path, ahead: Ahead) -> list[float]:
+    start, length = max(ahead.ranges, key=lambda one: one[1])
+    waits_s = []
+    with contextlib.suppress(OSError), path.open("rb", buffering=0) as file:
+        descriptor = file.fileno()
+        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_RANDOM)
+        for _ in range(LOOKS):
+            at = start + random.randrange(max(length - PAGE_BYTES, 1)) // PAGE_BYTES * PAGE_BYTES
+            begun_s = time.perf_counter()
+            os.pread(descriptor, PAGE_BYTES, at)
+            waits_s.append(time.perf_counter() - begun_s)
+    return waits_s
+
+
+def file_system(path: Path, mounts: Path = MOUNTS) -> str:
+    """The type of the file system that a file lies on; empty where nothing tells."""
+    try:
+        number = path.stat().st_dev
+        lines = mounts.read_text("utf-8", "surrogateescape").splitlines()
+    except OSError:
+        return ""
+    wanted = f"{os.major(number)}:{os.minor(number)}"
+    for line in lines:
+        fields, _, rest = line.partition(" - ")
+        if fields.split()[2:3] == [wanted]:
+            return rest.split()[0]
+    return ""
+
+
+def free_memory_bytes(place: Path = MEMORY) -> int:
+    """What programs may take before the kernel has to write something away; 0 if it says not."""
+    try:
+        found = re.search(r"^MemAvailable:\s*(\d+) kB", place.read_text(), re.MULTILINE)
+    except OSError:
+        return 0
+    return int(found[1]) * 1024 if found else 0
+
+
+def read_ahead(path: Path, ranges: tuple[tuple[int, int], ...]) -> None:
+    """Read these parts of a file into the page cache, by a process that nobody has to wait for.
+
+    posix_fadvise would do without the copying, but stops at 128 KiB on FUSE (Linux 6.18, observed)
+    and is for each file system to follow or not.
+    """
+    process.detached(lambda: _read(path, ranges))
+
+
+def _read(path: Path, ranges: tuple[tuple[int, int], ...]) -> None:
+    import threading
+
+    descriptor = os.open(path, os.O_RDONLY)
+    chunks = iter(
+        [
+            (at, min(CHUNK_BYTES, start + length - at))
+            for start, length in ranges
+            for at in range(start, start + length, CHUNK_BYTES)
+        ]
+    )
+
+    def read() -> None:
+        buffer = memoryview(bytearray(CHUNK_BYTES))
+        for at, size in chunks:
+            if os.preadv(descriptor, [buffer[:size]], at) <= 0:
+                return
+
+    readers = [threading.Thread(target=read) for _ in range(READERS)]
+    for reader in readers:
+        reader.start()
+    for reader in readers:
+        reader.join()

