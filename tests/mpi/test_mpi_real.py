@@ -45,6 +45,20 @@ def test_ranks_of_a_hosts_mpiexec_meet_with_the_images_mpi(
     check_ranks(said, 2, "Open MPI v", "/opt/env/lib/libmpi.so.40")
 
 
+def test_ranks_of_a_hosts_mpiexec_share_a_container_by_launchers(
+    worker: Worker, hosts: dict[str, Path], mpi_images: dict[str, Path]
+) -> None:
+    """As `limpet run` and a launcher start them where nobody has decided about sharing."""
+    worker.said(*worker.limpet("-q", "wrap", mpi_images["mpich"], "env"))
+    program = worker.folder / "x.py"
+    program.write_text(program.read_text() + "import os; print(os.readlink('/proc/self/ns/mnt'))\n")
+    mpiexec = hosts["mpich"] / "bin/mpiexec"
+    undecided = ("env", "-u", "APPTAINER_SHARENS")
+    said = worker.said(*undecided, mpiexec, "-n", "4", "env/bin/python", "x.py")
+    check_ranks(said, 4, "4.3.2", OWN)
+    assert len(set(re.findall(r"mnt:\S+", said))) == 1, said
+
+
 @pytest.mark.parametrize(
     ("host", "title", "soname"),
     [

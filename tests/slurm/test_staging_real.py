@@ -121,6 +121,20 @@ def test_a_node_without_the_runtime(user: User, images: Images, cluster: Cluster
             assert "task 1: Exited with exit code 125" in done.stderr
 
 
+def test_a_node_with_an_older_runtime(user: User, images: Images, cluster: Cluster) -> None:
+    """One that cannot put several ranks into one container, where MPI needs just that."""
+    with cluster.answering("n2", "apptainer", "apptainer version 1.1.9"):
+        start = (*LIMPET, "run", images.mpi, "python", "sum.py")
+        two = ("srun", "-w", "n2", "-n2", "--mpi=pmi2")
+        done = user.run(*two, *start)
+        assert done.returncode == 125
+        assert "limpet: The 2 ranks on n2 need one container, which Apptainer 1.1.9" in done.stderr
+        assert "1.3" in done.stderr
+        # without MPI each has a container of its own, as ever
+        done = user.run(*two, *LIMPET, "run", "--mpi", "none", images.mpi, "true")
+        assert done.returncode == 0, done.stderr
+
+
 def test_an_image_that_a_node_does_not_see(user: User, images: Images, cluster: Cluster) -> None:
     with cluster.mounted("n2", images.mpi.parent):
         done = user.run("srun", "-l", "-w", "n1,n2", "-n2", *LIMPET, "run", images.mpi, "true")

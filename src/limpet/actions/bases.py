@@ -12,7 +12,6 @@ from limpet.actions.base_making import (
     local_path,
     open_registry,
     pull_library,
-    scratch_folder,
     temporaries,
 )
 from limpet.actions.host_base import resolve_host
@@ -75,7 +74,7 @@ def _resolve_far(
     parsed: Reference, cache: Path, arch: str, insecure: Collection[str]
 ) -> LockedBase:
     if parsed.scheme == "debian":
-        with scratch_folder(cache) as scratch:
+        with base_store.scratch_folder(cache) as scratch:
             packages = debian.resolve_packages(parsed.name, arch, scratch)
         digest = debian.digest_packages(parsed.name, arch, packages)
         return LockedBase(reference=parsed.text, digest=digest, arch=arch, packages=packages)
@@ -193,8 +192,7 @@ def _build_derived(
 ) -> None:
     derived.check_host(cache)
     files.check_space(cache, size_bytes=5 * sif.stat().st_size)
-    with scratch_folder(cache) as scratch:
-        (scratch / "step").mkdir()
+    with base_store.scratch_folder(cache) as scratch:
         derived.write_step(scratch / "step", apt, post)
         (scratch / "base.sif").symlink_to(sif.absolute())
         (scratch / "limpet.def").write_text(derived.DEFINITION)

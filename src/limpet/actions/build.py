@@ -53,6 +53,7 @@ from limpet.core.skeleton import (
     plan_skeleton,
 )
 from limpet.core.staging import plan_destinations, stale_byte_code
+from limpet.formats.image_tree import merged_tree
 from limpet.formats.sif import architecture_of
 from limpet.formats.squashfs import Entry, Squashfs
 from limpet.tools import files, image_mpi
@@ -367,7 +368,7 @@ def describe(
 def add_mpi(data: bytes, trees: Sequence[Squashfs]) -> bytes:
     """The facts with the MPI that is in the finished image: symbols' names are left to those who
     ask for them."""
-    found = image_mpi.read_mpi([image_mpi.SquashfsTree(tree) for tree in trees])
+    found = image_mpi.read_mpi(merged_tree(trees))
     facts = msgspec.json.decode(data, type=ImageFacts)
     return msgspec.json.encode(msgspec.structs.replace(facts, mpi=without_symbols(found)))
 

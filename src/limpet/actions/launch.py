@@ -19,6 +19,7 @@ from limpet.core.personal import KIT, PIP
 from limpet.core.places import wished_binds
 from limpet.core.prefetch import plan_prefetch
 from limpet.core.seen import Request
+from limpet.core.share import SHARENS
 from limpet.tools import (
     apptainer,
     files,
@@ -59,9 +60,9 @@ def plan_start(image: str, request: Request, *, config_file: str = "", system: s
     runtime = apptainer.probe_runtime(cache)
     gpus = gpu.probe_gpus()
     if gpus:
-        from limpet.tools import image_contents  # brings a squashfs reader, which few starts need
+        from limpet.tools import image_needs  # brings a squashfs reader, which few starts need
 
-        seen = image_contents.with_contents(seen, cache)
+        seen = image_needs.with_needs(seen, cache)
     here = host.probe_host(
         runtime=str(runtime.path),
         runtime_kind=runtime.kind,
@@ -104,6 +105,8 @@ def wants_answers(launch: Launch, request: Request, config_file: str = "") -> bo
     from limpet.tools import watch
 
     facts = launch.image.facts
+    if SHARENS in launch.options:
+        return False  # the runtime knows the ranks that share a container by their one parent
     if request.shell or (facts and not facts.run.answers) or not read_config(config_file).answers:
         return False
     if "--sharens" in launch.options:  # for children of one parent, which limpet would come between

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Literal
 
 import msgspec
@@ -16,6 +17,12 @@ class Libc(msgspec.Struct, frozen=True, kw_only=True):
 
     family: Literal["glibc", "musl"]
     version: str
+
+
+def parse_glibc(library: bytes) -> str:
+    """The version that glibc's own file has in it; empty for another library."""
+    said = re.search(rb"release version (\d+\.\d+)", library)
+    return said[1].decode() if said else ""
 
 
 class Distribution(msgspec.Struct, frozen=True, kw_only=True):

@@ -6,6 +6,7 @@ from typing import Literal
 
 import msgspec
 
+from limpet.core.conda import PREFIX as PREFIX
 from limpet.core.facts import Libc
 from limpet.core.gpu import GpuNeeds
 from limpet.core.host_python import HostPython
@@ -13,7 +14,6 @@ from limpet.core.lock import LockedBase
 from limpet.core.mpi import ImageMpi
 from limpet.core.recipe import Run
 
-PREFIX = "/opt/env"
 FACTS_OBJECT = "limpet.json"
 LOCK_OBJECT = "pylock.toml"
 SBOM_OBJECT = "sbom.cdx.json"

@@ -28,7 +28,7 @@ from limpet.core.prefetch import Prefetch
 from limpet.core.recipe import GpuPolicy, HomePolicy, Run, VariablePolicy
 from limpet.core.seeing import ALWAYS
 from limpet.core.seen import HostSeen, ImageSeen, Request
-from limpet.core.share import Shared, plan_share
+from limpet.core.share import Shared, check_shareable, plan_share
 from limpet.core.variables import Verdict, select_variables
 
 
@@ -97,7 +97,7 @@ def plan_launch(image: ImageSeen, host: HostSeen, request: Request) -> Launch:
     gpu, gpu_notes = _gpu(request.gpu or wants.gpu, image, host)
     runtime = (host.runtime, *(() if request.verbose else ("--quiet",)))
     flags = _flags(request, home, gpu)
-    shared = _shared(image, host, request, flags)
+    shared = _shared(image, host, request, flags, mpi)
     options = (*flags, *shared.options, *(word for one in mounts for word in render_mount(one)))
     inside = (*shared.words, *_inside(image, request, mpi, tuple(values)))
     folders = tuple(dict.fromkeys((*home.folders, *caches.folders, *personal.folders)))
@@ -152,9 +152,13 @@ def _gpu(policy: GpuPolicy, image: ImageSeen, host: HostSeen) -> tuple[Gpu | Non
     return plan_gpu(policy, host.gpus, host.driver, image.needs, image.libc)
 
 
-def _shared(image: ImageSeen, host: HostSeen, request: Request, flags: Sequence[str]) -> Shared:
+def _shared(
+    image: ImageSeen, host: HostSeen, request: Request, flags: Sequence[str], mpi: MpiPlan
+) -> Shared:
     if request.keep:
         return Shared()
+    if mpi.choice != "none":
+        check_shareable(host)
     # Not the mounts: while ranks start, the first one's folders appear in the home of the next.
     asked = (*flags, *request.binds, *request.env, request.pwd, "with limpet run")
     prefix = image.facts.prefix if image.facts else ""

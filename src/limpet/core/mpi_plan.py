@@ -146,6 +146,50 @@ def choose_set(
     return next(iter(fitting), None)
 
 
+# ---- how srun starts it ---------------------------------------------------------------------
+
+
+def choose_for_srun(
+    policy: str,
+    image: ImageMpi,
+    sets: Sequence[HostSet],
+    pairings: Sequence[Pairing],
+    offered: Sequence[str],
+) -> tuple[str, str]:
+    """What a start by srun would take (`image`, a set's name, or nothing), and the `--mpi=` for it.
+
+    `offered` is what `srun --mpi=list` says. The second is empty where that is nothing, or where
+    none of it fits.
+    """
+    library = image.library if policy in ("auto", "image") else None
+    named = [host for host in sets if policy in ("auto", "host", host.name)]
+    working = {pairing.name for pairing in pairings if pairing.works}
+    ways = [("image", library)] if library else []
+    ways += [(host.name, host.library) for host in named if host.name in working]
+    for name, one in ways:
+        if (kind := choose_kind(one, offered)) is not None:
+            return name, kind
+    return next((name for name, _ in ways), ""), ""
+
+
+def choose_kind(library: Library, offered: Sequence[str]) -> str | None:
+    """The way of srun's that this library speaks; None for none, empty where nothing is offered."""
+    if not offered:
+        return ""
+    if "libpmi" in library.pmi:
+        return next((word for word in ("cray_shasta", "pmi2") if word in offered), "none")
+    if "pmi2" in library.pmi and "pmi2" in offered:
+        return "pmi2"
+    if "pmix" in library.pmi:
+        return next((word for word in offered if word.startswith("pmix")), None)
+    return None
+
+
+def usual_kind(library: Library) -> str:
+    """The way by which srun starts it where Slurm has all of them."""
+    return choose_kind(library, ("pmi2", "pmix")) or "pmi2"
+
+
 def _no_set(
     policy: str, sets: Sequence[HostSet], pairings: Sequence[Pairing], tasks: Tasks | None
 ) -> LimpetError:
@@ -250,7 +294,7 @@ def _advice(library: Library | None, *, srun: bool) -> str:
     if library is None:
         return "Add MPI to the image (mpich, openmpi), or load a module that brings one."
     if srun:
-        kind = "pmix" if "pmix" in library.pmi and "pmi2" not in library.pmi else "pmi2"
+        kind = usual_kind(library)
         return f"Start with srun --mpi={kind} (limpet mpi IMAGE lists what this srun has)."
     if family == "openmpi":
         return "Start with Open MPI's own mpiexec, or build the image with mpich."

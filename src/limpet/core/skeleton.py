@@ -30,7 +30,6 @@ from limpet.core.personal import (
 )
 
 PROOF = "/.limpet/start"  # below the prefix
-START = f"{PREFIX}{PROOF}"
 ENV_SCRIPT = "/.singularity.d/env/95-limpet.sh"
 RUNSCRIPT = "/.singularity.d/runscript"
 HISTORY = f"{PREFIX}/conda-meta/history"

@@ -244,17 +244,6 @@ def architecture_of(machine: str) -> str:
     return MACHINES.get(machine, machine)
 
 
-def check_architecture(sif: Sif, machine: str) -> None:
-    """Raises ImageError for an image that cannot run on `machine` (as `uname -m` names it)."""
-    wanted = architecture_of(machine)
-    if sif.arch != wanted:
-        raise ImageError(
-            f"The image is for {sif.arch} machines, and this one is {wanted}.",
-            why="A container shares the processor with its host.",
-            now="Build the image on a machine like the one it is to run on.",
-        )
-
-
 class SifWriter:
     """Writes a SIF into an empty file, object by object; nothing is valid before `finish`.
 
