@@ -100,7 +100,7 @@ def _open_partial(path: Path) -> tuple[Path, BinaryIO]:
         except OSError as error:
             raise SpaceError(f"{path} cannot be written.", why=f"{error.strerror}.") from error
         with contextlib.suppress(OSError):  # Lustre without -o flock has no locks
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, fcntl.LOCK_EX)  # waits for a sweep that holds it, and will remove it
         if os.fstat(file.fileno()).st_nlink:
             return partial, file
         file.close()
