@@ -3,8 +3,8 @@
 The tree is made of the files of a real installation (this Python's own packages, or `--like`),
 drawn at random and each made different, so that nothing is stored twice. Every round runs each
 contender once; the order is turned round from one to the next. limpet's time is that of the whole
-command: it also reads which packages there are, merges with a base, reads everything back,
-decompresses and compares it, and looks once more whether the tree is still the same. A second
+command: it also reads which packages there are, hashes each file, merges with a base, reads
+everything back and compares it, and looks once more whether the tree is still the same. A second
 contender is the part of it that mksquashfs does as well: look at the tree, read, hash, write.
 
     bench/pack.py WORK --base base.sif [--files 50000] [--rounds 3] [--like FOLDER]
@@ -66,6 +66,9 @@ def make_tree(folder: Path, like: Path, count: int) -> int:
 def measure(argv: Sequence[str], output: Path) -> Run:
     """One run, in a child of its own so that its memory is known."""
     output.unlink(missing_ok=True)
+    # As installed, with byte code, wherever this runs from.
+    os.environ["PYTHONPYCACHEPREFIX"] = str(output.parent / "byte-code")
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     start = time.perf_counter()
     child = os.fork()
     if not child:
@@ -132,21 +135,26 @@ def main() -> None:
             if number:  # the first round only brings files and programs into memory
                 runs[name].append(run)
     print(f"{len(files)} files, {size_bytes / 1e6:.0f} MB; medians of {options.rounds}\n")
-    print("| contender   | wall s | files/s | × mksquashfs | CPU s | memory MB | size MB |")
-    print("| ----------- | ------ | ------- | ------------ | ----- | --------- | ------- |")
-    plain_s = median(run.wall_s for run in runs["mksquashfs"])
+    head = ("contender", "wall s", "files/s", "× mksquashfs", "CPU s", "CPU ×", "MB mem", "MB file")
+    widths = (11, 6, 7, 12, 5, 5, 6, 7)
+    print(f"| {' | '.join(map(str.ljust, head, widths))} |")
+    print(f"| {' | '.join('-' * width for width in widths)} |")
+    plain = runs["mksquashfs"]
     for name, made in runs.items():
         wall_s = median(run.wall_s for run in made)
+        wall = median(run.wall_s / other.wall_s for run, other in zip(made, plain, strict=True))
+        cpu = median(run.cpu_s / other.cpu_s for run, other in zip(made, plain, strict=True))
         cells = (
-            f"{name:<11}",
+            name,
             f"{wall_s:.2f}",
             f"{len(files) / wall_s:.0f}",
-            f"{wall_s / plain_s:.2f}",
+            f"{wall:.2f}",
             f"{median(run.cpu_s for run in made):.2f}",
+            f"{cpu:.2f}",
             f"{max(run.memory_bytes for run in made) / 1e6:.0f}",
             f"{contenders[name][1].stat().st_size / 1e6:.0f}",
         )
-        print(f"| {' | '.join(cells)} |")
+        print(f"| {' | '.join(map(str.ljust, cells, widths))} |")
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ of them for one, and a test can take something from a single node.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import secrets
@@ -16,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,6 +27,8 @@ PATH = f"{os.environ['PATH']}:/usr/sbin:/sbin"
 NODES = ("n1", "n2", "n3", "n4")
 RANKS_PER_NODE = 16
 PARTS = ("key", "pid", "log", "seed")
+# What sharing a container puts into /dev/shm.
+SHARED = re.compile(r"(?:sharens_instance_|limpet\.)(\d+)")
 
 CONFIG = """\
 ClusterName=test
@@ -112,9 +115,17 @@ for space in spaces:
 encoded = [os.fsencode(word) for word in (source, target, kind, data)]
 if action == "umount":
     call(libc.umount2, encoded[1], 2)
+elif kind == "fuse":  # source: the program that serves it; data: its options
+    device = os.open("/dev/fuse", os.O_RDWR)
+    os.set_inheritable(device, True)
+    told = f"fd={device},rootmode=40000,user_id={os.getuid()},group_id={os.getgid()}"
+    call(libc.mount, b"counted", *encoded[1:3], ctypes.c_ulong(1), told.encode())
+    os.execv(source, [source, "-f", f"/dev/fd/{device}", "-o", data])
 else:
     call(libc.mount, *encoded[:3], ctypes.c_ulong(0 if kind else 4096), encoded[3])
 """
+
+Counts = dict[str, int]
 
 
 @dataclass
@@ -211,10 +222,53 @@ class Cluster:
         with self.mounted(node, Path(found).resolve(), blank):
             yield
 
-    def _mount(self, node: str, *words: str) -> None:
-        subprocess.run(
-            [sys.executable, "-I", "-c", MOUNT, str(self.daemons[node].pid), *words], check=True
+    @contextmanager
+    def answering(self, node: str, program: str, version: str) -> Iterator[None]:
+        """The program says that it is of this version on this node; else it is what it was."""
+        found = shutil.which(program, path=PATH)
+        assert found
+        real = Path(found).resolve()
+        copy = self.folder / f"real-{program}"
+        shutil.copy(real, copy)
+        copy.chmod(0o755)
+        other = self.folder / f"other-{program}"
+        other.write_text(
+            f'#!/bin/sh\n[ "$1" = --version ] && echo "{version}" || exec {copy} "$@"\n'
         )
+        other.chmod(0o755)
+        with self.mounted(node, real, other):
+            yield
+
+    @contextmanager
+    def counted(self, node: str, folder: Path, program: Path) -> Iterator[Callable[[], Counts]]:
+        """The folder as this node alone sees it through `bench/slowfs.c`: what reaches it so far.
+
+        Each call is a client that has seen nothing yet. `program` is the compiled one.
+        """
+        seen = Path(f"/proc/{self.daemons[node].pid}/root{folder}/.slowfs.json")
+
+        def read() -> Counts:
+            found: Counts = json.loads(seen.read_text())
+            return found
+
+        aside = self.folder / f"aside-{node}"
+        aside.mkdir(exist_ok=True)
+        options = f"source={aside},delay_us=0"
+        words = self._mount_words(node, "mount", str(program), str(folder), "fuse", options)
+        with self.mounted(node, aside, folder):
+            running = subprocess.Popen(words)
+            try:
+                wait_for(seen)
+                yield read
+            finally:
+                self._mount(node, "umount", "", str(folder), "", "")
+                running.wait(10)
+
+    def _mount(self, node: str, *words: str) -> None:
+        subprocess.run(self._mount_words(node, *words), check=True)
+
+    def _mount_words(self, node: str, *words: str) -> list[str]:
+        return [sys.executable, "-I", "-c", MOUNT, str(self.daemons[node].pid), *words]
 
     def processes(self, node: str) -> dict[int, str]:
         """What runs on a node beside Slurm itself: process → command line."""
@@ -239,21 +293,30 @@ class Cluster:
         folder = Path(f"/proc/{self.daemons[node].pid}/root/dev/shm")
         return sorted(path.name for path in folder.iterdir())
 
-    def leftovers(self) -> list[str]:
-        """What jobs have left on the nodes: processes, files on their disks, mounts."""
+    def leftovers(self, *, killed: bool = False) -> list[str]:
+        """What jobs have left on the nodes: processes, files on disks and in memory, mounts.
+
+        Of steps that were killed, files in memory stay there until the next step.
+        """
         left = []
         for node in NODES:
             left += [f"{node} runs {words}" for words in self.processes(node).values()]
             left += [f"{node} has {path}" for path in self.on_disk(node).iterdir()]
+            names = () if killed else self.shared_memory(node)
+            proc = Path(f"/proc/{self.daemons[node].pid}/root/proc")
+            for name in names:  # named by the process that started the ranks
+                found = SHARED.match(name)
+                if found and not (proc / found[1]).exists():
+                    left.append(f"{node} has /dev/shm/{name}")
             mounts = Path(f"/proc/{self.daemons[node].pid}/mountinfo").read_text()
             left += [
                 f"{node} mounts {line}" for line in mounts.splitlines() if "squashfuse" in line
             ]
         return left
 
-    def wait_until_clean(self, timeout_s: float = 20) -> None:
+    def wait_until_clean(self, timeout_s: float = 20, *, killed: bool = False) -> None:
         for _ in range(int(timeout_s * 10)):
-            if not (left := self.leftovers()):
+            if not (left := self.leftovers(killed=killed)):
                 return
             time.sleep(0.1)
         raise AssertionError("\n".join(left))

@@ -182,15 +182,17 @@ def test_a_tag_that_moves_is_built_as_it_was_locked(
 
 
 def test_apt_and_post_make_a_derived_base_once(workshop: Workshop, debian_base: Base) -> None:
-    workshop.describe('[image]\napt = ["hello"]\npost = "hello > /etc/said-hello"\n', "tiny")
+    post = "hello > /etc/said-hello; find /tmp /var/tmp -mindepth 1 > /etc/found-in-tmp"
+    workshop.describe(f'[image]\napt = ["hello"]\npost = "{post}"\n', "tiny")
     base = debian_base.reference
     image = workshop.build("limpet.toml", "--base", base)
     said = workshop.python(
         image,
         "import subprocess, tiny; print(open('/etc/said-hello').read().strip(),"
-        " subprocess.check_output(['hello']).decode().strip(), sep='|')",
+        " subprocess.check_output(['hello']).decode().strip(),"
+        " open('/etc/found-in-tmp').read(), sep='|')",
     )
-    assert said == "Hello, world!|Hello, world!"
+    assert said == "Hello, world!|Hello, world!|"
     assert 'apt = ["hello' in (workshop.folder / "pylock.toml").read_text()
     second = workshop.try_build("limpet.toml", "--base", base, "--force")
     assert second.returncode == 0

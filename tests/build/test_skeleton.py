@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from limpet.core.facts import Interpreter
-from limpet.core.skeleton import ENV_SCRIPT, START, Member, plan_skeleton, render_env_script
+from limpet.core.image import PREFIX
+from limpet.core.skeleton import ENV_SCRIPT, PROOF, Member, plan_skeleton, render_env_script
 
 PYTHON = Interpreter(
     path="/usr/local/bin/python3.12", version="3.12.4", prefix="/usr/local", magic=""
@@ -33,8 +34,7 @@ def test_on_top_lets_the_bases_packages_be_seen() -> None:
 
 
 def test_the_start_file_is_executable_and_in_the_environment() -> None:
-    assert START.startswith("/opt/env/")
-    assert members()[START].executable
+    assert members()[f"{PREFIX}{PROOF}"].executable
 
 
 @pytest.mark.parametrize(

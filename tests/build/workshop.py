@@ -171,7 +171,7 @@ def unchanged(folder: Path) -> Iterator[None]:
 def find_leftovers(cache: Path) -> list[str]:
     """What a build left lying in its cache that is of no use to any other."""
     passing = [path for name in ("tmp", "work") for path in cache.glob(f"{name}/[!.]*")]
-    passing += cache.glob("bases/*/scratch/*")
+    passing += cache.glob("bases/*/scratch/[!.]*")
     partial = cache.rglob(f"*{PARTIAL_MARK}*")
     return sorted(str(path.relative_to(cache)) for path in (*passing, *partial))
 

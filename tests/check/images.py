@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from limpet.actions.check_image import read_contents
+from limpet.actions.check_image import read_for_check
 from limpet.core.finding_codes import CODES
 from limpet.core.findings import Finding
 from limpet.core.image_contents import ImageContents
@@ -74,7 +74,7 @@ def sandbox(root: Path, tree: Tree) -> Path:
 
 
 def contents(path: Path) -> ImageContents:
-    return read_contents(read_image(str(path)))
+    return read_for_check(read_image(str(path)))
 
 
 def findings(path: Path) -> dict[str, Finding]:

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from limpet.core.advisories import is_affected, judge_advisories, parse_records
+from limpet.core.contents import Software
 from limpet.core.errors import UsageError
-from limpet.core.image_contents import Package
 from limpet.tools.advisories import read_advisories
 
 
@@ -46,7 +46,7 @@ def test_ranges(events: list[dict[str, str]], hit: list[str], miss: list[str]) -
 def test_findings() -> None:
     serious = record({"introduced": "0"}, {"fixed": "2.0"}, database_specific={"severity": "HIGH"})
     advisories = list(parse_records([serious]))
-    package = Package(name="some_package", version="1.0", folder="/s")
+    package = Software(manager="pip", name="some_package", version="1.0", folder="/s")
     (found,) = judge_advisories([package, package], {"some-package": advisories})
     assert (found.code, found.severity) == ("LMP711", "error")
     assert found.cure == 'Add to the description: "some_package>=2.0"'

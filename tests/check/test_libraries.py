@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from limpet.core.elf import Elf
 from limpet.core.image_contents import Environment, ImageContents, Library
 from limpet.core.loading import judge_libraries
-from limpet.tools.contents.libraries import find_loader_folders, find_shared, read_library
-from limpet.tools.contents.tree import opened_tree
+from limpet.formats.image_tree import opened_tree
+from limpet.tools.contents.libraries import find_loader_folders, find_shared
 from limpet.tools.images import read_image
 from tests.check.images import SITE, contents, environment, findings, squashfs
 
 MODULE = f"/{SITE}/pkg/_c.cpython-313-x86_64-linux-gnu.so"
 REAL = Path(__file__).parents[1] / "gpu" / "needs-glibc-2.36.so"
+
+
+def asks(path: str, needed: tuple[str, ...] = (), glibc: str = "", **more: Any) -> Library:
+    asked = {"GLIBC": glibc} if glibc else {}
+    return Library(path=path, elf=Elf(needed=needed, asked=asked, **more))
 
 
 def codes(library: Library, *, libc: str = "2.41", **found: str) -> list[tuple[str, str]]:
@@ -37,61 +44,48 @@ def codes(library: Library, *, libc: str = "2.41", **found: str) -> list[tuple[s
     "place", ["/usr/lib/libx.so.1", "/etc/extra/libx.so.1", "/opt/env/lib/libx.so.1"]
 )
 def test_found_where_the_loader_looks(place: str) -> None:
-    assert codes(Library(path=MODULE, needed=("libx.so.1",)), x=place) == []
+    assert codes(asks(MODULE, needed=("libx.so.1",)), x=place) == []
 
 
 @pytest.mark.parametrize(
     "search", ["$ORIGIN/../pkg.libs", "${ORIGIN}/../pkg.libs", f"/{SITE}/pkg.libs"]
 )
 def test_found_by_the_modules_own_path(search: str) -> None:
-    library = Library(path=MODULE, needed=("libx.so.1",), search=(search,))
+    library = asks(MODULE, needed=("libx.so.1",), rpath=(search,))
     assert codes(library, x=f"/{SITE}/pkg.libs/libx.so.1") == []
 
 
 def test_missing() -> None:
-    assert codes(Library(path=MODULE, needed=("libx.so.1",))) == [("LMP601", "error")]
-    plugin = Library(path=f"/{SITE}/pkg/plugins/libp.so", needed=("libx.so.1",))
+    assert codes(asks(MODULE, needed=("libx.so.1",))) == [("LMP601", "error")]
+    plugin = asks(f"/{SITE}/pkg/plugins/libp.so", needed=("libx.so.1",))
     assert codes(plugin) == [("LMP601", "warning")]
 
 
 def test_off_the_path() -> None:
-    library = Library(path=MODULE, needed=("libx.so.1",))
+    library = asks(MODULE, needed=("libx.so.1",))
     elsewhere = f"/{SITE}/nvidia/lib/libx.so.1"
     assert codes(library, x=elsewhere) == [("LMP602", "note")]
     # a library beside another: the module that loads both has the path
-    assert (
-        codes(Library(path=f"/{SITE}/p/liby.so", needed=("libx.so.1",)), x=f"/{SITE}/p/libx.so.1")
-        == []
-    )
+    assert codes(asks(f"/{SITE}/p/liby.so", needed=("libx.so.1",)), x=f"/{SITE}/p/libx.so.1") == []
 
 
 def test_what_the_host_brings() -> None:
     needed = ("libcuda.so.1", "libnvidia-ml.so.1", "ld-linux-x86-64.so.2", "libmpi.so.40")
-    assert codes(Library(path=MODULE, needed=needed)) == [("LMP603", "note")]
+    assert codes(asks(MODULE, needed=needed)) == [("LMP603", "note")]
 
 
 def test_modules_of_another_python_are_not_loaded() -> None:
     other = MODULE.replace("-313-", "-312-")
-    assert codes(Library(path=other, needed=("libx.so.1",))) == []
+    assert codes(asks(other, needed=("libx.so.1",))) == []
     assert (
-        codes(
-            Library(path=MODULE.replace("cpython-313-x86_64-linux-gnu", "abi3"), needed=("l.so",))
-        )
-        != []
+        codes(asks(MODULE.replace("cpython-313-x86_64-linux-gnu", "abi3"), needed=("l.so",))) != []
     )
 
 
 def test_a_newer_glibc() -> None:
-    assert codes(Library(path=MODULE, glibc="2.38"), libc="2.36") == [("LMP604", "error")]
-    assert codes(Library(path=MODULE, glibc="2.38"), libc="2.38") == []
-    assert codes(Library(path=MODULE, glibc="2.38"), libc="musl") == []
-
-
-def test_a_real_file() -> None:
-    with REAL.open("rb") as file:
-        library = read_library(file, "/x.so")
-    assert library.glibc == "2.36"
-    assert "libc.so.6" in library.needed
+    assert codes(asks(MODULE, glibc="2.38"), libc="2.36") == [("LMP604", "error")]
+    assert codes(asks(MODULE, glibc="2.38"), libc="2.38") == []
+    assert codes(asks(MODULE, glibc="2.38"), libc="musl") == []
 
 
 def test_read_from_an_image(tmp_path: Path) -> None:

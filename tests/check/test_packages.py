@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from limpet.core.image_contents import CondaPackage
 from limpet.core.image_judge import parse_variables
+from limpet.core.package_files import Metadata
 from limpet.tools.conda_check import judge_conda
 from tests.check.images import SITE, contents, environment, findings, package, squashfs
 
@@ -120,13 +120,14 @@ def test_sizes_by_package(tmp_path: Path) -> None:
     tree[record] = f"{tree[record]!s}a/tests/t.py,,\n../../../bin/tool,,\n../../../../../etc/x,,\n"
     (env,) = [env for env in contents(squashfs(tmp_path / "i", tree)).environments if env.virtual]
     (one,) = env.packages
-    assert (one.size_bytes, one.files, one.useless_bytes) == (160, 3, 50)
+    notes = sum(len(str(text)) for path, text in tree.items() if ".dist-info/" in path)
+    assert (one.size_bytes, one.files, one.useless_bytes) == (160 + notes, 5, 50)
 
 
 def test_conda(tmp_path: Path) -> None:
-    def conda(name: str, version: str, *depends: str, build: str = "h1_0") -> CondaPackage:
-        return CondaPackage(
-            name=name, version=version, build=build, prefix="/opt/conda", depends=depends
+    def conda(name: str, version: str, *depends: str, build: str = "h1_0") -> Metadata:
+        return Metadata(
+            name=name, version=version, build=build, folder="opt/conda", requires=depends
         )
 
     found = list(

@@ -7,7 +7,6 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ import pytest
 
 from limpet.core.machine import Trouble
 from limpet.tools import bounded
+from tests.cluster import Cluster
 from tests.conftest import Limpet
 
 pytestmark = pytest.mark.real
@@ -164,26 +164,18 @@ def test_looks_that_fail_or_hang() -> None:
 # ---- a compute node ------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def slurm() -> Iterator[dict[str, str]]:
-    from tests.personal import test_slurm_real
-
-    if any(mark.name == "skipif" and mark.args[0] for mark in test_slurm_real.pytestmark):
-        pytest.skip("needs slurm-wlm and munge")
-    yield from test_slurm_real.slurm.__wrapped__()  # type: ignore[attr-defined]
-
-
-def test_a_compute_node(limpet: Limpet, slurm: dict[str, str]) -> None:
-    done = limpet("doctor", "--node", "--partition=p", "--json", env=slurm)
+@pytest.mark.xdist_group("slurm")
+def test_a_compute_node(limpet: Limpet, cluster: Cluster) -> None:
+    done = limpet("doctor", "--node", "--partition=p", "--json", env=cluster.env)
     report = json.loads(done.stdout)
     assert report["node"]["cluster"]["job"], done.stdout + done.stderr
     assert report["machine"]["cluster"]["slurm"].startswith("2")
     assert "pmi2" in report["machine"]["cluster"]["pmi"]
     codes = {finding["code"] for finding in report["findings"]}
     assert "LMP404" not in codes and "LMP405" not in codes
-    told = limpet("doctor", "--node", env=slurm).stdout
+    told = limpet("doctor", "--node", env=cluster.env).stdout
     assert "is like this machine" in told or "Different on" in told
-    refused = limpet("doctor", "--node", "--partition=nothing", env=slurm)
+    refused = limpet("doctor", "--node", "--partition=nothing", env=cluster.env)
     assert refused.returncode == 1 and "[LMP404]" in refused.stdout
     assert "invalid partition" in refused.stdout
 

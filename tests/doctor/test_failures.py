@@ -98,11 +98,13 @@ def test_only_the_first_rank_is_watched() -> None:
 def test_an_image_can_ask_for_silence(
     answers: bool, monkeypatch: pytest.MonkeyPatch, home: Path
 ) -> None:
-    launch: Any = SimpleNamespace(
-        image=SimpleNamespace(facts=SimpleNamespace(run=Run(answers=answers)))
-    )
+    image = SimpleNamespace(facts=SimpleNamespace(run=Run(answers=answers)))
+    launch: Any = SimpleNamespace(image=image, options=(), env={})
     monkeypatch.setattr(watch, "stream_kind", lambda number=2: "pipe")
     for name in RANKS:
         monkeypatch.delenv(name, raising=False)
     assert wants_answers(launch, Request(command=("tool",))) is answers
     assert not wants_answers(launch, Request(shell=True))
+    # the runtime knows the ranks that share a container by their parent
+    shared: Any = SimpleNamespace(image=image, options=("--sharens",), env={})
+    assert not wants_answers(shared, Request(command=("tool",)))

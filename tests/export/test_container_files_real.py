@@ -11,7 +11,8 @@ import pytest
 from tests.build.workshop import Workshop
 from tests.export.conftest import CA_INSIDE, LISTING, Buildah, Listing, host_ca
 
-pytestmark = pytest.mark.real
+# One worker, for each has a registry of its own, and the project is made on the first one's base.
+pytestmark = [pytest.mark.real, pytest.mark.xdist_group("export")]
 
 SEEN = (
     "import json, os, tiny; print(json.dumps([tiny.answer, os.environ['SURVEY'], os.getuid(), "

@@ -20,7 +20,8 @@ from tests.build.workshop import Workshop, check_refused, unchanged
 from tests.conftest import Base
 from tests.export.conftest import LISTING, Buildah, Listing
 
-pytestmark = pytest.mark.real
+# One worker, for each has a registry of its own, and the project is made on the first one's base.
+pytestmark = [pytest.mark.real, pytest.mark.xdist_group("export")]
 
 INSIDE = (
     "import json, os, tiny; print(json.dumps([tiny.answer, os.environ['SURVEY'], "

@@ -10,6 +10,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from hypothesis import strategies as st
 
 from limpet.formats.squashfs import Entry, Node, Squashfs, compose, write_squashfs
@@ -144,8 +145,7 @@ def entries_of(tree: Tree, prefix: str = "") -> list[Entry]:
             found.append(Entry(path, "dir", 0o700 + len(item)))
             found += entries_of(item, path + "/")
         else:
-            fields = {field: getattr(item, field) for field in Entry.__slots__}
-            found.append(Entry(**{**fields, "path": path}))
+            found.append(msgspec.structs.replace(item, path=path))
     return found
 
 

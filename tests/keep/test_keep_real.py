@@ -44,7 +44,7 @@ def mounts_of(image: Path) -> int:
 
 
 def wait_until_gone(image: Path) -> None:
-    for _ in range(150):
+    for _ in range(600):
         if not mounts_of(image):
             return
         time.sleep(0.1)

@@ -65,9 +65,9 @@ def test_a_limpet_image_is_started_through_its_layer() -> None:
     argv = plan(OURS, command="python x").argv
     after = argv[argv.index("/i/a.sif") + 1 :]
     assert after[:2] == ("/bin/sh", "-c")
-    assert after[3:5] == ("limpet", "/opt/env")
-    assert "enable overlay" in after[5] and "--layout merged" in after[5]
-    assert after[6:] == ("python", "x")
+    assert after[3] == "limpet"
+    assert "enable overlay" in after[4] and "--layout merged" in after[4]
+    assert after[5:] == ("/opt/env/.limpet/start", "python", "x")
 
 
 def test_isolated_covers_what_is_there_and_moves_the_rest() -> None:

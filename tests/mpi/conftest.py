@@ -66,10 +66,8 @@ class Worker:
     def env(self, **more: str) -> dict[str, str]:
         dropped = ("SLURM", "PMI", "OMPI", "LD_LIBRARY_PATH", "I_MPI", "EBROOT")
         kept = {n: v for n, v in os.environ.items() if not n.startswith(dropped)}
-        # Ranks in user namespaces of their own may not read each other's memory.
-        shared = {"APPTAINER_SHARENS": "1"}
         own = {"HOME": str(self.home), "PYTHONPATH": str(SOURCE)}
-        return kept | shared | own | {"LIMPET_CACHE_DIR": str(self.cache)} | more
+        return kept | own | {"LIMPET_CACHE_DIR": str(self.cache)} | more
 
     def limpet(self, *words: str | Path) -> list[str]:
         return [sys.executable, "-P", "-m", "limpet", *map(str, words)]

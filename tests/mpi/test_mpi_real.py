@@ -16,6 +16,10 @@ pytestmark = pytest.mark.real
 
 OWN = "/opt/env/lib/libmpi.so.12"
 HOSTS = "/.limpet/mpi/lib"
+_LOOK = (
+    "import os; print(open('/etc/fabric/settings').read(), end=''); "
+    "print(os.environ['FI_PROVIDER'], os.environ.get('UCX_TLS'))"
+)
 
 
 def check_ranks(said: str, count: int, title: str, library: str) -> None:
@@ -39,6 +43,20 @@ def test_ranks_of_a_hosts_mpiexec_meet_with_the_images_mpi(
     run = worker.limpet("run", mpi_images["openmpi"], "python", "x.py")
     said = worker.said(mpiexec, "--oversubscribe", "-n", "2", *run)
     check_ranks(said, 2, "Open MPI v", "/opt/env/lib/libmpi.so.40")
+
+
+def test_ranks_of_a_hosts_mpiexec_share_a_container_by_launchers(
+    worker: Worker, hosts: dict[str, Path], mpi_images: dict[str, Path]
+) -> None:
+    """As `limpet run` and a launcher start them where nobody has decided about sharing."""
+    worker.said(*worker.limpet("-q", "wrap", mpi_images["mpich"], "env"))
+    program = worker.folder / "x.py"
+    program.write_text(program.read_text() + "import os; print(os.readlink('/proc/self/ns/mnt'))\n")
+    mpiexec = hosts["mpich"] / "bin/mpiexec"
+    undecided = ("env", "-u", "APPTAINER_SHARENS")
+    said = worker.said(*undecided, mpiexec, "-n", "4", "env/bin/python", "x.py")
+    check_ranks(said, 4, "4.3.2", OWN)
+    assert len(set(re.findall(r"mnt:\S+", said))) == 1, said
 
 
 @pytest.mark.parametrize(
@@ -111,6 +129,11 @@ def test_tasks_that_could_not_meet_are_not_started(
     assert "rank" not in done.stdout
     assert "2 tasks of this mpiexec start would not find each other" in done.stderr
     assert done.stderr.count("speaks PMIx; mpiexec offers PMI-1, PMI-2") == 1
+    worker.said(*worker.limpet("wrap", mpi_images["openmpi"], "env"))
+    launched = worker.run(mpiexec, "-n", "2", worker.folder / "env/bin/python", "x.py")
+    assert launched.returncode == 125, launched.stdout + launched.stderr
+    lines = {*launched.stderr.replace("limpet: ", "").splitlines()}
+    assert {*done.stderr.replace("limpet: ", "").splitlines()} < lines
     plain = worker.limpet("run", "--mpi", "none", mpi_images["openmpi"], "python", "-c", "print(1)")
     # Without a barrier the first may end before the other has joined it.
     said = worker.said(mpiexec, "-n", "2", *plain, env={"APPTAINER_SHARENS": "false"})
@@ -169,6 +192,11 @@ def test_a_sites_set_sets_and_takes_away_variables(
     said = worker.said(*run, "sh", "-c", script, env={"UCX_TLS": "all"})
     assert said.splitlines()[:2] == ["fast", "tcp none"]
     assert "libcopied.so.1" in said
+    wrap = worker.limpet("--config", config, "wrap", "--mpi", "ours", mpi_images["mpich"], "env")
+    for made in (wrap, worker.limpet("update", "env")):  # which finds the configuration again
+        worker.said(*made)
+        launched = worker.said(worker.folder / "env/bin/python", "-c", _LOOK, env={"UCX_TLS": "x"})
+        assert launched == "fast\ntcp None\n"
     assert not re.search(r"^(libc|libm|ld-linux.*|libpthread)\.so", said, re.MULTILINE)
 
 

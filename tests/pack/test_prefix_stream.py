@@ -3,16 +3,28 @@
 from __future__ import annotations
 
 import os
+import random
 from io import BytesIO
+from itertools import chain
 from pathlib import Path
-from typing import BinaryIO
+from tempfile import TemporaryFile
+from typing import BinaryIO, NamedTuple, cast
 
 import pytest
 
 from limpet.core.errors import BuildError, SpaceError
-from limpet.core.prefix import Seen
-from limpet.formats.squashfs import Entry, Squashfs, write_squashfs
-from limpet.tools.prefix_scan import scan_tree
+from limpet.core.prefix import Seen, find_changes
+from limpet.formats.squashfs import (
+    Entry,
+    Source,
+    Squashfs,
+    Written,
+    compose,
+    write_data,
+    write_squashfs,
+)
+from limpet.formats.squashfs.blocks import BlockWriter, Plain
+from limpet.tools.prefix_scan import is_as_seen, scan_tree
 from limpet.tools.prefix_stream import TreeReader
 from limpet.tools.prefix_verify import verify_tree
 from tests.pack.conftest import make_tool
@@ -20,11 +32,25 @@ from tests.pack.conftest import make_tool
 PLACE = "home/mé/a tool"
 
 
-def written(folder: Path, out: BinaryIO) -> tuple[TreeReader, tuple[Seen, ...]]:
+class Packed(NamedTuple):
+    reader: TreeReader
+    seen: tuple[Seen, ...]
+    written: Written
+
+    def wrong_in(self, image: BinaryIO, seen: tuple[Seen, ...] = ()) -> tuple[str, ...]:
+        contents = self.reader.contents
+        none = frozenset[str]()
+        return verify_tree(Squashfs(image), PLACE, seen or self.seen, contents, none, self.written)
+
+
+def written(folder: Path, out: BinaryIO, *further: Entry) -> Packed:
+    """The folder as an image in `out`, with further entries that replace some of it."""
     seen = scan_tree(folder)
     reader = TreeReader(folder, PLACE, seen)
-    write_squashfs(out, reader.entries())
-    return reader, seen
+    data = cast(BinaryIO, TemporaryFile())  # noqa: SIM115 - as long as what is returned
+    packed = write_data(data, chain(reader.entries(), further))
+    compose(out, [Source(packed)])
+    return Packed(reader, seen, packed)
 
 
 def test_a_folder_and_its_image_are_the_same(tmp_path: Path) -> None:
@@ -33,9 +59,8 @@ def test_a_folder_and_its_image_are_the_same(tmp_path: Path) -> None:
     for number in range(300):
         (folder / "share" / f"{number}").write_bytes(b"%d " % number * (number * 3))
     with (tmp_path / "image").open("w+b") as out:
-        reader, seen = written(folder, out)
+        assert written(folder, out).wrong_in(out) == ()
         image = Squashfs(out)
-        assert verify_tree(image, PLACE, seen, reader.contents, frozenset()) == ()
         assert image.find(f"{PLACE}/bin/tool") is image.find(f"{PLACE}/bin/same")
         assert image.find(f"{PLACE}/pipe").kind == "fifo"  # type: ignore[union-attr]
         assert image.read(f"{PLACE}/share/large") == (folder / "share/large").read_bytes()
@@ -56,11 +81,8 @@ def test_a_folder_and_its_image_are_the_same(tmp_path: Path) -> None:
 )
 def test_an_image_that_is_not_the_folder(tmp_path: Path, change: Entry, said: str) -> None:
     folder = make_tool(tmp_path / "tool")
-    seen = scan_tree(folder)
-    reader = TreeReader(folder, PLACE, seen)
     with (tmp_path / "image").open("w+b") as out:
-        write_squashfs(out, [*reader.entries(), change])
-        wrong = verify_tree(Squashfs(out), PLACE, seen, reader.contents, frozenset())
+        wrong = written(folder, out, change).wrong_in(out)
     assert len(wrong) >= 1
     assert said in wrong[0]
 
@@ -68,10 +90,153 @@ def test_an_image_that_is_not_the_folder(tmp_path: Path, change: Entry, said: st
 def test_something_that_is_missing_in_the_image(tmp_path: Path) -> None:
     folder = make_tool(tmp_path / "tool")
     with (tmp_path / "image").open("w+b") as out:
-        reader, _ = written(folder, out)
+        packed = written(folder, out)
         (folder / "late").touch()
-        wrong = verify_tree(Squashfs(out), PLACE, scan_tree(folder), reader.contents, frozenset())
+        wrong = packed.wrong_in(out, scan_tree(folder))
     assert wrong == ("late is not in the image",)
+
+
+@pytest.mark.parametrize("name", ["share/text", "share/large"])
+def test_a_block_that_is_not_as_it_was_written(tmp_path: Path, name: str) -> None:
+    folder = make_tool(tmp_path / "tool")
+    with (tmp_path / "image").open("w+b") as out:
+        packed = written(folder, out)
+        image = Squashfs(out)
+        node = image.find(f"{PLACE}/{name}")
+        assert node is not None
+        start = node.start if node.blocks else image.fragment_at(node.fragment)[0]
+        out.seek(start + 20)
+        (byte,) = out.read(1)
+        out.seek(start + 20)
+        out.write(bytes([byte ^ 1]))
+        out.flush()
+        assert f"{name} has another content" in packed.wrong_in(out)
+
+
+def test_a_folder_by_a_link(tmp_path: Path) -> None:
+    link = tmp_path / "link"
+    link.symlink_to(make_tool(tmp_path / "tool"))
+    with (tmp_path / "image").open("w+b") as out:
+        packed = written(link, out)
+        assert packed.wrong_in(out) == ()
+        assert Squashfs(out).read(f"{PLACE}/bin/tool") == (link / "bin/tool").read_bytes()
+    assert is_as_seen(link, packed.seen)
+
+
+def test_data_that_lie_in_the_image_already(tmp_path: Path) -> None:
+    """Behind something else in the file, with a base that has one of the large files too."""
+    folder = make_tool(tmp_path / "tool")
+    large = random.Random(1).randbytes(1_500_000)
+    (folder / "share" / "first").write_bytes(large)
+    (folder / "share" / "second").write_bytes(large)
+    (folder / "share" / "other").write_bytes(b"x" + large[1:])
+    base = BytesIO()
+    write_squashfs(
+        base,
+        [Entry("etc/large", "file", content=large), Entry("etc/small", "file", content=b"small")],
+    )
+    seen = scan_tree(folder)
+    reader = TreeReader(folder, PLACE, seen)
+    with (tmp_path / "image").open("w+b") as out:
+        out.write(b"before" * 100)
+        packed = write_data(out, reader.entries())
+        stats = compose(out, [Source(Squashfs(base)), Source(packed)])
+        image = Squashfs(out, 600)
+        assert out.tell() == 600 + stats.size_bytes
+        assert verify_tree(image, PLACE, seen, reader.contents, frozenset(), packed) == ()
+        assert image.read("etc/large") == large
+        assert image.read("etc/small") == b"small"
+        for name in ("first", "second", "other"):
+            content = (folder / "share" / name).read_bytes()
+            assert image.read(f"{PLACE}/share/{name}") == content
+    assert stats.size_bytes < 2 * len(large) + 1_700_000  # each content once
+
+
+def test_files_that_have_one_anothers_place(tmp_path: Path) -> None:
+    folder = tmp_path / "tool"
+    folder.mkdir()
+    for name in ("one", "two", "large one", "large two"):
+        (folder / name).write_bytes(name[-3:].encode() * (50_000 if "large" in name else 5))
+    with (tmp_path / "image").open("w+b") as out:
+        packed = written(folder, out)
+        one, two, large_one, large_two = (
+            packed.reader.contents.pop(name) for name in ("one", "two", "large one", "large two")
+        )
+        packed.reader.contents |= {
+            "one": two,
+            "two": one,
+            "large one": large_two,
+            "large two": large_one,
+        }
+        wrong = packed.wrong_in(out)
+    assert len(wrong) == 4
+    assert all(said.endswith("another content") for said in wrong)
+
+
+def test_a_small_file_with_a_wrong_place_in_its_block(tmp_path: Path) -> None:
+    folder = tmp_path / "tool"
+    folder.mkdir()
+    for name in ("one", "two", "three"):
+        (folder / name).write_bytes(name.encode() * 5)
+    with (tmp_path / "image").open("w+b") as out:
+        packed = written(folder, out)
+        assert packed.wrong_in(out) == ()
+        node = packed.written.root()
+        for step in f"{PLACE}/two".encode().split(b"/"):
+            node = node.children[step]
+        node.offset += 1
+        out.seek(0)
+        compose(out, [Source(packed.written)])
+        assert packed.wrong_in(out) == ("two has another content",)
+
+
+def test_a_shared_block_that_gives_back_something_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pack = BlockWriter._pack
+
+    def bent(self: BlockWriter, blocks: list[Plain]) -> list[tuple[bytes, int, int]]:
+        swapped = [[one.swapcase() for one in b] if isinstance(b, list) else b for b in blocks]
+        return pack(self, swapped)
+
+    folder = tmp_path / "tool"
+    folder.mkdir()
+    (folder / "one").write_bytes(b"one" * 5)
+    (folder / "digits").write_bytes(b"111" * 5)
+    monkeypatch.setattr(BlockWriter, "_pack", bent)
+    with (tmp_path / "image").open("w+b") as out:
+        assert written(folder, out).wrong_in(out) == ("one has another content",)
+
+
+def test_data_in_the_image_are_not_ordered(tmp_path: Path) -> None:
+    with (tmp_path / "image").open("w+b") as out:
+        packed = write_data(out, [Entry("a", "file", content=b"a")])
+        with pytest.raises(ValueError, match="already"):
+            compose(out, [Source(packed)], order=["a"])
+
+
+@pytest.mark.parametrize("what", ["text", "link", "mode", "new", "gone", "name", "folder", "none"])
+def test_a_folder_that_is_not_as_it_was_seen(tmp_path: Path, what: str) -> None:
+    folder = make_tool(tmp_path / "tool")
+    seen = scan_tree(folder)
+    share = folder / "share"
+    if what == "text":
+        (share / "text").write_bytes((share / "text").read_bytes())
+    elif what == "link":
+        (share / "link").unlink()
+        (share / "link").symlink_to("texx")
+    elif what == "mode":
+        share.chmod(0o700)
+    elif what == "new":
+        (share / "new").touch()
+    elif what == "gone":
+        (share / "text").unlink()
+    elif what == "name":
+        (share / "text").rename(share / "texx")
+    elif what == "folder":
+        (share / "empty").mkdir()
+    assert is_as_seen(folder, seen) == (what == "none")
+    assert bool(find_changes(seen, scan_tree(folder))) == (what != "none")
 
 
 @pytest.mark.parametrize("name", ["share/text", "share/large"])

@@ -9,15 +9,12 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from elftools.elf.dynamic import DynamicSection
-from elftools.elf.elffile import ELFFile
 
 from limpet.core import prefix
 from limpet.core.errors import BaseError, UsageError
 from limpet.core.facts import BaseFacts, Libc
 from limpet.core.pack import Needs, check_needs, check_place, is_covered
 from limpet.core.prefix import Seen
-from limpet.formats.elf_headers import read_elf
 from limpet.tools.prefix_scan import scan_tree
 
 FACTS = BaseFacts(digest="sha256:1", arch="x86_64", libc=Libc(family="glibc", version="2.36"))
@@ -110,24 +107,3 @@ def test_needs_that_a_base_does_not_meet() -> None:
     musl = msgspec.structs.replace(FACTS, libc=Libc(family="musl", version="1.2"))
     with pytest.raises(BaseError, match="has musl"):
         check_needs(Needs(glibc="2.17", of="a"), musl, "it")
-
-
-def test_an_elf_file_is_read_as_others_read_it() -> None:
-    path = Path(__file__).parents[1] / "gpu" / "needs-glibc-2.36.so"
-    with path.open("rb") as file:
-        ours = read_elf(file)
-    assert ours is not None
-    with path.open("rb") as file:
-        dynamic = ELFFile(file).get_section_by_name(".dynamic")
-        assert isinstance(dynamic, DynamicSection)
-        needed = [tag.needed for tag in dynamic.iter_tags("DT_NEEDED")]  # type: ignore[attr-defined]
-    assert (ours.machine, ours.glibc, list(ours.needed)) == ("x86_64", "2.36", needed)
-
-
-def test_what_is_no_elf_file(tmp_path: Path) -> None:
-    whole = (Path(__file__).parents[1] / "gpu" / "needs-glibc-2.36.so").read_bytes()
-    for data in (b"", b"#!/bin/sh\n", whole[:70], whole[:2000]):
-        (tmp_path / "f").write_bytes(data)
-        with (tmp_path / "f").open("rb") as file:
-            found = read_elf(file)
-        assert found is None or not found.glibc

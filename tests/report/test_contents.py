@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from limpet.actions.check_image import check_image
 from limpet.actions.contents import read_contents
 from limpet.actions.inspect import compare_images, explain_package, inspect_image
-from limpet.actions.report import choose_modules
+from limpet.actions.report import choose_modules, make_report
 from limpet.core.contents import Contents, Software
 from limpet.core.dependencies import plan_graph
 from limpet.core.errors import ImageError, UsageError
@@ -205,3 +206,37 @@ def test_an_image_that_cannot_be_looked_into(tmp_path: Path) -> None:
     assert seen.facts and seen.contents and seen.contents.unreadable
     with pytest.raises(ImageError, match="cannot be looked into"):
         compare_images(str(image), str(image))
+
+
+def test_a_report_says_what_check_finds(tmp_path: Path) -> None:
+    # what makes a folder with packages an environment
+    python = {"opt/env/bin/python3.13": b"", **package("alpha", "1", "Requires-Dist: missing>=2")}
+    image = write_image(tmp_path / "a.sif", python)
+    image.chmod(0o666)
+    report = make_report([str(image)], starts=False).images[0]
+    assert report.findings is not None and report.imports is None
+    assert {"LMP501", "LMP704", "LMP705"} <= {one.code for one in report.findings}
+    assert report.findings[0].what == "alpha 1 needs missing, which is not installed."
+    assert set(check_image(str(image)).findings) == set(report.findings)
+
+
+def test_a_report_says_what_could_not_be_checked(tmp_path: Path) -> None:
+    image = write_image(tmp_path / "a.sif", package("alpha"))
+    image.write_bytes(image.read_bytes().replace(b"hsqs", b"????"))
+    report = make_report([str(image)], starts=False).images[0]
+    assert report.findings is None
+    assert any(note.startswith("Not checked: ") for note in report.notes)
+
+
+def test_a_package_has_one_size_for_check_and_for_report(tmp_path: Path) -> None:
+    members = {"opt/env/bin/python3.13": b"", **package("alpha", size=5000), **package("beta")}
+    members[f"{SITE}/alpha/tests/__init__.py"] = b"t" * 300
+    record = f"{SITE}/alpha-1.0.dist-info/RECORD"
+    members[record] += b"alpha/tests/__init__.py,,\n"
+    image = write_image(tmp_path / "a.sif", members)
+    found = by_name(contents_of(image))
+    checked = {one.name: one for one in check_image(str(image)).packages}
+    for name in ("alpha", "beta"):
+        ours, theirs = found[name], checked[name]
+        assert (ours.size_bytes, ours.files) == (theirs.size_bytes, theirs.files)
+        assert ours.useless_bytes == theirs.useless_bytes == (300 if name == "alpha" else 0)

@@ -10,8 +10,7 @@ import msgspec
 import pytest
 from selenium.webdriver.common.keys import Keys
 
-from limpet.actions.report import make_report
-from limpet.core.findings import Finding
+from limpet.actions.report import Found, make_report
 from limpet.report.page import render_page
 from tests.conftest import Limpet, SharedOnce
 from tests.report.browser import Browser
@@ -176,11 +175,9 @@ def test_a_report_is_written_once(limpet: Limpet, pair: tuple[Path, Path], tmp_p
 def test_what_is_timed(pair: tuple[Path, Path]) -> None:
     found: list[Sequence[str]] = []
 
-    def find(
-        image: str, names: Sequence[str], timeout_s: float, config: str
-    ) -> tuple[Finding, ...]:
+    def find(image: str, names: Sequence[str], timeout_s: float, config: str) -> Found:
         found.append(names)
-        return ()
+        return (), ()
 
     report = make_report([str(pair[1])], timeout_s=120, find=find)
     imports = report.images[0].imports
@@ -189,7 +186,7 @@ def test_what_is_timed(pair: tuple[Path, Path]) -> None:
     assert "urllib3" in modules and modules["requests"].level == 0
     assert modules["requests"].total_us >= modules["urllib3"].total_us > 0
     assert found == [("requests",)]
-    broken = make_report([str(pair[1])], statement="import nowhere", find=lambda *_: None)
+    broken = make_report([str(pair[1])], statement="import nowhere", find=lambda *_: (None, ()))
     told = broken.images[0].imports
     assert told and "No module named 'nowhere'" in told.failure
 

@@ -9,11 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from limpet.core.contents import Contents, Software, linux_markers
+from limpet.core.contents import Contents, Software
 from limpet.core.dependencies import find_ways, plan_graph, plan_requested
 from limpet.core.findings import Finding
 from limpet.core.importtime import parse_importtime
 from limpet.core.inspection import Inspection
+from limpet.core.markers import linux_markers
 from limpet.core.page import ImageReport, Report
 from limpet.core.sbom import render_sbom
 from limpet.report.difference import format_change

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from tests.conftest import Base
 
 SOURCE = Path(__file__).parents[2] / "src"
+EXAMPLES = Path(__file__).parents[2] / "examples/slurm"
 LIMPET = (sys.executable, "-P", "-m", "limpet")
 BASE = ("--base", "debian:trixie")
 
@@ -31,11 +32,13 @@ print("rank", all.rank, "of", all.size, "sum", total, flush=True)
 
 @dataclass(frozen=True)
 class Images:
-    """`mpi` has mpi4py and MPICH; `other` is another image; `launchers` start what is in `mpi`."""
+    """`mpi` has what the examples need, mpi4py and MPICH among it; `other` is another image;
+    `launchers` start what is in `mpi`, `apart` as well, for tasks that do not use MPI."""
 
     mpi: Path
     other: Path
     launchers: Path
+    apart: Path
 
 
 @pytest.fixture(scope="session")
@@ -54,14 +57,20 @@ def images(
         def limpet(*words: str) -> None:
             subprocess.run([*LIMPET, "-q", *words], env=env, cwd=folder, check=True)
 
-        (folder / "mpi.in").write_text("mpi4py\nmpich\n")
+        (folder / "mpi.in").write_text((EXAMPLES / "requirements.txt").read_text())
         limpet("build", "mpi.in", "-o", "mpi.sif", *BASE)
         limpet("wrap", "mpi.sif", "env")
+        limpet("wrap", "mpi.sif", "apart", "--mpi", "none")
         (folder / "other.sif").symlink_to(debian_base.sif)
         return str(folder)
 
     made = Path(shared_once("slurm", make))
-    return Images(mpi=made / "mpi.sif", other=made / "other.sif", launchers=made / "env")
+    return Images(
+        mpi=made / "mpi.sif",
+        other=made / "other.sif",
+        launchers=made / "env",
+        apart=made / "apart",
+    )
 
 
 @dataclass
@@ -85,6 +94,8 @@ class User:
             "HOME": str(self.home),
             "PYTHONPATH": str(SOURCE),
             "LIMPET_CACHE_DIR": str(self.cache),
+            # As where a site's MpiDefault is this: tasks of an image with MPI need one.
+            "SLURM_MPI_TYPE": "pmi2",
         }
 
     def said(self, *words: str | Path) -> str:

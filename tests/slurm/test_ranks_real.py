@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import signal
 import subprocess
 import time
@@ -40,6 +41,31 @@ def test_in_a_batch_job(user: User, images: Images) -> None:
     assert lines(said) == {"rank 0 of 1 sum 1", "code 0", *ALL}
 
 
+@pytest.mark.parametrize("way", ["run", "launcher"])
+def test_ranks_that_would_not_find_each_other(way: str, user: User, images: Images) -> None:
+    start: tuple[str | Path, ...] = (*LIMPET, "run", images.mpi, "python")
+    if way == "launcher":
+        start = (images.launchers / "bin/python",)
+    done = user.run("srun", "-N2", "-n4", "--mpi=none", *start, "sum.py")
+    assert done.returncode == 125
+    assert done.stdout == ""
+    assert done.stderr.count("The 4 tasks of this srun start would not find each other.") == 4
+    assert done.stderr.count("speaks PMI-1, PMI-2; srun offers nothing.") == 1
+    assert done.stderr.count("Start with srun --mpi=pmi2") == 1
+
+
+def test_a_script_of_limpets_for_several_nodes(user: User, images: Images, tmp_path: Path) -> None:
+    out = tmp_path / "out.txt"
+    shape = ("--nodes=2", "--ntasks-per-node=2", f"--output={out}", "--stage")
+    script = ("-o", "job.sh", "--submit", "--", "python", "sum.py")
+    done = user.limpet("sbatch", images.mpi, *shape, *script)
+    assert done.returncode == 0, done.stderr
+    assert user.cluster.wait_for_job(done.stdout.strip()) == "COMPLETED", out.read_text()
+    assert "srun --mpi=pmi2 " in (user.home / "job.sh").read_text()
+    assert lines(out.read_text()) >= ALL
+    user.cluster.wait_until_clean()
+
+
 def test_the_images_own_mpiexec(user: User, images: Images) -> None:
     launchers = images.launchers / "bin"
     said = user.said(launchers / "mpiexec", "-n", "4", launchers / "python", "sum.py")
@@ -48,14 +74,14 @@ def test_the_images_own_mpiexec(user: User, images: Images) -> None:
 
 def test_short_programs_of_many_ranks_all_start(user: User, images: Images) -> None:
     """The runtime alone fails here: the rank that the others join has ended before they come."""
-    python = images.launchers / "bin/python"
+    python = images.apart / "bin/python"
     for _ in range(3):
         user.said("srun", "-N1", "-n12", python, "-c", "")
 
 
 def test_exit_codes_come_back(user: User, images: Images) -> None:
     script = "import os, sys; sys.exit(int(os.environ['SLURM_PROCID']) * 11)"
-    python = images.launchers / "bin/python"
+    python = images.apart / "bin/python"
     done = user.run("srun", "-N1", "-n3", python, "-c", script)
     assert done.returncode == 22
     assert "task 1: Exited with exit code 11" in done.stderr
@@ -65,7 +91,9 @@ def test_exit_codes_come_back(user: User, images: Images) -> None:
 def test_ranks_of_different_images_do_not_share_silently(user: User, images: Images) -> None:
     config = user.home / "programs"
     run = " ".join(LIMPET)
-    config.write_text(f"0 {run} run '{images.mpi}' true\n1 {run} run '{images.other}' true\n")
+    config.write_text(
+        f"0 {run} run --mpi none '{images.mpi}' true\n1 {run} run '{images.other}' true\n"
+    )
     done = user.run("srun", "-N1", "-n2", "--multi-prog", config)
     assert done.returncode == 125
     assert "not started alike" in done.stderr
@@ -73,12 +101,42 @@ def test_ranks_of_different_images_do_not_share_silently(user: User, images: Ima
     assert user.run("srun", "-N1", "-n2", "--multi-prog", config, env=apart).returncode == 0
 
 
+SPACE = (
+    "import os, time; time.sleep(2); "
+    "print(os.environ['SLURM_ARRAY_TASK_ID'], os.readlink('/proc/self/ns/mnt'))"
+)
+
+
+def test_tasks_of_an_array_share_nothing(user: User, images: Images) -> None:
+    """They are jobs of their own, though they are on one node; the ranks of each do share."""
+    python = f"'{images.launchers}/bin/python' -c \"{SPACE}\""
+    script = user.home / "array.sh"
+    script.write_text(f"#!/bin/sh\nsrun -n2 {python}\n")
+    out = user.home / "%a.txt"
+    shape = ("--array=0-2", "-w", "n1", "-n2")
+    job = user.said("sbatch", "--parsable", "--wait", "-o", out, *shape, script).strip()
+    spaces: list[str] = []
+    for task in range(3):
+        found = (user.home / f"{task}.txt").read_text().splitlines()
+        assert [line.split()[0] for line in found] == [str(task)] * 2, (job, found)
+        assert found[0] == found[1]
+        spaces += {line.split()[1] for line in found}
+    assert len(set(spaces)) == 3
+
+
+def test_ranks_of_an_unpacked_image(user: User, images: Images) -> None:
+    build = ("apptainer", "-q", "build", "--sandbox", "box", images.mpi)
+    user.said(*build)
+    said = user.said("srun", "-N1", "-n2", *MPI, *LIMPET, "run", "box", "python", "sum.py")
+    assert lines(said) == {"rank 0 of 2 sum 3", "rank 1 of 2 sum 3"}
+
+
 # ---- one mount a node ----------------------------------------------------------------------------
 
 
 def test_ranks_of_a_node_share_one_mount(user: User, images: Images, cluster: Cluster) -> None:
     script = "import time; print(1, flush=True); time.sleep(60)"
-    python = images.launchers / "bin/python"
+    python = images.apart / "bin/python"
     running = user.start("srun", "-w", "n1,n2", "--ntasks-per-node=4", python, "-c", script)
     assert running.stdout
     for _ in range(8):
@@ -91,7 +149,30 @@ def test_ranks_of_a_node_share_one_mount(user: User, images: Images, cluster: Cl
     time.sleep(0.2)
     running.send_signal(signal.SIGINT)
     assert running.wait(20) != 0
-    cluster.wait_until_clean()
+    cluster.wait_until_clean(killed=True)
+
+
+def test_what_reaches_the_shared_file_system(
+    user: User, images: Images, cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The image is opened for each node, and by no rank more; a rank opens its launcher's files:
+    the script, which the kernel and then the shell open, and four beside it."""
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "bench"))
+    program = importlib.import_module("slowfs").build_slowfs(tmp_path / "bench")
+    folder = images.mpi.parent
+    counts = []
+    for ranks in (1, 4):
+        with (
+            cluster.counted("n1", folder, program) as first,
+            cluster.counted("n2", folder, program) as second,
+        ):
+            start = ("srun", "-w", "n1,n2", f"--ntasks-per-node={ranks}")
+            user.said(*start, images.apart / "bin/python", "-c", "")
+            counts.append([first(), second()])
+    for one, four in zip(*counts, strict=True):
+        assert four["attributes"] == one["attributes"]
+        assert four["listings"] == one["listings"] == 0
+        assert four["opens"] - one["opens"] <= 3 * 6, (one, four)
 
 
 # ---- signals, limits, kills ----------------------------------------------------------------------
@@ -110,7 +191,7 @@ time.sleep(90)
 
 def started(user: User, images: Images, *options: str) -> subprocess.Popen[str]:
     (user.home / "waits.py").write_text(WAITS)
-    python = images.launchers / "bin/python"
+    python = images.apart / "bin/python"
     running = user.start(
         "srun", "-N2", "--ntasks-per-node=2", "-J", "waits", *options, python, "waits.py"
     )
@@ -149,17 +230,35 @@ def test_a_signal_of_ones_own_reaches_the_program_and_its_code_comes_back(
     user.cluster.wait_until_clean()
 
 
+def test_a_time_limit_reaches_the_program(user: User, images: Images) -> None:
+    """Limits are whole minutes, and Slurm looks at them twice a minute: this one is brought on."""
+    running = started(user, images, "--time=5")
+    user.said("scontrol", "update", f"JobId={number(user)}", "EndTime=now+1")
+    out, err = running.communicate(timeout=60)
+    assert "DUE TO TIME LIMIT" in err
+    assert out.count("told SIGTERM") == 4
+    assert running.returncode != 0
+    user.cluster.wait_until_clean()
+
+
 def test_after_sigkill_nothing_is_left(user: User, images: Images) -> None:
-    running = started(user, images)
+    """Files in memory are the next step's to remove: none runs any more that could."""
+    running = started(user, images, "-w", "n1,n2")
     user.said("scancel", "-s", "KILL", number(user))
     code, _, _ = ended(running)
     assert code in (137, 143)
+    user.cluster.wait_until_clean(killed=True)
+    marks = Path(f"/proc/{user.cluster.daemons['n1'].pid}/root/dev/shm")
+    for name in ("limpet.999999.1.first", "sharens_instance_999999"):  # of processes long gone
+        (marks / name).touch()
+    python = images.launchers / "bin/python"
+    user.said("srun", "-w", "n1,n2", "--ntasks-per-node=2", python, "-c", "")
     user.cluster.wait_until_clean()
 
 
 def test_in_a_step_without_a_place_of_the_jobs_own(user: User, images: Images) -> None:
     """As on sites that give jobs none: the runtime's record is in the home, and goes again."""
-    python = images.launchers / "bin/python"
+    python = images.apart / "bin/python"
     start = ("srun", "-N1", "-n2", "env", "-u", "SLURM_TMPDIR", python)
     assert user.said(*start, "-c", "print(1)") == "1\n1\n"
     records = user.home / ".apptainer/instances/app"

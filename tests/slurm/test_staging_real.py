@@ -16,8 +16,8 @@ QUIET = {"SLURM_JOB_ID": "", "SLURM_JOB_NUM_NODES": ""}
 
 
 def test_staged_once_and_used_by_all_starts(user: User, images: Images, cluster: Cluster) -> None:
-    text = f"cd '{images.mpi.parent}'\nlimpet stage mpi.sif\nlimpet stage env\n"
-    text += f'srun env/bin/python -c "{WHERE}"\n'
+    text = f"cd '{images.mpi.parent}'\nlimpet stage mpi.sif\nlimpet stage apart\n"
+    text += f'srun apart/bin/python -c "{WHERE}"\n'
     text += f'limpet run mpi.sif python -c "{WHERE}"\n'
     text += "limpet stage --clean\nsrun sh -c 'ls $SLURM_TMPDIR'\n"
     state, said = user.job(text, "-N2", "--ntasks-per-node=2")
@@ -113,12 +113,26 @@ def test_a_node_without_the_runtime(user: User, images: Images, cluster: Cluster
     with cluster.without("n2", "apptainer"):
         for start in (
             (*LIMPET, "run", images.mpi, "true"),
-            (images.launchers / "bin/python", "-V"),
+            (images.apart / "bin/python", "-V"),
         ):
             done = user.run("srun", "-l", "-w", "n1,n2", "-n2", *start)
             assert "1: limpet: " in done.stderr
             assert "PATH" in done.stderr or "cannot be started" in done.stderr
             assert "task 1: Exited with exit code 125" in done.stderr
+
+
+def test_a_node_with_an_older_runtime(user: User, images: Images, cluster: Cluster) -> None:
+    """One that cannot put several ranks into one container, where MPI needs just that."""
+    with cluster.answering("n2", "apptainer", "apptainer version 1.1.9"):
+        start = (*LIMPET, "run", images.mpi, "python", "sum.py")
+        two = ("srun", "-w", "n2", "-n2", "--mpi=pmi2")
+        done = user.run(*two, *start)
+        assert done.returncode == 125
+        assert "limpet: The 2 ranks on n2 need one container, which Apptainer 1.1.9" in done.stderr
+        assert "1.3" in done.stderr
+        # without MPI each has a container of its own, as ever
+        done = user.run(*two, *LIMPET, "run", "--mpi", "none", images.mpi, "true")
+        assert done.returncode == 0, done.stderr
 
 
 def test_an_image_that_a_node_does_not_see(user: User, images: Images, cluster: Cluster) -> None:

@@ -6,8 +6,12 @@ import shlex
 
 import pytest
 
+from limpet.actions.mpi import MpiReport
+from limpet.actions.sbatch import choose_mpi
 from limpet.core.errors import HostError, UsageError
-from limpet.core.sbatch import choose_pmi, parse_batch, render_batch
+from limpet.core.mpi import Consumer, HostSet, ImageMpi, Library, Pairing
+from limpet.core.mpi_plan import choose_for_srun
+from limpet.core.sbatch import parse_batch, render_batch
 from limpet.core.seen import Siblings
 from limpet.core.share import find_siblings, tasks_on_node
 from limpet.core.slurm import NodeCopy, explain_failure, parse_job, parse_nodes, why_not
@@ -90,10 +94,38 @@ def test_a_script_cannot_hold_a_line_break() -> None:
         render_batch(batch, image="x", limpet="limpet", start=shlex.quote("true"), mpi="")
 
 
+MPICH = Library(path="/m", soname="libmpi.so.12", family="mpich", product="MPICH",
+                pmi=("pmi1", "pmi2"))  # fmt: skip
+OPEN = Library(path="/o", soname="libmpi.so.40", family="openmpi", product="Open MPI",
+               pmi=("pmix",))  # fmt: skip
+USER = Consumer(name="mpi4py", needs={"libmpi.so.12": (), "libmpi.so.40": ()})
+
+
+def kind_for(
+    library: Library | None, slurm: tuple[str, ...], *, policy: str = "auto", host: bool = False
+) -> str:
+    mpi = ImageMpi(libraries=(library,) if library else (), consumers=(USER,))
+    sets = (HostSet(name="site", library=MPICH),) if host else ()
+    pairings = tuple(Pairing(name=one.name, works=True) for one in sets)
+    chosen, flag = choose_for_srun(policy, mpi, sets, pairings, slurm)
+    return choose_mpi(
+        MpiReport(image="x", mpi=mpi, libc=None, sets=sets, pairings=pairings, slurm=slurm,
+                  tasks=None, chosen=chosen, flag=flag)
+    )  # fmt: skip
+
+
 def test_how_an_mpi_is_started() -> None:
-    assert choose_pmi(["numpy", "mpich"], ["none", "pmi2"]) == "pmi2"
-    assert choose_pmi(["openmpi"], []) == "pmix"
-    assert choose_pmi(["openmpi"], ["pmix_v4", "pmi2"]) == "pmix"
-    assert choose_pmi(["numpy"], ["pmi2"]) == ""
-    with pytest.raises(UsageError, match="does not offer"):
-        choose_pmi(["openmpi"], ["none", "pmi2"])
+    assert kind_for(MPICH, ("none", "pmi2")) == "pmi2"
+    assert kind_for(OPEN, ("none", "pmix_v4", "pmi2")) == "pmix_v4"
+    assert kind_for(None, ("pmi2",)) == ""
+    assert kind_for(OPEN, ("pmi2",), host=True) == "pmi2"  # the host's MPICH, as a start does
+    assert kind_for(None, ("pmi2",), host=True) == "pmi2"
+    assert kind_for(MPICH, ("pmi2",), policy="none") == ""
+    with pytest.raises(UsageError, match="speaks PMIx, which this Slurm does not offer"):
+        kind_for(OPEN, ("none", "pmi2"))
+
+
+def test_how_an_mpi_is_started_on_a_machine_without_slurm() -> None:
+    assert kind_for(MPICH, ()) == "pmi2"
+    assert kind_for(OPEN, ()) == "pmix"
+    assert kind_for(None, ()) == ""

@@ -45,6 +45,20 @@ def test_arguments_arrive_as_they_were(envs: Path, person: Person) -> None:
     assert done.stderr == ""
 
 
+def test_variables_of_any_name_arrive_as_they_were(say_image: Path, person: Person) -> None:
+    person.wrap(say_image, person.home / "env", "--variables", "host", "--only", "python")
+    # `e` is unset by the runtime's own start script.
+    names = [*"abcdfghijklmnopqrstuvwxyz", "name", "start", "line", "word", "text"]
+    env = {name: f"the user's {name}" for name in names}
+    look = f"import json, os; print(json.dumps({{n: os.environ.get(n) for n in {names}}}))"
+    run = ("--variables", "host", say_image, "python")
+    for done in (
+        person.run(person.home / "env/bin/python", "-c", look, env=env),
+        person.limpet("run", *run, "-c", look, env=env),
+    ):
+        assert json.loads(done.stdout) == env, done.stderr
+
+
 def test_input_output_and_exit_codes(envs: Path, person: Person) -> None:
     echo = "import sys; sys.stdout.write(sys.stdin.read()[::-1]); sys.stderr.write('e')"
     done = person.run(envs / "bin/python", "-c", echo, stdin="olleh")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
@@ -18,13 +19,18 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from limpet.core.errors import HostError
+from limpet.core.host_python import HostFile, HostPython
 from limpet.core.launch import plan_launch
 from limpet.core.launcher import render_beside, render_launcher
+from limpet.core.mpi import Consumer, ImageMpi, Library
+from limpet.core.mpi_plan import MpiSeen
 from limpet.core.places import wished_binds
 from limpet.core.recipe import Run
 from limpet.core.seen import HostSeen, ImageSeen, Request
+from limpet.core.share import find_siblings
 from limpet.core.wrap import Wrap, WrapRequest
-from limpet.tools import host, personal
+from limpet.tools import host, host_mpi, personal, slurm
 from tests.wrap.conftest import MACHINE, facts
 
 pytestmark = pytest.mark.real
@@ -104,7 +110,8 @@ class Stage:
         if pip.kit:
             Path(pip.kit).mkdir(mode=0o700, parents=True, exist_ok=True)
             Path(pip.kit, "pip.zip").touch()
-        return msgspec.structs.replace(here, pip=pip, links={})
+        mpi = MpiSeen(tasks=host_mpi.probe_tasks(), image=image.facts.mpi) if image.facts else None
+        return msgspec.structs.replace(here, pip=pip, links={}, setuid=False, mpi=mpi)
 
     def write(self, image: ImageSeen, request: Request) -> Path:
         wrap = Wrap(
@@ -118,6 +125,9 @@ class Stage:
             request=WrapRequest(launch=request),
         )
         here = self.probe(image, request)
+        # A launcher serves all starts: whether tasks can meet is not known now.
+        mpi = msgspec.structs.replace(here.mpi, tasks=None) if here.mpi else None
+        here = msgspec.structs.replace(here, mpi=mpi)
         script = render_launcher(wrap, image, here, str(self.root))
         launcher = self.root / ".limpet/versions/1/bin/tool"
         launcher.parent.mkdir(parents=True)
@@ -151,8 +161,12 @@ def compare(
     image: ImageSeen | None = None,
     env: dict[str, str] | None = None,
     cwd: Path | None = None,
+    starter: str = "",
 ) -> str:
-    """Start the launcher, and hold what the runtime saw against the plan; what it said."""
+    """Start the launcher, and hold what the runtime saw against the plan; what it said.
+
+    `starter` is the name of the program that starts it.
+    """
     image = image or stage.seen()
     session = {"PATH": os.environ["PATH"], "HOME": str(stage.home)} | (env or {})
     if not {"LIMPET_STATE_DIR", "XDG_STATE_HOME"} & session.keys():
@@ -167,14 +181,31 @@ def compare(
     words = ("a", "b  c", "", "--", "d'e\"f", "g\nh", "-x", "*")
     command = ("/opt/env/bin/tool", *words)
     asked = msgspec.structs.replace(request, command=command)
-    plan = plan_launch(image, stage.probe(image, asked), asked)
-    done = subprocess.run([*shell, launcher, *words], env=session, capture_output=True, text=True)
+    here = stage.probe(image, asked)
+    siblings = find_siblings(PARENT, starter, os.environ)
+    if siblings:
+        siblings = msgspec.structs.replace(siblings, folder=slurm.find_job_folder())
+    staged = slurm.find_staged(image.identity) or image.path
+    plan = plan_launch(
+        msgspec.structs.replace(image, path=staged),
+        msgspec.structs.replace(here, siblings=siblings),
+        asked,
+    )
+    argv = [*started_by(stage, starter), *shell, str(launcher), *words]
+    done = subprocess.run(argv, env=session, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     argv, environment = json.loads(stage.told.read_text())
     own = argv.index(str(stage.root))
     assert argv[own - 1] == "--bind"
     del argv[own - 1 : own + 1]
-    assert argv[1:] == list(plan.argv[1:])
+    planned = list(plan.argv)
+    if str(PARENT) in planned:
+        parent = planned.index(str(PARENT))
+        assert argv[parent] == (stage.top / "starter.pid").read_text().strip()
+        assert argv[parent + 3].startswith(f"{image.identity} ")
+        for place in (parent, parent + 3):  # what ranks compare is the launchers' own affair
+            argv[place] = planned[place]
+    assert argv[1:] == planned[1:]
     there = {name: value for name, value in environment.items() if name not in OF_SHELLS}
     assert there == {name: value for name, value in plan.env.items() if name not in OF_SHELLS}
     for folder in plan.folders:
@@ -183,6 +214,181 @@ def compare(
     for point in plan.points:
         assert Path(point).is_dir()
     return done.stderr
+
+
+# No process has this number.
+PARENT = 2**22 + 1
+
+
+def started_by(stage: Stage, starter: str) -> list[str]:
+    """The words before a command whose parent then has this name."""
+    if not starter:
+        return []
+    program = stage.top / starter
+    shutil.copy("/bin/dash", program)
+    return [str(program), "-c", f'echo $$ >"{stage.top}/starter.pid"; "$@"; exit $?', "x"]
+
+
+RANKS = {"MPI_LOCALNRANKS": "3", "MPI_LOCALRANKID": "2"}
+STEP = {
+    "SLURM_JOB_ID": "17",
+    "SLURM_STEP_TASKS_PER_NODE": "2(x3),1,12",
+    "SLURM_NODEID": "4",
+    "SLURM_LOCALID": "11",
+}
+
+
+@pytest.mark.parametrize(
+    ("starter", "env", "shared"),
+    [
+        ("slurmstepd", STEP, True),
+        ("slurmstepd", STEP | {"SLURM_NODEID": "2", "SLURM_LOCALID": "1"}, True),
+        ("slurmstepd", STEP | {"SLURM_NODEID": "3", "SLURM_LOCALID": "0"}, False),
+        ("slurmstepd", STEP | {"APPTAINER_SHARENS": "0"}, False),
+        ("slurmstepd", STEP | {"APPTAINER_CONFIGDIR": "/own"}, True),
+        ("bash", STEP, False),
+        ("hydra_pmi_proxy", RANKS, True),
+        ("hydra_pmi_proxy", STEP | RANKS, True),
+        ("mpirun", {"OMPI_COMM_WORLD_LOCAL_SIZE": "2", "OMPI_COMM_WORLD_LOCAL_RANK": "0"}, True),
+        ("mpirun", {"OMPI_COMM_WORLD_LOCAL_SIZE": "2"}, False),
+    ],
+)
+def test_ranks_of_a_node_share(
+    stage: Stage,
+    shell: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    starter: str,
+    env: dict[str, str],
+    shared: bool,
+) -> None:
+    own = stage.top / "of the job"
+    own.mkdir()
+    env = {"LOCAL_SCRATCH": str(own), "JOBFS": str(stage.top)} | env
+    request = Request(gpu="nvidia", overlays=(f"{stage.top}/over.img",))
+    compare(stage, shell, monkeypatch, request, env=env, starter=starter)
+    argv, _ = json.loads(stage.told.read_text())
+    assert ("--sharens" in argv) is shared
+
+
+@pytest.mark.parametrize("job", ["17", ""])
+def test_a_copy_of_the_image_on_the_nodes_own_disk(
+    stage: Stage, shell: list[str], monkeypatch: pytest.MonkeyPatch, job: str
+) -> None:
+    image = stage.seen()
+    places = (f"{stage.home}/env",)
+    own = msgspec.structs.replace(facts(), places=places)
+    image = msgspec.structs.replace(image, facts=own)
+    local = stage.top / 'the "node\'s" own'
+    copy = local / f"limpet-job-17/{image.identity}.sif"
+    copy.parent.mkdir(parents=True)
+    copy.touch()
+    env = {"LOCAL_SCRATCH": str(stage.top), "TMPDIR": str(local), "SLURM_JOB_ID": job}
+    compare(stage, shell, monkeypatch, Request(), image=image, env=env)
+    argv, _ = json.loads(stage.told.read_text())
+    assert (str(copy) in argv) is bool(job)
+
+
+KINDS: dict[str, Library | None] = {
+    "mpich": Library(
+        path="/opt/env/lib/libmpi.so.12",
+        soname="libmpi.so.12",
+        family="mpich",
+        product="MPICH",
+        version="4.3.2",
+        pmi=("pmi1", "pmi2"),
+    ),
+    "openmpi": Library(
+        path="/opt/it's/libmpi.so.40",
+        soname="libmpi.so.40",
+        family="openmpi",
+        product="Open MPI",
+        version="5.0.11",
+        pmi=("pmix",),
+    ),
+    "cray": Library(
+        path="/c", soname="libmpi.so.12", family="mpich", product="Cray MPICH", pmi=("libpmi",)
+    ),
+    "bare": None,
+}
+OFFERS = {
+    "srun, nothing": {"SLURM_STEP_NUM_TASKS": "4", "SLURM_PROCID": "0"},
+    "srun, another rank": {"SLURM_STEP_NUM_TASKS": "4", "SLURM_PROCID": "3"},
+    "srun, one task": {"SLURM_STEP_NUM_TASKS": "1", "SLURM_PROCID": "0"},
+    "a shell that outlived its job": {"SLURM_STEP_NUM_TASKS": "4", "SLURM_TASK_PID": "4194305"},
+    "srun, PMI-2": {"SLURM_STEP_NUM_TASKS": "4", "PMI_FD": "socket", "PMI_JOBID": "1.0"},
+    "mpiexec in a step": {"SLURM_STEP_NUM_TASKS": "4", "PMI_FD": "socket", "PMI_SIZE": "2"},
+    "mpiexec's port": {"PMI_PORT": "here:1", "PMI_SIZE": "2", "PMI_RANK": "1"},
+    "a file that is closed": {"PMI_FD": "9", "PMI_SIZE": "2"},
+    "PMIx": {
+        "PMIX_NAMESPACE": "a",
+        "PMIX_SERVER_URI41": "b",
+        "PMIX_RANK": "0",
+        "OMPI_COMM_WORLD_SIZE": "2",
+        "OMPI_COMM_WORLD_RANK": "0",
+    },
+    "PMIx without a server": {"PMIX_NAMESPACE": "a", "OMPI_COMM_WORLD_SIZE": "2"},
+    "both": {"PMIX_NAMESPACE": "a", "PMIX_SERVER_URI": "b", "PMI_PORT": "p", "PMI_SIZE": "x"},
+    "PALS": {"PALS_RANKID": "0", "PALS_SIZE": "8"},
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("offer", OFFERS)
+def test_tasks_that_could_not_meet(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch, kind: str, offer: str
+) -> None:
+    """The launcher starts where the plan does, and says what the plan's error says."""
+    library = KINDS[kind]
+    needs: dict[str, tuple[str, ...]] = {"libmpi.so.12": (), "libmpi.so.40": ()}
+    mpi = ImageMpi(
+        libraries=(library,) if library else (), consumers=(Consumer(name="mpi4py", needs=needs),)
+    )
+    image = stage.seen()
+    image = msgspec.structs.replace(image, facts=msgspec.structs.replace(facts(), mpi=mpi))
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        env = {"SLURM_TASK_PID": str(os.getpid())} | OFFERS[offer]
+        if env.get("PMI_FD") == "socket":
+            os.set_inheritable(ours.fileno(), True)
+            env["PMI_FD"] = str(ours.fileno())
+        env |= {"PATH": os.environ["PATH"], "HOME": str(stage.home)}
+        for name in list(os.environ):
+            monkeypatch.delenv(name)
+        for name, value in env.items():
+            monkeypatch.setenv(name, value)
+        launcher = stage.write(image, Request())
+        request = Request(command=("/opt/env/bin/tool",))
+        os.chdir(stage.home)
+        for shell in SHELLS:
+            stage.told.unlink(missing_ok=True)
+            done = subprocess.run(
+                [*shell, launcher],
+                env=env,
+                capture_output=True,
+                text=True,
+                pass_fds=(ours.fileno(),),
+            )
+            try:
+                plan_launch(image, stage.probe(image, request), request)
+            except HostError as error:
+                assert done.returncode == 125
+                assert not stage.told.exists()
+                said = [line.removeprefix("limpet: ") for line in done.stderr.splitlines()]
+                decided = "Whether launchers use the host's MPI is decided by"
+                assert [s for s in said if not s.startswith(decided)] == str(error).splitlines()
+            else:
+                assert done.returncode == 0, done.stderr
+                assert stage.told.exists()
+
+
+def test_no_mpi_means_no_question(
+    stage: Stage, shell: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mpi = ImageMpi(consumers=(Consumer(name="mpi4py", needs={}),))
+    seen = stage.seen()
+    image = msgspec.structs.replace(seen, facts=msgspec.structs.replace(facts(), mpi=mpi))
+    env = OFFERS["mpiexec's port"]
+    compare(stage, shell, monkeypatch, Request(mpi="none"), image=image, env=env)
 
 
 @pytest.mark.parametrize("home", ["isolated", "private", "none", "host"])
@@ -202,6 +408,11 @@ def test_folders_that_an_image_serves(
     image = msgspec.structs.replace(seen, facts=own)
     request = msgspec.convert({"home": home}, Request)
     compare(stage, shell, monkeypatch, request, image=image, cwd=stage.project)
+    (stage.home / "work").mkdir()
+    own = msgspec.structs.replace(own, places=(*places, f"{stage.home}/work/env"))
+    image = msgspec.structs.replace(seen, facts=own)
+    shutil.rmtree(stage.root)
+    compare(stage, shell, monkeypatch, request, image=image, cwd=stage.home / "work")
 
 
 @pytest.mark.parametrize("policy", ["clean", "host", "strict"])
@@ -402,3 +613,27 @@ def test_exported_functions_do_not_reach_the_program(
 ) -> None:
     env = {f"BASH_FUNC_{name}%%": "() {  echo host; }" for name in ("module", "my-own")}
     compare(stage, ["bash"], monkeypatch, Request(), env=env)
+
+
+@pytest.mark.parametrize("home", ["isolated", "private", "none", "host"])
+def test_a_system_that_is_the_hosts(
+    stage: Stage, shell: list[str], monkeypatch: pytest.MonkeyPatch, home: str
+) -> None:
+    (stage.home / ".local/an env").mkdir(parents=True)
+    (stage.home / "python").mkdir()
+    needed = (f"{stage.home}/.local/an env", f"{stage.home}/python")
+    python = HostPython(
+        version="3.13.5",
+        hexversion=0x030D05F0,
+        cache_tag="cpython-313",
+        prefix=needed[0],
+        machine=MACHINE,
+        libc="glibc 2.41",
+        files=(HostFile(path="/usr/bin/env", size_bytes=0, mtime_ns=0, sha256=""),),
+        folders=("/usr", "/etc", "/not on this node", str(stage.project), *needed),
+    )
+    own = msgspec.structs.replace(facts(), host=python)
+    image = msgspec.structs.replace(stage.seen(), facts=own)
+    request = msgspec.convert({"home": home, "binds": [f"{stage.top}:/top"]}, Request)
+    said = compare(stage, shell, monkeypatch, request, image=image, cwd=stage.project)
+    assert said == ""

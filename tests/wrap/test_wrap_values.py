@@ -15,6 +15,7 @@ import pytest
 from limpet.core.errors import ImageError, LimpetError, UsageError
 from limpet.core.fronts import check_kernel_name, render_kernel, render_module
 from limpet.core.launcher import render_beside, render_launcher
+from limpet.core.mpi import Consumer, ImageMpi
 from limpet.core.recipe import Run
 from limpet.core.seen import HostSeen, ImageSeen, Request
 from limpet.core.wrap import (
@@ -136,6 +137,12 @@ def test_nothing_is_left_to_fill_in_and_nothing_of_the_plan_escapes_its_quotes()
     assert "_limpet_image='/it'\"'\"'s.sif'" in text
 
 
+def test_what_these_launchers_never_need_is_not_in_them() -> None:
+    bare = rendered() + "".join(render_beside(made(), IMAGE, HOST, "/d"))
+    for word in ("ranks.sh", "share.sh", "mpi.sh", "_limpet_served", "#if"):
+        assert word not in bare
+
+
 def test_programs_of_several_folders() -> None:
     text = rendered({"a": "/usr/bin/a", "b": "/usr/bin/b", "c": "/opt/c/bin/c"})
     assert '    c) _limpet_program=/opt/c/bin/"$_limpet_name" ;;' in text
@@ -179,8 +186,13 @@ def test_the_scripts_are_clean(tmp_path: Path, variables: str, home: str) -> Non
         variables=variables,
         home=home,
     )
-    texts = {"tool": render_launcher(wrap, IMAGE, HOST, "/my $launchers")}
-    texts |= render_beside(wrap, IMAGE, HOST, "/my $launchers")
+    mpi = ImageMpi(consumers=(Consumer(name="mpi4py", needs={}),))
+    own = msgspec.structs.replace(facts(), places=("/it's", "/home/me/$x"), mpi=mpi)
+    image = msgspec.structs.replace(IMAGE, facts=own)
+    host = msgspec.structs.replace(HOST, setuid=False)
+    texts = {"tool": render_launcher(wrap, image, host, "/my $launchers")}
+    texts |= render_beside(wrap, image, host, "/my $launchers")
+    assert {"job.sh", "ranks.sh", "share.sh", "mpi.sh"} <= texts.keys()
     for name, text in texts.items():
         assert not re.search(r"(?m)@[A-Z_]{3,}@|^#(if|end)", text), name
         (tmp_path / name).write_text(text)

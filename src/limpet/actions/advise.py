@@ -21,7 +21,7 @@ from limpet.core.requirements import parse_requirements
 from limpet.tools import environments, images, surroundings
 from limpet.tools.advice_tables import read_table
 from limpet.tools.config import read_config
-from limpet.tools.image_contents import packages_of
+from limpet.tools.image_needs import packages_of
 from limpet.tools.recipes import LoadedRecipe, read_recipe
 
 # Names of bases that vendors make for their own hardware.

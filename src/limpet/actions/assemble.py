@@ -21,6 +21,7 @@ from limpet.formats.squashfs import (
     Source,
     Squashfs,
     SquashfsStats,
+    Written,
     compose,
     write_squashfs,
 )
@@ -47,12 +48,15 @@ class SifObject(msgspec.Struct, frozen=True, kw_only=True):
 class Parts(msgspec.Struct, frozen=True, kw_only=True):
     """All that one image is made of; `removed` are paths that no part may bring.
 
-    `own` is what limpet puts on top, `where_missing` what it adds unless the base has it. The files
-    `order` lie first. With `small` all is compressed anew, harder and in larger blocks.
+    `written` is one more piece, whose data lie in the image already; then there is no `order`, and
+    it is not `small`. `own` is what limpet puts on top, `where_missing` what it adds unless the
+    base has it. The files `order` lie first. With `small` all is compressed anew, harder and in
+    larger blocks.
     """
 
     base_sif: Path
     pieces: tuple[Path, ...]
+    written: Written | None = None
     own: tuple[Entry, ...]
     where_missing: tuple[Entry, ...] = ()
     removed: tuple[str, ...] = ()
@@ -71,47 +75,32 @@ def assemble(
     *,
     scratch: Path,
     replace: bool,
+    fill: Callable[[BinaryIO], Parts] | None = None,
     check: Callable[[BinaryIO], None] | None = None,
 ) -> int:
     """Write the image beside `output` and give it its name at the end; its size in bytes.
 
-    `check` is given the whole image before that, and may raise.
+    `fill` may write data where the image stands (`write_data`) and gives the same parts with these
+    and with all that is known only then. `check` is given the whole image at its end; it may raise.
     """
     with ExitStack() as stack:
-        own = stack.enter_context(tempfile.TemporaryFile(dir=scratch))
         base_file = stack.enter_context(parts.base_sif.open("rb"))
         base = open_root(base_file)
-        missing = [e for e in parts.where_missing if base.find(e.path, follow=True) is None]
-        entries = (*parts.own, *missing)
-        if parts.layout == "layered":
-            gone = [path for path in parts.removed if base.find(path)]
-            entries = (*(_behind_links(base, e) for e in entries), *map(_whiteout, gone))
-        write_squashfs(own, entries, compressor=parts.compression)
-        layers = [
-            Source(squashfs=Squashfs(stack.enter_context(path.open("rb")))) for path in parts.pieces
-        ]
-        layers.append(Source(squashfs=Squashfs(own)))
         image = stack.enter_context(files.written_beside(output, replace=replace))
         writer = SifWriter(image, arch=parts.arch, ident=parts.ident)
-        removed: Sequence[str] = parts.removed
-        if parts.layout == "merged":
-            layers.insert(0, Source(squashfs=base))
-        else:
-            removed = [path for path in parts.removed if path not in gone]
+        if parts.layout == "layered":
             with writer.partition(kind="root") as out:
                 _copy_root(base_file, out)
         with writer.partition(kind="root" if parts.layout == "merged" else "overlay") as out:
             origin = out.tell()
-            if parts.small:
-                stats = _write_small(out, layers, parts, scratch)
-            else:
-                stats = compose(out, layers, order=parts.order, remove=removed)
+            parts = fill(out) if fill else parts
+            stats = _write_trees(out, parts, base, scratch, stack)
+        writer.ident = parts.ident
         if stats.hot_bytes:
             ahead = msgspec.json.encode(_ahead(origin, stats))
             writer.add_object(AHEAD_OBJECT, ahead, kind="json")
         for item in parts.objects:
-            trees = (base, *(layer.squashfs for layer in layers))
-            data = item.complete(item.data, trees) if item.complete else item.data
+            data = _completed(item, image, base, origin, parts) if item.complete else item.data
             writer.add_object(item.name, data, kind=item.kind)
         writer.finish()
         if check:
@@ -119,6 +108,48 @@ def assemble(
             check(image)
         os.fchmod(image.fileno(), 0o777 & ~files.umask())
         return os.fstat(image.fileno()).st_size
+
+
+def _write_trees(
+    out: BinaryIO, parts: Parts, base: Squashfs, scratch: Path, stack: ExitStack
+) -> SquashfsStats:
+    """The base, if the layout is merged, and all that comes on top of it, as one squashfs."""
+    layered = parts.layout == "layered"
+    gone = [path for path in parts.removed if base.find(path)] if layered else []
+    own = stack.enter_context(tempfile.TemporaryFile(dir=scratch))  # noqa: SIM115 - it is the stack's
+    write_squashfs(own, _own(parts, base, gone), compressor=parts.compression)
+    pieces = [Squashfs(stack.enter_context(path.open("rb"))) for path in parts.pieces]
+    below = [] if layered else [Source(squashfs=base)]
+    written = [Source(squashfs=parts.written)] if parts.written else []
+    above = [Source(squashfs=one) for one in (*pieces, Squashfs(own))]
+    layers = [*below, *written, *above]
+    if parts.small and written:
+        raise ValueError("data that lie in the image already have their compression")
+    if parts.small:
+        return _write_small(out, layers, parts, scratch)
+    removed = [path for path in parts.removed if path not in gone]
+    return compose(out, layers, order=parts.order, remove=removed)
+
+
+def _own(parts: Parts, base: Squashfs, gone: Iterable[str]) -> Iterator[Entry]:
+    """What limpet puts on top; in a layer at its real place, and with marks for what is `gone`."""
+    missing = [e for e in parts.where_missing if base.find(e.path, follow=True) is None]
+    for entry in (*parts.own, *missing):
+        yield _behind_links(base, entry) if parts.layout == "layered" else entry
+    yield from map(_whiteout, gone)
+
+
+def _completed(
+    item: SifObject, image: BinaryIO, base: Squashfs, origin: int, parts: Parts
+) -> bytes:
+    """An object with what the trees tell that were written at `origin`."""
+    assert item.complete
+    end = image.tell()
+    top = Squashfs(image, origin)
+    trees = (base, top) if parts.layout == "layered" else (top,)
+    data = item.complete(item.data, trees)
+    image.seek(end)
+    return data
 
 
 def _write_small(

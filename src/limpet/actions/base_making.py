@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import json
-import tempfile
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -83,7 +79,7 @@ def _make_base(
     elif parsed.scheme == "library":
         _make_from_library(base, cache)
     else:
-        with scratch_folder(cache) as scratch:
+        with base_store.scratch_folder(cache) as scratch:
             if parsed.scheme == "debian":
                 _make_from_debian(base, parsed, target, scratch)
             else:
@@ -251,7 +247,7 @@ def check_packages(base: LockedBase, status: bytes) -> None:
 def pull_library(reference: str, cache: Path, arch: str) -> LockedBase:
     """Pull from a library into the cache; what came is what the reference means."""
     runtime = apptainer.probe_runtime()
-    with scratch_folder(cache) as scratch:
+    with base_store.scratch_folder(cache) as scratch:
         pulled = scratch / "pulled.sif"
         env = apptainer.build_environment(runtime, {}) | temporaries(runtime, scratch)
         options = ("--silent", "pull", "--disable-cache", "--arch", oci.ARCHITECTURES[arch])
@@ -279,23 +275,6 @@ def temporaries(runtime: apptainer.Runtime, folder: Path) -> dict[str, str]:
     """Variables that keep a runtime's temporary files out of /tmp and its cache out of the home."""
     prefix = "APPTAINER" if runtime.kind == "apptainer" else "SINGULARITY"
     return {f"{prefix}_TMPDIR": str(folder), f"{prefix}_CACHEDIR": str(folder / "cache")}
-
-
-@contextmanager
-def scratch_folder(cache: Path) -> Iterator[Path]:
-    """A passing folder in the cache, held by a lock; those of killed builds are removed here."""
-    parent = files.make_folder(base_store.bases_folder(cache) / "scratch")
-    with contextlib.ExitStack() as open_files:
-        with files.held(parent.with_suffix(".lock")):
-            base_store.sweep_scratch(parent)
-            made = Path(tempfile.mkdtemp(prefix="base-", dir=parent))
-            lock = open_files.enter_context((made / ".lock").open("wb"))
-            with contextlib.suppress(OSError):  # Lustre without -o flock has no locks
-                fcntl.flock(lock, fcntl.LOCK_EX)
-        try:
-            yield made
-        finally:
-            base_store.remove_tree(made)
 
 
 def local_path(parsed: Reference, folder: Path | None) -> Path:

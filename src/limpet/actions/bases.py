@@ -12,9 +12,9 @@ from limpet.actions.base_making import (
     local_path,
     open_registry,
     pull_library,
-    scratch_folder,
     temporaries,
 )
+from limpet.actions.host_base import resolve_host
 from limpet.core.errors import BaseError, FetchError, HostError
 from limpet.core.events import Event, Notify, ignore
 from limpet.core.facts import BaseFacts
@@ -47,6 +47,8 @@ def resolve_base(
     lists, `library://`) is remembered for a day, unless `refresh`. Offline: what was known last.
     """
     parsed = parse_reference(reference)
+    if parsed.scheme == "host":
+        return resolve_host(parsed, folder, arch)
     if parsed.scheme in ("path", "oci", "oci-archive"):
         return _resolve_on_disk(parsed, local_path(parsed, folder), cache, arch)
     remembered = base_store.recall_base(
@@ -72,7 +74,7 @@ def _resolve_far(
     parsed: Reference, cache: Path, arch: str, insecure: Collection[str]
 ) -> LockedBase:
     if parsed.scheme == "debian":
-        with scratch_folder(cache) as scratch:
+        with base_store.scratch_folder(cache) as scratch:
             packages = debian.resolve_packages(parsed.name, arch, scratch)
         digest = debian.digest_packages(parsed.name, arch, packages)
         return LockedBase(reference=parsed.text, digest=digest, arch=arch, packages=packages)
@@ -190,8 +192,7 @@ def _build_derived(
 ) -> None:
     derived.check_host(cache)
     files.check_space(cache, size_bytes=5 * sif.stat().st_size)
-    with scratch_folder(cache) as scratch:
-        (scratch / "step").mkdir()
+    with base_store.scratch_folder(cache) as scratch:
         derived.write_step(scratch / "step", apt, post)
         (scratch / "base.sif").symlink_to(sif.absolute())
         (scratch / "limpet.def").write_text(derived.DEFINITION)

@@ -33,7 +33,7 @@ from limpet.actions.image_lock import lock_image
 from limpet.actions.lock_files import write_lock
 from limpet.actions.pieces import Shelf, make_pieces, open_shelf
 from limpet.actions.prepare import Prepared, credentials_of, prepare
-from limpet.actions.profile import with_order
+from limpet.actions.profile import keep_order, with_order
 from limpet.actions.warm import warm_image
 from limpet.core import image as image_core
 from limpet.core.errors import BaseError, ExistsError, RecipeError, SpaceError, UsageError
@@ -46,8 +46,14 @@ from limpet.core.plan import BuildPlan, BuildReport, LockReport, plan_build
 from limpet.core.pylock import render_lock
 from limpet.core.request import BuildRequest
 from limpet.core.sbom import render_sbom
-from limpet.core.skeleton import WHERE_MISSING, plan_conda_frame, plan_skeleton
+from limpet.core.skeleton import (
+    WHERE_MISSING,
+    plan_conda_frame,
+    plan_host_hook,
+    plan_skeleton,
+)
 from limpet.core.staging import plan_destinations, stale_byte_code
+from limpet.formats.image_tree import merged_tree
 from limpet.formats.sif import architecture_of
 from limpet.formats.squashfs import Entry, Squashfs
 from limpet.tools import files, image_mpi
@@ -105,11 +111,13 @@ def make_image(prepared: Prepared, request: BuildRequest, notify: Notify = ignor
             parts = with_scripts(prepared, conda, parts, scratch, notify)
         if prepared.recipe.warm.imports or prepared.recipe.warm.commands:
             parts = warmed(prepared, parts, scratch, notify)
+        order = b""
         if not request.no_profile:
-            parts = with_order(prepared, parts, request.profile, scratch, notify)
+            parts, order = with_order(prepared, parts, request.profile, scratch, notify)
         notify(Event(stage="image", kind="start", message=f"Writing {output}"))
         size_bytes = assemble(output, parts, scratch=scratch, replace=request.force)
     keep_lock(prepared, notify)  # with its image: a build that fails changes neither
+    keep_order(prepared, order, notify)
     elapsed_s = time.monotonic() - started_s
     notify(Event(stage="image", kind="end", message=f"Wrote {output}", elapsed_s=elapsed_s))
     return BuildReport(
@@ -236,11 +244,12 @@ def gather_parts(
         on_top=not prepared.lock.isolated_from_base,
         conda=plan_conda_frame(prepared.lock),
     )
+    hook = plan_host_hook(prepared.interpreter, prepared.facts.host)
     minor = prepared.interpreter.minor
     return Parts(
         base_sif=rewritten(prepared, compression) if plan.rewrites_base else prepared.sif,
         pieces=pieces,
-        own=(*own_entries(skeleton), *staged),
+        own=(*own_entries(skeleton), *own_entries(hook), *staged),
         where_missing=tuple(own_entries(WHERE_MISSING)),
         removed=tuple(stale_of((entry.path for entry in staged), minor)),
         objects=objects,
@@ -319,6 +328,7 @@ def describe(
         layout=layout,
         prefix=prefix,
         places=places,
+        host=prepared.facts.host,
         arch=prepared.facts.arch,
         python=prepared.lock.python,
         base=prepared.lock.base,
@@ -358,7 +368,7 @@ def describe(
 def add_mpi(data: bytes, trees: Sequence[Squashfs]) -> bytes:
     """The facts with the MPI that is in the finished image: symbols' names are left to those who
     ask for them."""
-    found = image_mpi.read_mpi([image_mpi.SquashfsTree(tree) for tree in trees])
+    found = image_mpi.read_mpi(merged_tree(trees))
     facts = msgspec.json.decode(data, type=ImageFacts)
     return msgspec.json.encode(msgspec.structs.replace(facts, mpi=without_symbols(found)))
 

@@ -60,7 +60,9 @@ def ask_image(image: ImageSeen) -> ImageInside:
     assert image.facts is not None
     python = f"{image.facts.prefix}/bin/python"
     command = [python, "-I", "-c", _ASK]
-    done = apptainer.run_inside(apptainer.probe_runtime(), Path(image.path), command)
+    host = image.facts.host
+    runtime = apptainer.sharing(apptainer.probe_runtime(), host.folders if host else ())
+    done = apptainer.run_inside(runtime, Path(image.path), command)
     try:
         return msgspec.json.decode(done.stdout, type=ImageInside)
     except msgspec.DecodeError as error:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -48,11 +47,9 @@ def check_imports(
     here = host.probe_host(
         runtime=str(runtime.path), runtime_kind=runtime.kind, runtime_version=runtime.version
     )
-    kept = files.make_folder(
-        files.cache_folder(cache_dir or read_config(config_file).cache_dir) / "tmp"
-    )
-    with tempfile.TemporaryDirectory(dir=kept, prefix="check-") as name:
-        run = _Run(seen, here, Path(name), tuple(names), timeout_s)
+    cache = files.cache_folder(cache_dir or read_config(config_file).cache_dir)
+    with files.passing_folder(cache / "tmp", prefix="check-") as folder:
+        run = _Run(seen, here, folder, tuple(names), timeout_s)
         _, plain = run.go("plain", layer="")
         layered = run.can_layer()
         told, over = run.go("over", layer="folder" if layered else "memory")

@@ -11,18 +11,23 @@ from pathlib import Path
 
 import msgspec
 
+from limpet.core.contents import Software
 from limpet.core.doctor import sort_findings
 from limpet.core.errors import HostError, LimpetError
 from limpet.core.findings import Finding
 from limpet.core.gpu import plan_gpu
-from limpet.core.image_contents import Heap, ImageContents, Package
+from limpet.core.image import LOCK_OBJECT
+from limpet.core.image_contents import Heap, ImageContents
 from limpet.core.image_judge import judge_contents, parse_variables
 from limpet.core.machine import Trouble
+from limpet.core.pylock import parse_lock
 from limpet.core.seen import ImageSeen
 from limpet.formats import sif
-from limpet.tools import bounded, conda_check, gpu, image_contents, images
+from limpet.formats.image_tree import ImageTree, opened_tree
+from limpet.tools import bounded, conda_check, gpu, image_needs, images
 from limpet.tools.advisories import read_advisories
-from limpet.tools.contents import heaps, libraries, packages, tree
+from limpet.tools.contents import heaps, libraries, packages, records
+from limpet.tools.host_python import check_host_python
 
 MACHINE_TIMEOUT_S = 10.0
 _CONTROL = {*range(32), *range(127, 160), *range(0x202A, 0x202F), *range(0x2066, 0x206A)}
@@ -37,7 +42,7 @@ class CheckReport(msgspec.Struct, frozen=True, kw_only=True):
     files: int
     arch: str
     libc: str
-    packages: tuple[Package, ...]
+    packages: tuple[Software, ...]
     heaps: tuple[Heap, ...]
     findings: tuple[Finding, ...]
     fixed: tuple[str, ...] = ()
@@ -61,9 +66,13 @@ def check_image(image: str, *, advisories: str = "", fix: bool = False) -> Check
     path = Path(image).absolute()
     seen = images.read_image(image)
     fixed = _fix(path) if fix else ()
-    contents = read_contents(seen)
+    contents = read_for_check(seen)
     installed = [package for env in contents.environments for package in env.packages]
-    found = list(judge_contents(contents, shlex.quote(image)))
+    found = [
+        f
+        for f in judge_contents(_with_provided(seen, contents), shlex.quote(image))
+        if not _is_hosts(seen, f)
+    ]
     found += conda_check.judge_conda(contents.conda)
     found += _judge_file(path)
     found += _judge_fit(seen, contents)
@@ -86,11 +95,33 @@ def check_image(image: str, *, advisories: str = "", fix: bool = False) -> Check
     )
 
 
-def read_contents(seen: ImageSeen) -> ImageContents:
+def _with_provided(seen: ImageSeen, contents: ImageContents) -> ImageContents:
+    """With the packages that the host's Python brings, where the image is built on one."""
+    host = seen.facts.host if seen.facts else None
+    lock = images.read_named(Path(seen.path), LOCK_OBJECT) if host else None
+    if host is None or lock is None:
+        return contents
+    provided = parse_lock(lock.decode(), seen.path).provided
+    more = [
+        Software(manager="base", name=n, version=v, folder=host.prefix) for n, v in provided.items()
+    ]
+    environments = [
+        msgspec.structs.replace(env, packages=(*env.packages, *more))
+        for env in contents.environments
+    ]
+    return msgspec.structs.replace(contents, environments=tuple(environments))
+
+
+def _is_hosts(seen: ImageSeen, finding: Finding) -> bool:
+    """Whether it is about libraries that the host's system brings, on whose Python it is built."""
+    return bool(seen.facts and seen.facts.host) and finding.code in ("LMP601", "LMP603")
+
+
+def read_for_check(seen: ImageSeen) -> ImageContents:
     """What is in the image; what cannot be read is in its `troubles`."""
-    with tree.opened_tree(seen) as members:
-        environments = packages.find_environments(members)
-        conda, no_records = packages.find_conda(members)
+    with opened_tree(seen) as members:
+        noted = records.read_records(members)
+        environments = packages.find_environments(members, noted)
         folders = list(dict.fromkeys(f for env in environments for f in env.folders))
         found, no_elf = libraries.read_libraries(members, folders)
         scripts = sorted(members.names(".singularity.d/env"))
@@ -100,11 +131,11 @@ def read_contents(seen: ImageSeen) -> ImageContents:
         own = {member.key: member.size_bytes for member in members.members.values()}
         seen_here = ImageContents(
             arch=seen.arch,
-            libc=libraries.read_libc(members),
+            libc=_host_libc(seen) or libraries.read_libc(members),
             files=len(members.members),
             size_bytes=sum(own.values()),
             environments=environments,
-            conda=conda,
+            conda=noted.conda,
             libraries=found,
             loader=libraries.find_loader_folders(members),
             found=libraries.find_shared(members),
@@ -114,11 +145,16 @@ def read_contents(seen: ImageSeen) -> ImageContents:
             signed=_is_signed(seen),
         )
         # What could not be read is known only now.
-        troubles = dict.fromkeys((*no_records, *no_elf, *members.troubles))
+        troubles = dict.fromkeys((*no_elf, *members.troubles))
         return msgspec.structs.replace(seen_here, troubles=tuple(troubles))
 
 
-def _odd_names(members: tree.ImageTree) -> Iterator[str]:
+def _host_libc(seen: ImageSeen) -> str:
+    facts = seen.facts
+    return facts.libc.version if facts and facts.host and facts.libc else ""
+
+
+def _odd_names(members: ImageTree) -> Iterator[str]:
     number = 0
     for path in members.members:
         if not path.isprintable() and any(ord(letter) in _CONTROL for letter in path):
@@ -165,6 +201,7 @@ def _judge_fit(seen: ImageSeen, contents: ImageContents) -> Iterator[Finding]:
             severity="error",
             what=f"The image is for {seen.arch}; this machine is {machine}.",
         )
+    yield from _judge_host_python(seen)
     looks = {"The GPUs": lambda: _see_gpus()}
     drivers = bounded.look_all(looks, timeout_s=MACHINE_TIMEOUT_S)["The GPUs"]
     if not isinstance(drivers, tuple):
@@ -173,7 +210,7 @@ def _judge_fit(seen: ImageSeen, contents: ImageContents) -> Iterator[Finding]:
     needs, libc = seen.needs, seen.libc
     if makers and not seen.facts and seen.kind != "sandbox":
         try:
-            known = image_contents.read_contents(Path(seen.path), seen.kind == "sif")
+            known = image_needs.read_needs(Path(seen.path), seen.kind == "sif")
             needs, libc = known.needs, known.libc
         except (LimpetError, OSError):
             return
@@ -187,6 +224,20 @@ def _judge_fit(seen: ImageSeen, contents: ImageContents) -> Iterator[Finding]:
             what=f"The image has packages for GPUs ({wanted}); this machine has none.",
             cure="limpet doctor --node --gres=gpu:1",
         )
+
+
+def _judge_host_python(seen: ImageSeen) -> Iterator[Finding]:
+    if seen.facts and seen.facts.host:
+        try:
+            check_host_python(seen.facts.host, seen.path)
+        except HostError as error:
+            yield Finding(
+                code="LMP701",
+                severity="error",
+                what=error.what,
+                evidence=(error.why,),
+                cure=error.now,
+            )
 
 
 def _see_gpus() -> tuple[object, object]:

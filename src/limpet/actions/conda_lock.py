@@ -12,7 +12,6 @@ import msgspec
 from packaging.utils import canonicalize_name
 
 from limpet.core.conda import (
-    PREFIX,
     SUBDIRS,
     CondaPackage,
     hide_login,
@@ -42,7 +41,6 @@ from limpet.tools.files import hash_file
 from limpet.tools.recipes import Input, LoadedRecipe
 
 HashOf = Callable[[str], str]
-INTERPRETER = f"{PREFIX}/bin/python"
 
 
 class CondaAnswer(msgspec.Struct, frozen=True, kw_only=True):

@@ -212,7 +212,8 @@ def _environment_layer(
     with path.open("rb") as file, base_sif.open("rb") as base_file:
         tree, base = _read(file), _read(base_file)
         script = tree.get(core.ENV_SCRIPT)
-        text = script.image.read(script).decode() if script and script.image else ""
+        image = script.image if script else None
+        text = image.read(script).decode() if script and isinstance(image, Squashfs) else ""
         stored = _store(scratch / "environment", find_changes(base, tree), compression)
     return stored, text
 

@@ -19,6 +19,7 @@ from limpet.core.personal import KIT, PIP
 from limpet.core.places import wished_binds
 from limpet.core.prefetch import plan_prefetch
 from limpet.core.seen import Request
+from limpet.core.share import SHARENS, SWITCH
 from limpet.tools import (
     apptainer,
     files,
@@ -50,14 +51,18 @@ def plan_start(image: str, request: Request, *, config_file: str = "", system: s
     request = msgspec.structs.replace(request, site_binds=site_binds)
     seen = images.read_image(image)
     seen = msgspec.structs.replace(seen, path=slurm.find_staged(seen.identity) or seen.path)
+    if seen.facts and seen.facts.host:
+        from limpet.tools.host_python import check_host_python  # few images need it
+
+        check_host_python(seen.facts.host, seen.path)
     offered, asked = wished_binds(seen, request, host.working_folder())
     cache = files.cache_folder(config.cache_dir)
     runtime = apptainer.probe_runtime(cache)
     gpus = gpu.probe_gpus()
     if gpus:
-        from limpet.tools import image_contents  # brings a squashfs reader, which few starts need
+        from limpet.tools import image_needs  # brings a squashfs reader, which few starts need
 
-        seen = image_contents.with_contents(seen, cache)
+        seen = image_needs.with_needs(seen, cache)
     here = host.probe_host(
         runtime=str(runtime.path),
         runtime_kind=runtime.kind,
@@ -100,6 +105,8 @@ def wants_answers(launch: Launch, request: Request, config_file: str = "") -> bo
     from limpet.tools import watch
 
     facts = launch.image.facts
+    if SHARENS in launch.options or SWITCH in launch.env:
+        return False  # the runtime knows the ranks that share a container by their one parent
     if request.shell or (facts and not facts.run.answers) or not read_config(config_file).answers:
         return False
     return is_worth_watching(

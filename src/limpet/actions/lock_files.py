@@ -9,6 +9,7 @@ from pathlib import Path
 from limpet.core.errors import ExistsError, LockError
 from limpet.core.facts import Interpreter
 from limpet.core.lock import Lock, LockedBase, find_differences
+from limpet.core.provided import plan_stubs
 from limpet.core.pylock import is_own_lock, parse_lock, render_lock
 from limpet.tools.files import written_beside
 from limpet.tools.recipes import LoadedRecipe
@@ -94,4 +95,16 @@ def _differences(
         recipe_sha256=loaded.recipe_sha256,
         base=base,
         python=interpreter.version if interpreter else loaded.recipe.image.python,
+        provided=_provided(lock, interpreter),
     )
+
+
+def _provided(lock: Lock, interpreter: Interpreter | None) -> dict[str, str] | None:
+    """What a Python of the host has now; an image has what it had."""
+    if (
+        interpreter is None
+        or lock.isolated_from_base
+        or not lock.base.reference.startswith("host:")
+    ):
+        return None
+    return {stub.name: stub.version for stub in plan_stubs(interpreter.distributions, {})}

@@ -13,7 +13,7 @@ from limpet.core.errors import HostError, ImageError
 from limpet.core.facts import Libc
 from limpet.core.mounts import is_below
 from limpet.core.mpi import HostSet, ImageMpi, Library, Pairing, Tasks, find_pairings
-from limpet.core.mpi_plan import MpiSeen, choose_set, is_parallel, needs_host
+from limpet.core.mpi_plan import MpiSeen, choose_for_srun, choose_kind, is_parallel, needs_host
 from limpet.core.seen import ImageSeen, Request
 
 
@@ -124,7 +124,8 @@ def examine(image: str, *, config_file: str = "", cache_dir: str = "") -> MpiRep
     sets = tuple(find_sets(config, cache))
     pairings = find_pairings(kept.mpi, kept.libc, sets)
     slurm = host_mpi.ask_slurm()
-    chosen, flag = choose(kept.mpi, sets, pairings, slurm)
+    policy = seen.facts.run.mpi if seen.facts else "auto"
+    chosen, flag = choose_for_srun(policy, kept.mpi, sets, pairings, slurm)
     return MpiReport(
         image=seen.path,
         mpi=kept.mpi,
@@ -136,39 +137,6 @@ def examine(image: str, *, config_file: str = "", cache_dir: str = "") -> MpiRep
         chosen=chosen,
         flag=flag,
     )
-
-
-def choose(
-    image: ImageMpi,
-    sets: tuple[HostSet, ...],
-    pairings: tuple[Pairing, ...],
-    slurm: tuple[str, ...],
-) -> tuple[str, str]:
-    """What `auto` would take under srun, and the `--mpi=` of srun for it."""
-    library = image.library
-    if library and (flag := slurm_flag(library, slurm)) is not None:
-        return "image", flag
-    for host in sets:
-        works = any(p.works for p in pairings if p.name == host.name)
-        if works and (flag := slurm_flag(host.library, slurm)) is not None:
-            return host.name, flag
-    if library:
-        return "image", ""
-    first = choose_set(sets, pairings, None)
-    return (first.name if first else ""), ""
-
-
-def slurm_flag(library: Library, slurm: tuple[str, ...]) -> str | None:
-    """The way of srun's that this library speaks; None for none, empty without Slurm."""
-    if not slurm:
-        return ""
-    if "libpmi" in library.pmi:
-        return next((word for word in ("cray_shasta", "pmi2") if word in slurm), "none")
-    if "pmi2" in library.pmi and "pmi2" in slurm:
-        return "pmi2"
-    if "pmix" in library.pmi:
-        return next((word for word in slurm if word.startswith("pmix")), None)
-    return None
 
 
 # ---- really starting ranks -----------------------------------------------------------------------
@@ -258,7 +226,7 @@ def _probe(image: str, host: HostSet, report: MpiReport, config_file: str) -> Pr
     request = Request(command=_command(_MEET), mpi=host.name, home="none", pwd="/")
     launch = plan_start(image, request, config_file=config_file)
     make_private([p for p in launch.folders if is_below(p, launch.state)], launch.state)
-    starter = host_mpi.find_starter(host, slurm_flag(host.library, report.slurm))
+    starter = host_mpi.find_starter(host, choose_kind(host.library, report.slurm))
     if not starter:
         return Probe(name=host.name, command="", met=False, said="No mpiexec or srun fits it.")
     # Ranks in user namespaces of their own may not read each other's memory.

@@ -11,7 +11,7 @@ from typing import BinaryIO
 
 import msgspec
 
-from limpet.actions.assemble import Parts, assemble, own_entries
+from limpet.actions.assemble import Parts, SifObject, assemble, own_entries
 from limpet.actions.build import check_output, describe, identify, make_labels, rewritten
 from limpet.actions.pack_plan import Gathered, gather
 from limpet.actions.pack_python import (
@@ -40,9 +40,9 @@ from limpet.core.skeleton import (
 )
 from limpet.core.wrap import WrapReport, WrapRequest
 from limpet.formats.sif import architecture_of
-from limpet.formats.squashfs import Entry, write_squashfs
+from limpet.formats.squashfs import Entry, Written, write_data
 from limpet.tools import files, launchers
-from limpet.tools.prefix_scan import scan_tree
+from limpet.tools.prefix_scan import is_as_seen, scan_tree
 from limpet.tools.prefix_stream import TreeReader, changed
 from limpet.tools.prefix_verify import open_partition, verify_tree
 
@@ -64,7 +64,6 @@ def pack(request: PackRequest, notify: Notify = ignore) -> PackReport:
     files.sweep_partials(output.parent)
     packed_bytes = int(plan.size_bytes * IMAGE_SHARE)
     files.check_space(output.parent, size_bytes=packed_bytes + gathered.prepared.facts.size_bytes)
-    files.check_space(gathered.prepared.cache, size_bytes=packed_bytes)
     with files.passing_folder(gathered.prepared.scratch) as scratch:
         report = _Packing(gathered, scratch, notify).make()
     wrap = _wrap(request, notify) if request.wrap else None
@@ -94,6 +93,7 @@ class _Packing:
         self._scratch = scratch
         self._notify = notify
         self._compiled: list[str] = []
+        self._written: Written
         self._readers = [
             TreeReader(tree.folder, tree.place.lstrip("/"), tree.seen) for tree in gathered.trees
         ]
@@ -110,21 +110,15 @@ class _Packing:
         inside = None
         if gathered.prefix.python:
             inside = ask_python(self._bench, gathered.prefix, gathered.place, plan.base)
+        self._lock(python=inside.version if inside else "")
         settings = self._settings()
-        piece = self._scratch / "packed.sqfs"
-        message = f"Packing {plan.files} files"
-        self._notify(Event(stage="pack", kind="start", message=message))
-        with piece.open("xb") as out:
-            write_squashfs(out, self._entries(inside))
-        self._notify(Event(stage="pack", kind="end", done=plan.files, unit="files"))
-        self._lock(inside)
-        parts = self._parts(piece, inside, settings)
-        self._notify(Event(stage="image", kind="start", message=f"Writing {plan.output}"))
+        parts = self._parts(inside, settings)
         size_bytes = assemble(
             plan.output,
             parts,
             scratch=self._scratch,
             replace=gathered.request.force,
+            fill=lambda out: self._fill(out, parts, inside),
             check=self._prove,
         )
         return PackReport(
@@ -133,6 +127,20 @@ class _Packing:
             verified=sum(len(reader.contents) for reader in self._readers),
             byte_code=self._byte_code(),
             findings=(*plan.findings, *self._find_changed()),
+        )
+
+    def _fill(self, out: BinaryIO, parts: Parts, inside: Inside | None) -> Parts:
+        """Write the folders' data, and tell what is known when all of them was read."""
+        plan = self._gathered.plan
+        message = f"Packing {plan.files} files"
+        self._notify(Event(stage="pack", kind="start", message=message))
+        self._written = write_data(out, self._entries(inside), compressor=parts.compression)
+        self._notify(Event(stage="pack", kind="end", done=plan.files, unit="files"))
+        self._notify(Event(stage="image", kind="start", message=f"Writing {plan.output}"))
+        self._lock(tree_sha256=self._hash())
+        objects = self._objects()
+        return msgspec.structs.replace(
+            parts, written=self._written, objects=objects, ident=identify(objects)
         )
 
     def _settings(self) -> tuple[Setting, ...]:
@@ -167,8 +175,12 @@ class _Packing:
                 compiled=self._compiled,
             )
 
-    def _lock(self, inside: Inside | None) -> None:
-        """The lock, with the version that Python itself gave and the name of all that was read."""
+    def _lock(self, **fields: str) -> None:
+        """The lock, with what becomes known: the version that Python gave, the name of all read."""
+        lock = msgspec.structs.replace(self._prepared.lock, **fields)
+        self._prepared = msgspec.structs.replace(self._prepared, lock=lock)
+
+    def _hash(self) -> str:
         digest = hashlib.sha256()
         for tree, reader in zip(self._gathered.trees, self._readers, strict=True):
             digest.update(os.fsencode(tree.place) + b"\0")
@@ -176,36 +188,33 @@ class _Packing:
                 content = reader.contents.get(one.path)
                 what = content.sha256 if content else os.fsencode(one.target)
                 digest.update(os.fsencode(one.path) + b"\0%o\0" % image_mode(one.mode) + what)
-        lock = msgspec.structs.replace(
-            self._prepared.lock,
-            tree_sha256=digest.hexdigest(),
-            python=inside.version if inside else "",
-        )
-        self._prepared = msgspec.structs.replace(self._prepared, lock=lock)
+        return digest.hexdigest()
 
-    def _parts(self, piece: Path, inside: Inside | None, settings: tuple[Setting, ...]) -> Parts:
-        gathered, prepared = self._gathered, self._prepared
-        plan = gathered.plan
-        compression = prepared.recipe.image.compression
+    def _objects(self) -> tuple[SifObject, ...]:
+        gathered, plan = self._gathered, self._gathered.plan
         objects = describe(
-            prepared,
+            self._prepared,
             plan.layout,
             name=gathered.request.name or plan.output.stem,
             prefix=gathered.place,
             places=plan.served,
         )
-        objects = tuple(item for item in objects if item.name != RECIPE_OBJECT)
-        rewrites = plan.layout == "merged" and prepared.facts.compressor != compression
+        return tuple(item for item in objects if item.name != RECIPE_OBJECT)
+
+    def _parts(self, inside: Inside | None, settings: tuple[Setting, ...]) -> Parts:
+        """All but the data, and what is known when they were read."""
+        prepared, layout = self._prepared, self._gathered.plan.layout
+        compression = prepared.recipe.image.compression
+        rewrites = layout == "merged" and prepared.facts.compressor != compression
         return Parts(
             base_sif=rewritten(prepared, compression) if rewrites else prepared.sif,
-            pieces=(piece,),
+            pieces=(),
             own=tuple(own_entries(self._members(inside, settings))),
             where_missing=tuple(own_entries(WHERE_MISSING)),
-            objects=objects,
-            layout=plan.layout,
+            layout=layout,
             compression=compression,
             arch=architecture_of(prepared.facts.arch),
-            ident=identify(objects),
+            ident=bytes(16),
         )
 
     def _members(self, inside: Inside | None, settings: tuple[Setting, ...]) -> Iterator[Member]:
@@ -234,6 +243,7 @@ class _Packing:
                 tree.seen,
                 reader.contents,
                 frozenset(reader.left_out),
+                self._written,
             )
             if wrong:
                 raise BuildError(
@@ -269,4 +279,6 @@ class _Packing:
 
 
 def _changes(tree: Tree) -> tuple[str, ...]:
+    if is_as_seen(tree.folder, tree.seen):
+        return ()
     return find_changes(tree.seen, scan_tree(tree.folder))

@@ -12,12 +12,13 @@ import msgspec
 from limpet.actions.assemble import open_root, recompressed
 from limpet.actions.bases import derive_base, fetch_base, probe_base, resolve_base
 from limpet.actions.conda_lock import CondaAnswer, lock_conda, uses_conda
+from limpet.actions.host_base import check_host_recipe, stand_host
 from limpet.actions.lock import make_lock
 from limpet.actions.lock_files import check_lock, choose_lock_path, fits, read_lock
 from limpet.core import recipe as recipes
 from limpet.core.conda import conda_interpreter
 from limpet.core.config import Config
-from limpet.core.errors import LockError
+from limpet.core.errors import BaseError, LockError, UsageError
 from limpet.core.events import Event, Notify
 from limpet.core.facts import BaseFacts, Interpreter
 from limpet.core.gpu import find_target_troubles, plan_needs
@@ -28,8 +29,8 @@ from limpet.core.recipe import Recipe
 from limpet.core.recipe_text import merge_recipes
 from limpet.core.reference import parse_reference
 from limpet.core.request import BuildRequest
-from limpet.tools import files
-from limpet.tools.apptainer import Runtime, probe_runtime
+from limpet.tools import files, process
+from limpet.tools.apptainer import Runtime, probe_runtime, sharing
 from limpet.tools.compressors import best_compression
 from limpet.tools.config import read_config
 from limpet.tools.credentials import find_credentials
@@ -161,7 +162,7 @@ def _own_lock(paths: list[Path]) -> Lock | None:
 
 def read_flags(request: BuildRequest, config: Config, paths: list[Path]) -> Recipe:
     """The flags of a request as a recipe of their own; a preset's base stands for a missing one."""
-    base = request.base or config.system(request.system).base
+    base = _asked_base(request) or config.system(request.system).base
     folder = paths[0].absolute().parent if paths else Path.cwd()
     image = recipes.Image(
         base=_from_folder(base, folder),
@@ -190,12 +191,28 @@ def read_flags(request: BuildRequest, config: Config, paths: list[Path]) -> Reci
     return Recipe(image=image, packages=packages)
 
 
+def _asked_base(request: BuildRequest) -> str:
+    if request.base and request.on:
+        raise UsageError("--base and --on exclude each other: both say what is built on.")
+    if not request.on or "/" in request.on:
+        return f"host:{request.on}" if request.on else request.base
+    found = process.find_program(request.on)
+    if not found:
+        raise BaseError(
+            f"--on {request.on}: no program of that name is in PATH.",
+            now="Load its module first, or name its path.",
+        )
+    return f"host:{found}"
+
+
 def _from_folder(base: str, folder: Path) -> str:
     """A base that was typed is meant from here; a recipe's bases start at the recipe's folder."""
-    if not base or parse_reference(base).scheme not in ("path", "oci", "oci-archive"):
+    if not base or parse_reference(base).scheme not in ("path", "host", "oci", "oci-archive"):
         return base
     path = parse_reference(base).path
     typed = Path(path).expanduser()
+    if parse_reference(base).scheme == "host":
+        return f"host:{typed.absolute()}"
     if typed.is_absolute():
         return base.replace(path, str(typed), 1)
     relative = os.path.relpath(typed.absolute(), folder)
@@ -240,7 +257,7 @@ def settle_base(work: Workplace, loaded: LoadedRecipe, known: Lock | None) -> Lo
                 now="Build on a machine of that kind, or lock anew here with --upgrade.",
             )
         # What lies on the disk may have changed since, and looking costs nothing.
-        if work.request.frozen or parse_reference(wanted).scheme != "path":
+        if work.request.frozen or parse_reference(wanted).scheme not in ("path", "host"):
             return known.base
     if work.request.frozen and known:
         raise LockError(
@@ -289,6 +306,7 @@ def _lock_on(
     needs = plan_needs(versions, standing.facts.variables)
     for message in find_target_troubles(needs, cuda=image.cuda, rocm=image.rocm):
         work.notify(Event(stage="lock", kind="note", message=message))
+    host = standing.facts.host
     return Prepared(
         loaded=loaded,
         lock=lock,
@@ -296,7 +314,7 @@ def _lock_on(
         sif=standing.sif,
         facts=standing.facts,
         interpreter=interpreter,
-        runtime=work.runtime,
+        runtime=sharing(work.runtime, host.folders if host else ()),
         cache=work.cache,
         scratch=scratch_folder(work),
     )
@@ -331,6 +349,10 @@ def stand_base(
 ) -> Standing:
     """Fetch a base, ask it, and put on top what the recipe's `apt` and `post` want."""
     image = loaded.recipe.image
+    if parse_reference(base.reference).scheme == "host":
+        check_host_recipe(loaded.recipe, base, conda=uses_conda(loaded))
+        sif, facts = stand_host(base, cache=work.cache, folder=loaded.folder)
+        return Standing(sif=sif, facts=facts)
     sif = fetch_base(
         base,
         cache=work.cache,

@@ -42,8 +42,11 @@ _WATCHED = (
 
 def with_order(
     prepared: Prepared, parts: Parts, command: str, scratch: Path, notify: Notify
-) -> Parts:
-    """The parts in the order that their lock was first built with, or in one found now."""
+) -> tuple[Parts, bytes]:
+    """The parts in the order that their lock was first built with, or in one found now.
+
+    And that order as a file, which belongs beside the lock once the image is there.
+    """
     profile = plan_profile(prepared.recipe.warm, command, prepared.lock)
     key = profile_key(profile, prepared.lock)
     order = recall_order(prepared, key)
@@ -52,9 +55,11 @@ def with_order(
     if profile.asked and not order:
         message = "The profile opened no file that Python tells of; files keep their usual order."
         notify(Event(stage="profile", kind="note", message=message))
-    keep_order(prepared, key, order, notify)
+    data = render_order(key, order).encode("utf-8", "surrogateescape")
+    _write_order(_kept_path(prepared, key), data, notify)
     ident = hashlib.sha256(parts.ident + "\n".join(order).encode()).digest()[:16]
-    return msgspec.structs.replace(parts, order=order, ident=ident if order else parts.ident)
+    parts = msgspec.structs.replace(parts, order=order, ident=ident if order else parts.ident)
+    return parts, data
 
 
 def order_path(lock_file: Path) -> Path:
@@ -79,21 +84,21 @@ def recall_order(prepared: Prepared, key: str) -> tuple[str, ...] | None:
     return None
 
 
-def keep_order(prepared: Prepared, key: str, order: tuple[str, ...], notify: Notify) -> None:
-    """Write the order beside the lock and into the cache; where it cannot be, the next finds it."""
-    data = render_order(key, order).encode("utf-8", "surrogateescape")
-    places = [_kept_path(prepared, key)]
-    if prepared.lock_file:
-        places.append(order_path(prepared.lock_file))
-    for path in places:
-        try:
-            if not path.exists() or path.read_bytes() != data:
-                files.make_folder(path.parent)
-                with files.written_beside(path) as out:
-                    out.write(data)
-        except (LimpetError, OSError) as error:
-            message = f"The order of files is not kept in {path}: {error}"
-            notify(Event(stage="profile", kind="note", message=message))
+def keep_order(prepared: Prepared, data: bytes, notify: Notify) -> None:
+    """Write the order beside the lock; where it cannot be, the next build finds it."""
+    if prepared.lock_file and data:
+        _write_order(order_path(prepared.lock_file), data, notify)
+
+
+def _write_order(path: Path, data: bytes, notify: Notify) -> None:
+    try:
+        if not path.exists() or path.read_bytes() != data:
+            files.make_folder(path.parent)
+            with files.written_beside(path) as out:
+                out.write(data)
+    except (LimpetError, OSError) as error:
+        message = f"The order of files is not kept in {path}: {error}"
+        notify(Event(stage="profile", kind="note", message=message))
 
 
 def find_order(

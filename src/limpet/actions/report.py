@@ -9,11 +9,13 @@ from pathlib import Path
 
 from limpet import __version__
 from limpet.actions.check import check_imports
+from limpet.actions.check_image import check_image
 from limpet.actions.inspect import inspect_image
 from limpet.actions.launch import make_ready, plan_start
 from limpet.core.contents import Contents
 from limpet.core.dependencies import Graph, plan_graph
 from limpet.core.difference import plan_difference
+from limpet.core.doctor import sort_findings
 from limpet.core.errors import ExistsError, LimpetError, SpaceError, UsageError
 from limpet.core.findings import Finding
 from limpet.core.importtime import ImportTime, parse_importtime
@@ -33,20 +35,32 @@ for name in {names!r}:
         print(f"{{name}}: {{type(error).__name__}}: {{error}}", file=sys.stderr)
 """
 
-Findings = tuple[Finding, ...] | None
-Find = Callable[[str, Sequence[str], float, str], Findings]
+Found = tuple[tuple[Finding, ...] | None, tuple[str, ...]]  # findings, and what was not checked
+Find = Callable[[str, Sequence[str], float, str], Found]
 
 
-def find_problems(
-    image: str, modules: Sequence[str], timeout_s: float, config_file: str
-) -> Findings:
+def find_problems(image: str, modules: Sequence[str], timeout_s: float, config_file: str) -> Found:
     """What `limpet check` finds about an image: the one place where a report asks.
 
-    `modules` are to be imported in it; without any nothing is started. None: nothing was checked.
+    The image is read, and `modules` are imported in it; without any nothing is started. Findings
+    are None where nothing could be checked.
     """
-    if not modules:
-        return None
-    return check_imports(image, modules, timeout_s=timeout_s, config_file=config_file).findings
+    checks: list[Callable[[], tuple[Finding, ...]]] = [lambda: check_image(image).findings]
+    if modules:
+        limits = partial(check_imports, timeout_s=timeout_s, config_file=config_file)
+        checks.append(lambda: limits(image, modules).findings)
+    found: list[Finding] = []
+    notes = []
+    for check in checks:
+        try:
+            found += check()
+        except (LimpetError, OSError) as error:
+            notes.append(f"Not checked: {_reason(error)}")
+    return sort_findings(found) if len(notes) < len(checks) else None, tuple(notes)
+
+
+def _reason(error: LimpetError | OSError) -> str:
+    return f"{error.what} {error.why}".strip() if isinstance(error, LimpetError) else str(error)
 
 
 def check_output(output: Path, *, force: bool) -> None:
@@ -105,15 +119,15 @@ def _look(
     modules = choose_modules(contents, graph) if starts else ()
     notes = [f"Not read: {note}" for note in contents.unreadable]
     imports: ImportTime | None = None
-    findings: Findings = None
     try:
         if starts and (statement or modules):
             imports = measure_imports(seen.path, statement, modules, timeout_s, config)
-        findings = find(seen.path, modules, timeout_s, config)
     except LimpetError as error:
-        notes.append(f"Not started: {error.what} {error.why}".strip())
+        notes.append(f"Not started: {_reason(error)}")
+        modules = ()
+    findings, unchecked = find(seen.path, modules, timeout_s, config)
     return ImageReport(
-        seen=seen, graph=graph, imports=imports, findings=findings, notes=tuple(notes)
+        seen=seen, graph=graph, imports=imports, findings=findings, notes=(*notes, *unchecked)
     )
 
 

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import re
 import shlex
 import sys
 from pathlib import Path
 
+from limpet.actions.mpi import MpiReport, examine
 from limpet.actions.stage import image_behind
-from limpet.core.image import LOCK_OBJECT
-from limpet.core.sbatch import Batch, choose_pmi, render_batch
-from limpet.tools import files, images, launchers, process, slurm
+from limpet.core.errors import UsageError
+from limpet.core.mpi_plan import render_pmi, usual_kind
+from limpet.core.sbatch import Batch, render_batch
+from limpet.tools import files, launchers, process, slurm
 
 
-def make_script(image: str, batch: Batch) -> str:
+def make_script(image: str, batch: Batch, *, config_file: str = "", cache_dir: str = "") -> str:
     """The text of the job script; ImageError and UsageError before anything is written."""
     path = image_behind(image)
-    seen = images.read_image(str(path))
     folder = Path(image).absolute()
     limpet = own_command()
     program, *words = batch.command
@@ -24,10 +24,24 @@ def make_script(image: str, batch: Batch) -> str:
     if launchers.is_ours(folder) and (folder / "bin" / program).exists():
         start = shlex.quote(str(folder / "bin" / program))
     start = " ".join((start, *map(shlex.quote, words)))
-    lock = images.read_named(path, LOCK_OBJECT) if seen.kind == "sif" else None
-    names = re.findall(r'(?m)^name = "([^"]+)"', lock.decode() if lock else "")
-    mpi = batch.mpi or choose_pmi(names, slurm.list_pmi())
+    mpi = batch.mpi or choose_mpi(examine(str(path), config_file=config_file, cache_dir=cache_dir))
     return render_batch(batch, image=str(path), limpet=limpet, start=start, mpi=mpi)
+
+
+def choose_mpi(report: MpiReport) -> str:
+    """srun's kind for what the image uses of MPI; empty where it uses none: the site decides."""
+    if not report.mpi.consumers or not report.chosen or report.flag:
+        return report.flag
+    sets = [host.library for host in report.sets if host.name == report.chosen]
+    library = report.mpi.library if report.chosen == "image" else next(iter(sets), None)
+    assert library is not None
+    if not report.slurm:
+        return usual_kind(library)  # written where no srun is: for another machine
+    raise UsageError(
+        f"{library.title} speaks {render_pmi(library.pmi)}, which this Slurm does not offer: "
+        f"`srun --mpi=list` has {', '.join(report.slurm)}.",
+        now="Name another kind with --mpi, or --mpi none for a program without MPI.",
+    )
 
 
 def own_command() -> str:

@@ -31,6 +31,7 @@ from limpet.core.wrap import (
 )
 from limpet.tools import apptainer, files, host, images, launchers, personal, programs
 from limpet.tools.config import read_config
+from limpet.tools.host_python import check_host_python
 
 
 def wrap_image(
@@ -51,7 +52,9 @@ def wrap_image(
         binds=tuple(_absolute_bind(bind) for bind in request.launch.binds),
         overlays=tuple(_absolute_overlay(word) for word in request.launch.overlays),
     )
-    request = msgspec.structs.replace(request, launch=launch, state_dir=config.state_dir)
+    request = msgspec.structs.replace(
+        request, launch=launch, state_dir=config.state_dir, config_file=_absolute(config_file)
+    )
     folder = Path(os.path.realpath(folder))
     seen = images.read_image(image)
     _check(seen, request)
@@ -62,10 +65,18 @@ def wrap_image(
     return _write(seen, folder, request, chosen, config, dry_run=dry_run)
 
 
-def update_wrap(folder: Path, image: str = "", *, dry_run: bool = False) -> WrapReport:
-    """The launchers again, for the image as it is now or for another one, set as before."""
+def update_wrap(
+    folder: Path, image: str = "", *, config_file: str = "", dry_run: bool = False
+) -> WrapReport:
+    """The launchers again, for the image as it is now or for another one, set as before.
+
+    The host's MPI is looked up in the configuration file of before, or in this one from now on.
+    """
     folder = Path(os.path.realpath(folder))
     old = launchers.read_wrap(folder, launchers.current_version(folder))
+    if config_file:
+        request = msgspec.structs.replace(old.request, config_file=_absolute(config_file))
+        old = msgspec.structs.replace(old, request=request)
     # A source of the folder's own is written down as it lies in it: folders may be moved.
     return _follow(folder, old, str(Path(image) if image else folder / old.source), dry_run=dry_run)
 
@@ -82,7 +93,7 @@ def _follow(folder: Path, old: Wrap, image: str, *, dry_run: bool) -> WrapReport
     found = programs.list_programs(seen, request.folders)
     chosen = choose_programs(found, request, title=seen.title, strict=False)
     launchers.check_free(folder, force=False)
-    return _write(seen, folder, request, chosen, read_config(""), dry_run=dry_run)
+    return _write(seen, folder, request, chosen, read_config(request.config_file), dry_run=dry_run)
 
 
 def bring_back(folder: Path) -> WrapReport:
@@ -100,6 +111,8 @@ def bring_back(folder: Path) -> WrapReport:
 
 
 def _check(seen: ImageSeen, request: WrapRequest) -> None:
+    if seen.facts and seen.facts.host:
+        check_host_python(seen.facts.host, seen.path)
     if request.host:
         check_host_allowed(seen)
     if request.kernel:
@@ -107,6 +120,10 @@ def _check(seen: ImageSeen, request: WrapRequest) -> None:
     runs_in_place = request.launch.pwd
     if runs_in_place and not runs_in_place.startswith("/"):
         raise UsageError(f"--pwd {runs_in_place}: launchers need an absolute path.")
+
+
+def _absolute(path: str) -> str:
+    return str(Path(path).absolute()) if path else ""
 
 
 def _absolute_bind(text: str) -> str:

@@ -35,6 +35,7 @@ _LOCK_OPTIONS = (
     _one("--cuda", metavar="X.Y", help="The CUDA that the target's driver allows."),
     _one("--rocm", metavar="X.Y", help="The ROCm that the target has."),
     _one("--base", metavar="REF", help="The base image: docker://…, a SIF, debian:SUITE, …"),
+    _one("--on", metavar="PYTHON", help="Build on this Python of the host, which stays there."),
     _one("--python", metavar="X.Y", help="Which of the base's Pythons."),
     _many("--apt", metavar="NAME", help="A package of the base's distribution."),
     _many("--extra", "extras", metavar="NAME", help="An extra of pyproject.toml or uv.lock."),
@@ -103,7 +104,7 @@ def lock(session: Session, /, **flags: Any) -> None:
 
 def _do(session: Session, verb: str, flags: dict[str, Any]) -> None:
     as_json = flags.pop("as_json")
-    sources = ("recipes", "pip", "conda", "freeze", "lock", "base", "apt")
+    sources = ("recipes", "pip", "conda", "freeze", "lock", "base", "on", "apt")
     if not any(flags.get(source) for source in sources):
         raise UsageError(
             "There is nothing to build from.",

@@ -26,6 +26,7 @@ COMMANDS = {
     "state": "limpet.cli.state",
     "kept": "limpet.cli.kept",
     "cache": "limpet.cli.cache",
+    "bench": "limpet.cli.bench",
     "inspect": "limpet.cli.inspect",
     "diff": "limpet.cli.inspect",
     "wrap": "limpet.cli.wrap",

@@ -44,7 +44,13 @@ def pip(session: Session, /, image: str, words: tuple[str, ...], **flags: Any) -
         return
     from limpet.actions.pip import plan_words
 
-    given: dict[str, Any] = {"variables": None, "gpu": "none", "overlay": (), "pwd": ""}
+    given: dict[str, Any] = {
+        "variables": None,
+        "gpu": "none",
+        "mpi": "none",
+        "overlay": (),
+        "pwd": "",
+    }
     given |= {"writable_tmpfs": False, "explain": False}
     start_in(session, image, {**given, **flags}, command=plan_words(words))
 

@@ -36,7 +36,7 @@ def sbatch(session: Session, /, image: str, words: tuple[str, ...]) -> None:
     from limpet.core.sbatch import parse_batch
 
     batch = parse_batch(words)
-    text = make_script(image, batch)
+    text = make_script(image, batch, config_file=session.config_file, cache_dir=session.cache_dir)
     if batch.script:
         write_script(Path(batch.script), text, force=batch.force)
     if batch.submit:

@@ -12,7 +12,18 @@ from limpet.cli.build import lock_options, make_request, progress_form
 from limpet.cli.session import Session, pass_session
 from limpet.core.errors import UsageError
 
-_CHANGES = ("add", "remove", "pip", "conda", "apt", "upgrade", "upgrade_packages", "base", "python")
+_CHANGES = (
+    "add",
+    "remove",
+    "pip",
+    "conda",
+    "apt",
+    "upgrade",
+    "upgrade_packages",
+    "base",
+    "on",
+    "python",
+)
 
 
 @click.command()
@@ -72,5 +83,9 @@ def _update_wrap(
     from limpet.actions.wrap import bring_back, update_wrap
     from limpet.cli.wrap import tell_wrap
 
-    report = bring_back(Path(folder)) if back else update_wrap(Path(folder), image, dry_run=dry_run)
+    if back:
+        report = bring_back(Path(folder))
+    else:
+        file = session.config_file
+        report = update_wrap(Path(folder), image, config_file=file, dry_run=dry_run)
     tell_wrap(session, report, as_json=as_json)

@@ -9,8 +9,8 @@ import msgspec
 from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion, Version
 
+from limpet.core.contents import Software
 from limpet.core.findings import Finding
-from limpet.core.image_contents import Package
 
 
 class Advisory(msgspec.Struct, frozen=True, kw_only=True):
@@ -101,7 +101,7 @@ def is_affected(advisory: Advisory, version: str) -> bool:
 
 
 def judge_advisories(
-    packages: Iterable[Package], advisories: Mapping[str, Iterable[Advisory]]
+    packages: Iterable[Software], advisories: Mapping[str, Iterable[Advisory]]
 ) -> Iterator[Finding]:
     """A finding for each package and record; `advisories` are by package."""
     told = set()
@@ -114,7 +114,7 @@ def judge_advisories(
                 yield _finding(package, advisory)
 
 
-def _finding(package: Package, advisory: Advisory) -> Finding:
+def _finding(package: Software, advisory: Advisory) -> Finding:
     fixes = sorted({fixed for _, fixed, _ in advisory.ranges if fixed}, key=_order)
     newer = [fix for fix in fixes if _order(fix) > _order(package.version)]
     named = [one for one in (advisory.id, *advisory.aliases) if one]

@@ -106,7 +106,8 @@ _IMAGE = (
     code(
         "LMP701",
         "The image is for another machine",
-        "Its programs are for another kind of processor.",
+        "Its programs are for another kind of processor; or it is built on a Python of the host, "
+        "and that Python is not here, or is another one.",
         "Build it on, or for, a machine like this one.",
     ),
     code(

@@ -24,7 +24,9 @@ class Software(msgspec.Struct, frozen=True, kw_only=True):
 
     `name` is normalised (PEP 503) for Python's packages. `provides` are further names by which it
     is required: that of the Python package in a conda package. `requires` are the lines as its
-    metadata have them; `modules` what can be imported by name. `size_bytes` is unpacked.
+    metadata have them; `modules` what can be imported by name. `folder` is where it is installed:
+    site-packages or conda's prefix. `size_bytes` is unpacked; `useless_bytes` of it are tests and
+    static libraries. `trouble` says why its name and version are only guessed.
     """
 
     name: str
@@ -32,11 +34,14 @@ class Software(msgspec.Struct, frozen=True, kw_only=True):
     manager: Manager
     size_bytes: int = 0
     files: int = 0
+    useless_bytes: int = 0
+    folder: str = ""
     license: str = ""
     summary: str = ""
     provides: tuple[str, ...] = ()
     requires: tuple[str, ...] = ()
     modules: tuple[str, ...] = ()
+    trouble: str = ""
 
 
 class Layer(msgspec.Struct, frozen=True, kw_only=True):
@@ -68,21 +73,3 @@ class Contents(msgspec.Struct, frozen=True, kw_only=True):
     def packages(self) -> tuple[Software, ...]:
         """The environment's: what pip and conda installed, and Python packages of the base."""
         return tuple(one for one in self.software if one.manager in ("pip", "conda", "base"))
-
-
-def linux_markers(python: str, arch: str) -> dict[str, str]:
-    """The variables of PEP 508 markers for CPython `python` (full version) on Linux."""
-    minor = ".".join(python.split(".")[:2])
-    return {
-        "implementation_name": "cpython",
-        "implementation_version": python,
-        "os_name": "posix",
-        "platform_machine": arch,
-        "platform_python_implementation": "CPython",
-        "platform_release": "",
-        "platform_system": "Linux",
-        "platform_version": "",
-        "python_full_version": python,
-        "python_version": minor,
-        "sys_platform": "linux",
-    }

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from limpet.core.errors import HostError
 from limpet.core.file_systems import MEMORY
 from limpet.core.findings import SEVERITIES, Finding
-from limpet.core.gpu import GpuNeeds, find_amd_troubles, find_nvidia_troubles, numbers
+from limpet.core.gpu import GpuNeeds, find_amd_troubles, find_nvidia_troubles
 from limpet.core.machine import (
     AccountSeen,
     ContainerSeen,
@@ -18,6 +18,7 @@ from limpet.core.machine import (
     Place,
     Quota,
 )
+from limpet.core.numbers import numbers
 
 LITTLE_BYTES = 2 << 30
 LITTLE_INODES = 20_000

@@ -6,6 +6,8 @@ import re
 
 import msgspec
 
+from limpet.core.numbers import is_newer
+
 # What belongs to a C library and must come from the same installation as the loader that maps it.
 _LIBC = re.compile(
     r"(ld-linux\S*|ld64|libc|libm|libmvec|libpthread|libdl|librt|libutil|libresolv|libanl|libnsl"
@@ -22,32 +24,38 @@ COMPILER = ("libstdc++.so.6", "libgcc_s.so.1")
 
 
 class Elf(msgspec.Struct, frozen=True, kw_only=True):
-    """A program or library.
+    """What a program or library says to the loader.
 
     `rpath` is searched before LD_LIBRARY_PATH and only counts where there is no `runpath`, which is
     searched after it (ld.so(8)). `asked` and `given` are the newest version of each set of symbols
-    that the file needs and has: {"GLIBC": "2.17"}. `exports` and `imports` are symbols' names, but
-    for those that may be missing (weak ones).
+    that the file needs and has: {"GLIBC": "2.17"}.
     """
 
+    machine: str = ""
+    interpreter: str = ""
     soname: str = ""
     needed: tuple[str, ...] = ()
     rpath: tuple[str, ...] = ()
     runpath: tuple[str, ...] = ()
     asked: dict[str, str] = msgspec.field(default_factory=dict)
     given: dict[str, str] = msgspec.field(default_factory=dict)
+
+    @property
+    def search(self) -> tuple[str, ...]:
+        """The file's own folders."""
+        return self.runpath or self.rpath
+
+    @property
+    def glibc(self) -> str:
+        """The newest glibc that it asks for; empty for none."""
+        return self.asked.get("GLIBC", "")
+
+
+class Symbols(msgspec.Struct, frozen=True, kw_only=True):
+    """Their names in a file, of `imports` without those that may be missing (weak ones)."""
+
     exports: tuple[str, ...] = ()
     imports: tuple[str, ...] = ()
-
-
-def version_key(version: str) -> tuple[int, ...]:
-    """(2, 17) of `2.17`."""
-    return tuple(int(part) for part in re.findall(r"\d+", version))
-
-
-def is_newer(one: str, other: str) -> bool:
-    """Whether version `one` is above `other`; an empty one is below all."""
-    return version_key(one) > version_key(other)
 
 
 def newest(names: list[str]) -> dict[str, str]:

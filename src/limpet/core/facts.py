@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from typing import Literal
 
 import msgspec
+
+from limpet.core.host_python import HostPython
 
 Arch = Literal["x86_64", "aarch64"]
 
@@ -14,6 +17,12 @@ class Libc(msgspec.Struct, frozen=True, kw_only=True):
 
     family: Literal["glibc", "musl"]
     version: str
+
+
+def parse_glibc(library: bytes) -> str:
+    """The version that glibc's own file has in it; empty for another library."""
+    said = re.search(rb"release version (\d+\.\d+)", library)
+    return said[1].decode() if said else ""
 
 
 class Distribution(msgspec.Struct, frozen=True, kw_only=True):
@@ -55,6 +64,7 @@ class BaseFacts(msgspec.Struct, frozen=True, kw_only=True):
 
     `digest` is `sha256:…` and names the content: of the manifest for registries and OCI layouts,
     of the root partition for everything else. `variables` are what the base itself sets.
+    `host` is set where the base is a Python of this machine's.
     """
 
     digest: str
@@ -68,3 +78,4 @@ class BaseFacts(msgspec.Struct, frozen=True, kw_only=True):
     programs: tuple[str, ...] = ()
     compressor: str = "zstd"
     size_bytes: int = 0
+    host: HostPython | None = None

@@ -15,6 +15,7 @@ from typing import Literal
 import msgspec
 
 from limpet.core.facts import Libc
+from limpet.core.numbers import numbers
 from limpet.core.recipe import GpuPolicy
 
 Gpu = Literal["nvidia", "amd"]
@@ -70,11 +71,6 @@ class GpuNeeds(msgspec.Struct, frozen=True, kw_only=True):
         """Whose GPUs the packages are for."""
         found: list[Gpu] = ["nvidia"] if self.cuda else []
         return (*found, "amd") if self.rocm else tuple(found)
-
-
-def numbers(version: str) -> tuple[int, ...]:
-    """(550, 54, 14) of `550.54.14`."""
-    return tuple(int(part) for part in re.findall(r"\d+", version))
 
 
 # ---- what packages need --------------------------------------------------------------------------

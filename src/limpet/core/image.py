@@ -6,13 +6,14 @@ from typing import Literal
 
 import msgspec
 
+from limpet.core.conda import PREFIX as PREFIX
 from limpet.core.facts import Libc
 from limpet.core.gpu import GpuNeeds
+from limpet.core.host_python import HostPython
 from limpet.core.lock import LockedBase
 from limpet.core.mpi import ImageMpi
 from limpet.core.recipe import Run
 
-PREFIX = "/opt/env"
 FACTS_OBJECT = "limpet.json"
 LOCK_OBJECT = "pylock.toml"
 SBOM_OBJECT = "sbom.cdx.json"
@@ -36,7 +37,8 @@ class ImageFacts(msgspec.Struct, frozen=True, kw_only=True):
 
     `prefix` is the environment's place inside, `python` its interpreter's full version, `layout`
     how it was laid out, `libc` its C library, `gpu` what its packages need of a GPU's driver,
-    `mpi` the MPI in it, without symbols' names (None: an older limpet did not look). `places` are
+    `mpi` the MPI in it, without symbols' names (None: an older limpet did not look). `host` is the
+    Python of the host that the packages are for, where the image has none of its own. `places` are
     folders inside that a home or working folder of the host's may cover.
     `format` counts changes that an older limpet cannot run.
     """
@@ -53,6 +55,7 @@ class ImageFacts(msgspec.Struct, frozen=True, kw_only=True):
     run: Run = msgspec.field(default_factory=Run)
     env: dict[str, str] = msgspec.field(default_factory=dict)
     libc: Libc | None = None
+    host: HostPython | None = None
     gpu: GpuNeeds = GpuNeeds()
     mpi: ImageMpi | None = None
     lock_sha256: str = ""

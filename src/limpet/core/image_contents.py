@@ -4,18 +4,9 @@ from __future__ import annotations
 
 import msgspec
 
-
-class Package(msgspec.Struct, frozen=True, kw_only=True):
-    """An installed distribution. `useless_bytes` are its tests and static libraries."""
-
-    name: str
-    version: str
-    folder: str
-    requires: tuple[str, ...] = ()
-    size_bytes: int = 0
-    files: int = 0
-    useless_bytes: int = 0
-    trouble: str = ""
+from limpet.core.contents import Software
+from limpet.core.elf import Elf
+from limpet.core.package_files import Metadata
 
 
 class Environment(msgspec.Struct, frozen=True, kw_only=True):
@@ -29,33 +20,17 @@ class Environment(msgspec.Struct, frozen=True, kw_only=True):
     python: str
     virtual: bool
     folders: tuple[str, ...]
-    packages: tuple[Package, ...] = ()
+    packages: tuple[Software, ...] = ()
     sources: int = 0
     compiled: int = 0
     unused: int = 0
 
 
-class CondaPackage(msgspec.Struct, frozen=True, kw_only=True):
-    """A package of a conda environment, as conda-meta has it."""
-
-    name: str
-    version: str
-    build: str = ""
-    prefix: str = ""
-    depends: tuple[str, ...] = ()
-
-
 class Library(msgspec.Struct, frozen=True, kw_only=True):
-    """What an ELF file asks of the loader. `search` is its RUNPATH, else its RPATH.
-
-    `glibc` is the newest version that it asks for.
-    """
+    """A compiled module or library, and what it asks of the loader."""
 
     path: str
-    soname: str = ""
-    needed: tuple[str, ...] = ()
-    search: tuple[str, ...] = ()
-    glibc: str = ""
+    elf: Elf
 
 
 class Heap(msgspec.Struct, frozen=True, kw_only=True):
@@ -79,7 +54,7 @@ class ImageContents(msgspec.Struct, frozen=True, kw_only=True):
     files: int = 0
     size_bytes: int = 0
     environments: tuple[Environment, ...] = ()
-    conda: tuple[CondaPackage, ...] = ()
+    conda: tuple[Metadata, ...] = ()
     libraries: tuple[Library, ...] = ()
     loader: tuple[str, ...] = ()
     found: dict[str, tuple[str, ...]] = msgspec.field(default_factory=dict)

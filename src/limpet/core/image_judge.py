@@ -10,9 +10,11 @@ from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion, Version
 
+from limpet.core.contents import Software
 from limpet.core.findings import Finding
-from limpet.core.image_contents import Environment, Heap, ImageContents, Package
+from limpet.core.image_contents import Environment, Heap, ImageContents
 from limpet.core.loading import find_mpi_families, judge_libraries
+from limpet.core.markers import linux_markers
 
 MOST_LISTED = 8
 FEW_SOURCES = 20
@@ -75,8 +77,8 @@ def judge_contents(seen: ImageContents, image: str) -> Iterator[Finding]:
 
 def _judge_requirements(environment: Environment, arch: str) -> Iterator[Finding]:
     """What `pip check` asks: are all requirements there, in a version that fits?"""
-    markers = _markers(environment, arch)
-    first: dict[str, Package] = {}
+    markers = linux_markers(f"{environment.python}.0", arch or "x86_64") | {"extra": ""}
+    first: dict[str, Software] = {}
     for package in environment.packages:
         first.setdefault(canonicalize_name(package.name), package)
     for package in first.values():
@@ -86,8 +88,8 @@ def _judge_requirements(environment: Environment, arch: str) -> Iterator[Finding
 
 def _judge_line(
     line: str,
-    package: Package,
-    packages: dict[str, Package],
+    package: Software,
+    packages: dict[str, Software],
     markers: dict[str, str],
     environment: Environment,
 ) -> Iterator[Finding]:
@@ -125,25 +127,8 @@ def _fits(wanted: Requirement, version: str) -> bool:
         return True
 
 
-def _markers(environment: Environment, arch: str) -> dict[str, str]:
-    return {
-        "implementation_name": "cpython",
-        "implementation_version": f"{environment.python}.0",
-        "os_name": "posix",
-        "platform_machine": arch or "x86_64",
-        "platform_python_implementation": "CPython",
-        "platform_release": "",
-        "platform_system": "Linux",
-        "platform_version": "",
-        "python_full_version": f"{environment.python}.0",
-        "python_version": environment.python,
-        "sys_platform": "linux",
-        "extra": "",
-    }
-
-
 def _judge_twice(environment: Environment) -> Iterator[Finding]:
-    seen: dict[str, Package] = {}
+    seen: dict[str, Software] = {}
     for package in environment.packages:
         name = canonicalize_name(package.name)
         before = seen.setdefault(name, package)

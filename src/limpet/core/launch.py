@@ -28,7 +28,7 @@ from limpet.core.prefetch import Prefetch
 from limpet.core.recipe import GpuPolicy, HomePolicy, Run, VariablePolicy
 from limpet.core.seeing import ALWAYS
 from limpet.core.seen import HostSeen, ImageSeen, Request
-from limpet.core.share import Shared, plan_share
+from limpet.core.share import Shared, check_shareable, plan_share
 from limpet.core.variables import Verdict, select_variables
 
 
@@ -97,7 +97,7 @@ def plan_launch(image: ImageSeen, host: HostSeen, request: Request) -> Launch:
     gpu, gpu_notes = _gpu(request.gpu or wants.gpu, image, host)
     runtime = (host.runtime, *(() if request.verbose else ("--quiet",)))
     flags = _flags(request, home, gpu)
-    shared = _shared(image, host, request, flags)
+    shared = _shared(image, host, request, flags, mpi)
     options = (*flags, *shared.options, *(word for one in mounts for word in render_mount(one)))
     inside = (*shared.words, *_inside(image, request, mpi, tuple(values)))
     folders = tuple(dict.fromkeys((*home.folders, *caches.folders, *personal.folders)))
@@ -152,9 +152,13 @@ def _gpu(policy: GpuPolicy, image: ImageSeen, host: HostSeen) -> tuple[Gpu | Non
     return plan_gpu(policy, host.gpus, host.driver, image.needs, image.libc)
 
 
-def _shared(image: ImageSeen, host: HostSeen, request: Request, flags: Sequence[str]) -> Shared:
+def _shared(
+    image: ImageSeen, host: HostSeen, request: Request, flags: Sequence[str], mpi: MpiPlan
+) -> Shared:
     if request.keep:
         return Shared()
+    if mpi.choice != "none":
+        check_shareable(host)
     # Not the mounts: while ranks start, the first one's folders appear in the home of the next.
     asked = (*flags, *request.binds, *request.env, request.pwd, "with limpet run")
     prefix = image.facts.prefix if image.facts else ""
@@ -186,11 +190,9 @@ def _flags(request: Request, home: Home, gpu: Gpu | None) -> tuple[str, ...]:
 
 
 # Started through a file of the environment, so that a layer which the runtime left out is an
-# error, not the base's Python.
-_PROOF = (
-    's="$1"/.limpet/start; m="$2"; shift 2; [ -x "$s" ] && exec "$s" "$@"; '
-    'printf "%s\\n" "$m" >&2; exit 125'
-)
+# error, not the base's Python. It uses no variables, for the session may
+# export any name, and the program would see it changed.
+_PROOF = '[ -x "$2" ] || { printf "%s\\n" "$1" >&2; exit 125; }; shift; exec "$@"'
 
 # The session's start files are not read: they would bring the host's conda and modules back.
 _SHELL = (
@@ -211,8 +213,8 @@ def _inside(
     command = mpi.around(command, given)
     if image.facts is None:
         return command
-    prefix = image.facts.prefix
-    return ("/bin/sh", "-c", _PROOF, "limpet", prefix, _dropped(image.facts), *command)
+    start = f"{image.facts.prefix}/.limpet/start"
+    return ("/bin/sh", "-c", _PROOF, "limpet", _dropped(image.facts), start, *command)
 
 
 def _dropped(facts: ImageFacts) -> str:

@@ -19,8 +19,12 @@ from limpet.core.caches import CACHES, FOLDER, LOCAL, Cache
 from limpet.core.gpu import Driver
 from limpet.core.handover import parse_env
 from limpet.core.homes import INSIDE, PERSONAL, START_FILES
+from limpet.core.host_python import share_host
 from limpet.core.launch import Launch, plan_launch
 from limpet.core.launcher_command import COMMAND
+from limpet.core.launcher_job import job_parts
+from limpet.core.launcher_mpi import mpi_parts
+from limpet.core.launcher_places import place_parts
 from limpet.core.launcher_seldom import BESIDE
 from limpet.core.launcher_text import SESSION
 from limpet.core.launcher_variables import render_judges
@@ -56,7 +60,8 @@ def render_launcher(wrap: Wrap, image: ImageSeen, host: HostSeen, root: str) -> 
 def render_beside(wrap: Wrap, image: ImageSeen, host: HostSeen, root: str) -> dict[str, str]:
     """The files beside the launchers' folder that few of their starts read, by name."""
     parts, holds = _describe(wrap, image, host, root)
-    files = {name: _fill_in(text, parts, holds) for name, text in BESIDE.items()}
+    filled = {name: _fill_in(text, parts, holds) for name, text in BESIDE.items()}
+    files = {name: text for name, text in filled.items() if text}
     if "none" not in holds:
         launch = msgspec.structs.replace(wrap.request.launch, home="none")
         request = msgspec.structs.replace(wrap.request, launch=launch)
@@ -80,12 +85,21 @@ def _describe(
     holds |= {"gpu_auto"} if _gpu_policy(wrap.request.launch, image) == "auto" else set()
     if plan.home in ("isolated", "private") or (plan.home == "host" and image.facts):
         holds.add("packages")
+    seldom: dict[str, str] = {}
+    for more, words in (
+        job_parts(host, image.identity, image.facts.prefix if image.facts else ""),
+        mpi_parts(image, host, wrap.request.launch, plan.mpi),
+        place_parts(image),
+    ):
+        seldom |= more
+        holds |= words
     parts = {
         **_CONSTANTS,
         **_names(host),
         **_of_folder(wrap, image, host, root),
         **_of_image(image, host, plan, named),
         **request,
+        **seldom,
         "ACCOUNT": shlex.quote(f"{user}:{host.account_home}"),
     }
     return parts, holds
@@ -144,7 +158,8 @@ def _of_image(
     prefix = image.facts.prefix if image.facts else ""
     kit = f'[ -e "$_limpet_state{quoted(host.pip.kit.removeprefix(host.state))}/pip.zip" ]'
     return {
-        "BIN_OF_PREFIX": f"{prefix}/bin:" if prefix else "",
+        # It stands between double quotes.
+        "BIN_OF_PREFIX": re.sub(r'([\\"$`])', r"\\\1", f"{prefix}/bin:") if prefix else "",
         "TREES": _patterns((*OWN_TREES, prefix) if prefix else OWN_TREES, below=True),
         "HAS_PACKAGES": ":" if prefix else kit,
         **_render_caches(image, plan, named, ours, others),
@@ -344,13 +359,15 @@ def _wished(image: ImageSeen, request: Request) -> list[tuple[Mount, bool]]:
 def _render_binds(image: ImageSeen, request: Request) -> str:
     """The last one first, because each goes before what is already there."""
     lines = []
+    shared = share_host(image.facts.host if image.facts else None)
     for mount, asked in reversed(_wished(image, request)):
         words = [quoted(mount.source), quoted(mount.target), *(() if mount.writable else ("ro",))]
         missing = quoted(f"{mount.source} does not exist here.")
+        say = f"{'_limpet_fail' if asked else '_limpet_say'} {missing}"
         lines += [
             f"if [ -e {words[0]} ]; then",
             f"    _limpet_mount {' '.join(words)}",
-            f"else {'_limpet_fail' if asked else '_limpet_say'} {missing}; fi",
+            "fi" if mount in shared and not asked else f"else {say}; fi",
         ]
     return "\n".join(lines)
 

@@ -6,7 +6,11 @@ short lines, because bash takes ten microseconds to put something before a long 
 `#if` are as in `core.launcher_text`.
 """
 
-COMMAND = r"""
+from __future__ import annotations
+
+from limpet.core.launcher_places import POINT, SERVE
+
+_START = r"""
 # ---- the command line, from its end to its start ----
 
 _limpet_put() { export "$1=$2" "@OURS@$1=$2"; }
@@ -63,7 +67,9 @@ else
 fi
 @KEPT@
 
-# This folder itself, so that programs inside can call launchers by their path.
+"""
+
+_MOUNTS = r"""# This folder itself, so that programs inside can call launchers by their path.
 for _limpet_to in ${_limpet_connection:+"$_limpet_connection"} \
     ${_limpet_venv:+"$_limpet_venv"} "$_limpet_root"; do
     _limpet_mount "$_limpet_to" "$_limpet_to"
@@ -209,9 +215,19 @@ _limpet_flag=@HOME_FLAG@ _limpet_word=@HOME_WORD@
 #if isolated host
 if [ "$_limpet_home" = "${_limpet_account%/}" ]; then _limpet_flag='' _limpet_word=''; fi
 #end
-# In few steps, for each one copies all the words.
+"""
+
+_END = r"""# In few steps, for each one copies all the words.
+#if share
+if [ -n "$_limpet_ranks" ]; then . "$_limpet_root/@VERSION_FOLDER@/share.sh"; else
+#end
 set -- --pwd "$_limpet_pwd" "$_limpet_image" @INSIDE@ "$@"
+#if share
+fi
+#end
 eval "set -- $_limpet_mounts $_limpet_mounts_2 $_limpet_mounts_1 \"\$@\""
 exec "$_limpet_runtime" @HEAD@ $_limpet_flag ${_limpet_word:+"$_limpet_word"} $_limpet_gpu \
     @REST@ "$@"
 """
+
+COMMAND = _START + SERVE + _MOUNTS + POINT + _END

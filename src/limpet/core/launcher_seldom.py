@@ -4,6 +4,11 @@ All but `SELDOM`, which holds functions, are read in the launcher's own place an
 user's words. Filled in like the launcher's own text.
 """
 
+from __future__ import annotations
+
+from limpet.core.launcher_job import JOB, RANKS, SHARE
+from limpet.core.launcher_mpi import MPI
+
 WHERE = r"""# Called over a link, or the folder was moved.
 case $0 in */*) _limpet_at=$_limpet_at/ ;; *) _limpet_at=./ ;; esac
 if [ -L "$0" ]; then
@@ -126,9 +131,9 @@ _limpet_homeless() {
 
 _limpet_inside() {
     # Of this image, the program is here; another one has no runtime to start it.
-    if [ "${APPTAINER_CONTAINER-${SINGULARITY_CONTAINER-}}" = "$_limpet_image" ]; then
-        exec "$_limpet_program" "$@"
-    fi
+    case ${APPTAINER_CONTAINER-${SINGULARITY_CONTAINER-}} in
+        "$_limpet_image" | */"@STAGED@") exec "$_limpet_program" "$@" ;;
+    esac
     _limpet_fail "$_limpet_name is a launcher for $_limpet_image." \
         'It cannot be used from inside another container: call it from outside.'
 }
@@ -277,4 +282,8 @@ BESIDE = {
     "python.sh": PYTHON,
     "temporary.sh": TEMPORARY,
     "seldom.sh": SELDOM,
+    "job.sh": JOB,
+    "ranks.sh": RANKS,
+    "share.sh": SHARE,
+    "mpi.sh": MPI,
 }

@@ -16,6 +16,7 @@ SESSION = r"""#!/bin/sh
 # shellcheck disable=SC3013 # -ef is in POSIX.1-2024, and before in all shells
 _limpet_root=@ROOT_BAKED@
 _limpet_name=${0##*/} _limpet_at=${0%/*} _limpet_venv='' _limpet_connection=''
+_limpet_ranks=''
 unset CDPATH
 set -f
 
@@ -85,16 +86,12 @@ case $_limpet_home$_limpet_own in *:*) _limpet_seldom _limpet_homeless "$@" ;; e
 case ${_limpet_venv:+:}$_limpet_name:${1-}:${2-} in
     :* | python*:-m:venv | python*:-m:ipykernel*) . "$_limpet_root/@VERSION_FOLDER@/python.sh" ;;
 esac
+case @IN_JOB@ in ?*) . "$_limpet_root/@VERSION_FOLDER@/job.sh" ;; esac
 if [ -e /.singularity.d ]; then _limpet_seldom _limpet_inside "$@"; fi
 [ -r "$_limpet_image" ] || _limpet_fail "The image $_limpet_image is gone or cannot be read." \
     "Bring it back, or name another one: limpet update $_limpet_root IMAGE"
 _limpet_runtime=@RUNTIME@
 [ -x "$_limpet_runtime" ] || _limpet_seldom _limpet_find_runtime
-#if isolated private none
-if ! [ -d "$_limpet_own" ] || ! [ -w "$_limpet_own" ] || ! [ -O "$_limpet_own" ]; then
-    _limpet_seldom _limpet_make_own
-fi
-#end
 
 # ---- the variables that pass ----
 
@@ -113,6 +110,16 @@ case ${BASH_VERSION-} in 4.4* | [5-9].*)
     ;;
 esac
 if [ -z "$_limpet_names" ]; then . "$_limpet_root/@VERSION_FOLDER@/names.sh"; fi
+#if mpi
+case ${PMI_FD+1}${PMI_PORT+1}${PMIX_NAMESPACE+1}${PALS_RANKID+1}${SLURM_STEP_NUM_TASKS+1} in
+    ?*) . "$_limpet_root/@VERSION_FOLDER@/mpi.sh" ;;
+esac
+#end
+#if isolated private none
+if ! [ -d "$_limpet_own" ] || ! [ -w "$_limpet_own" ] || ! [ -O "$_limpet_own" ]; then
+    _limpet_seldom _limpet_make_own
+fi
+#end
 #if clean host_variables
 case "$_limpet_names " in *"_INCLUDE_PATH "*) _limpet_seldom _limpet_drop_include_paths ;; esac
 #end

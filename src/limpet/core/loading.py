@@ -8,8 +8,8 @@ from collections import defaultdict
 from collections.abc import Iterator
 
 from limpet.core.findings import Finding
-from limpet.core.gpu import numbers
 from limpet.core.image_contents import ImageContents, Library
+from limpet.core.numbers import numbers
 
 MOST_LISTED = 6
 # What the runtime hands in with the driver: never in an image.
@@ -30,7 +30,7 @@ def judge_libraries(seen: ImageContents) -> Iterator[Finding]:
     for library in seen.libraries:
         if not _is_for(library, seen):
             continue
-        for name in library.needed:
+        for name in library.elf.needed:
             places = seen.found.get(name, ())
             if _LOADER.fullmatch(name) or _DRIVER.fullmatch(name):
                 continue
@@ -65,7 +65,7 @@ def _is_found(
     library: Library, places: tuple[str, ...], system: set[str], seen: ImageContents
 ) -> bool:
     origin = posixpath.dirname(library.path)
-    folders = {posixpath.normpath(_expand(folder, origin)) for folder in library.search}
+    folders = {posixpath.normpath(_expand(folder, origin)) for folder in library.elf.search}
     # A Python's own lib folder is on its RPATH, as conda's are built.
     folders |= system | {f"{env.prefix.rstrip('/')}/lib" for env in seen.environments}
     # Beside an asker that is no module itself: its own askers have the RPATH.
@@ -115,9 +115,9 @@ def _package(path: str) -> str:
 def _judge_glibc(seen: ImageContents) -> Iterator[Finding]:
     if not numbers(seen.libc):
         return
-    newer = [lib for lib in seen.libraries if numbers(lib.glibc) > numbers(seen.libc)]
+    newer = [lib for lib in seen.libraries if numbers(lib.elf.glibc) > numbers(seen.libc)]
     if newer:
-        most = max((lib.glibc for lib in newer), key=numbers)
+        most = max((lib.elf.glibc for lib in newer), key=numbers)
         yield Finding(
             code="LMP604",
             severity="error",

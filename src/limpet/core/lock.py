@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Literal
 
 import msgspec
@@ -95,11 +96,13 @@ def find_differences(
     recipe_sha256: str,
     base: LockedBase | None = None,
     python: str = "",
+    provided: Mapping[str, str] | None = None,
 ) -> tuple[str, ...]:
     """Why a lock does not fit, in words; empty where it does.
 
     `base` is what is wanted now: an empty reference or digest in it is not compared. `python` is
-    what the recipe asks for (`3.13`) or the interpreter has (`3.13.5`).
+    what the recipe asks for (`3.13`) or the interpreter has (`3.13.5`); `provided` what is in the
+    base, where that can change.
     """
     differences = []
     if lock.recipe_sha256 != recipe_sha256:
@@ -112,4 +115,8 @@ def find_differences(
         differences.append(f"the base {base.reference} was {lock.base.digest}, now {base.digest}")
     if python and f"{lock.python}.".find(f"{python}.") != 0:
         differences.append(f"it is for Python {lock.python}, not {python}")
+    for name, version in (lock.provided if provided is not None else {}).items():
+        now = (provided or {}).get(name, "")
+        if now != version:
+            differences.append(f"the base had {name} {version}, and now has {now or 'none'}")
     return tuple(differences)

@@ -14,8 +14,8 @@ from typing import Literal
 
 import msgspec
 
-from limpet.core.elf import is_newer, version_key
 from limpet.core.facts import Libc
+from limpet.core.numbers import is_newer, numbers
 
 Family = Literal["mpich", "openmpi", "abi"]
 # `libpmi`: whatever the host's own libpmi or libpmi2, which the library is linked to, speaks.
@@ -165,7 +165,7 @@ def identify(path: str, soname: str, needed: Sequence[str], data: bytes) -> Libr
         ("Open MPI" if family == "openmpi" else "MPI", r"[345]\." if family == "openmpi" else "$"),
     )
     fitting = [version for version in versions if re.match(pattern, version)]
-    version = min(fitting, key=lambda v: ("rc" in v, -len(version_key(v)), v), default="")
+    version = min(fitting, key=lambda v: ("rc" in v, -len(numbers(v)), v), default="")
     return Library(
         path=path,
         soname=soname,

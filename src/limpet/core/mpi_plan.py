@@ -146,6 +146,50 @@ def choose_set(
     return next(iter(fitting), None)
 
 
+# ---- how srun starts it ---------------------------------------------------------------------
+
+
+def choose_for_srun(
+    policy: str,
+    image: ImageMpi,
+    sets: Sequence[HostSet],
+    pairings: Sequence[Pairing],
+    offered: Sequence[str],
+) -> tuple[str, str]:
+    """What a start by srun would take (`image`, a set's name, or nothing), and the `--mpi=` for it.
+
+    `offered` is what `srun --mpi=list` says. The second is empty where that is nothing, or where
+    none of it fits.
+    """
+    library = image.library if policy in ("auto", "image") else None
+    named = [host for host in sets if policy in ("auto", "host", host.name)]
+    working = {pairing.name for pairing in pairings if pairing.works}
+    ways = [("image", library)] if library else []
+    ways += [(host.name, host.library) for host in named if host.name in working]
+    for name, one in ways:
+        if (kind := choose_kind(one, offered)) is not None:
+            return name, kind
+    return next((name for name, _ in ways), ""), ""
+
+
+def choose_kind(library: Library, offered: Sequence[str]) -> str | None:
+    """The way of srun's that this library speaks; None for none, empty where nothing is offered."""
+    if not offered:
+        return ""
+    if "libpmi" in library.pmi:
+        return next((word for word in ("cray_shasta", "pmi2") if word in offered), "none")
+    if "pmi2" in library.pmi and "pmi2" in offered:
+        return "pmi2"
+    if "pmix" in library.pmi:
+        return next((word for word in offered if word.startswith("pmix")), None)
+    return None
+
+
+def usual_kind(library: Library) -> str:
+    """The way by which srun starts it where Slurm has all of them."""
+    return choose_kind(library, ("pmi2", "pmix")) or "pmi2"
+
+
 def _no_set(
     policy: str, sets: Sequence[HostSet], pairings: Sequence[Pairing], tasks: Tasks | None
 ) -> LimpetError:
@@ -212,28 +256,45 @@ def render_pmi(kinds: Sequence[str]) -> str:
 
 def _mismatch(library: Library | None, tasks: Tasks | None, more: Sequence[str]) -> HostError:
     assert tasks is not None
-    count = f"{tasks.count} tasks" if tasks.count else "several tasks"
-    what = f"The {count} of this {tasks.launcher} start would not find each other."
-    if tasks.rank:
-        return HostError(what)  # the first rank says all of it
-    offered = [kind for kind in tasks.offers if kind != "libpmi"]
+    error = explain_mismatch(
+        library,
+        tasks=f"{tasks.count} tasks" if tasks.count else "several tasks",
+        launcher=tasks.launcher,
+        offered=render_pmi([kind for kind in tasks.offers if kind != "libpmi"]),
+        srun=tasks.launcher == "srun",
+        more=more,
+    )
+    return HostError(error.what) if tasks.rank else error  # the first rank says all of it
+
+
+def explain_mismatch(
+    library: Library | None,
+    *,
+    tasks: str,
+    launcher: str,
+    offered: str,
+    srun: bool,
+    more: Sequence[str] = (),
+) -> HostError:
+    """What the first rank says: `tasks` and `offered` are words, `library` what would be loaded."""
+    what = f"The {tasks} of this {launcher} start would not find each other."
     if library is None:
         why = "The image has no MPI library."
     else:
         why = (
             f"{library.title} ({library.path}) speaks {render_pmi(library.pmi)}; "
-            f"{tasks.launcher} offers {render_pmi(offered)}. Each would be rank 0 of 1."
+            f"{launcher} offers {offered}. Each would be rank 0 of 1."
         )
-    now = f"{_advice(library, tasks)} For tasks that do not use MPI: --mpi none."
+    now = f"{_advice(library, srun=srun)} For tasks that do not use MPI: --mpi none."
     return HostError(what, why="\n".join([why, *more]), now=now)
 
 
-def _advice(library: Library | None, tasks: Tasks) -> str:
+def _advice(library: Library | None, *, srun: bool) -> str:
     family = library.family if library else None
     if library is None:
         return "Add MPI to the image (mpich, openmpi), or load a module that brings one."
-    if tasks.launcher == "srun":
-        kind = "pmix" if "pmix" in library.pmi and "pmi2" not in library.pmi else "pmi2"
+    if srun:
+        kind = usual_kind(library)
         return f"Start with srun --mpi={kind} (limpet mpi IMAGE lists what this srun has)."
     if family == "openmpi":
         return "Start with Open MPI's own mpiexec, or build the image with mpich."

@@ -13,9 +13,9 @@ from limpet.core.conda import CondaPackage
 from limpet.core.errors import BaseError, UsageError
 from limpet.core.facts import BaseFacts
 from limpet.core.findings import Finding
-from limpet.core.gpu import numbers
 from limpet.core.lock import FoundPackage
 from limpet.core.mounts import is_below
+from limpet.core.numbers import numbers
 from limpet.core.prefix import Seen
 from limpet.core.recipe import Layout
 from limpet.core.seeing import ALWAYS, OWN_FOLDERS, OWN_TREES

@@ -20,18 +20,27 @@ from packaging.utils import canonicalize_name
 
 MOST_LICENSE = 80
 MOST_SUMMARY = 200
+MOST_VALUE = 2000  # of any other field
 _CLASSIFIER = "License :: "
 
 
 class Metadata(msgspec.Struct, frozen=True, kw_only=True):
-    """One package's own words; `files` are absolute paths in the image without the first slash."""
+    """One package's own words; `files` are absolute paths in the image without the first slash.
+
+    `folder` is where it is installed, as such a path: site-packages, or conda's prefix. `trouble`
+    says why a name and version are only guessed.
+    """
 
     name: str
     version: str = ""
+    build: str = ""
+    arch: str = ""
+    folder: str = ""
     license: str = ""
     summary: str = ""
     requires: tuple[str, ...] = ()
     files: tuple[str, ...] = ()
+    trouble: str = ""
 
 
 def parse_metadata(data: bytes) -> Metadata | None:
@@ -52,6 +61,17 @@ def parse_metadata(data: bytes) -> Metadata | None:
         return None
 
 
+def guess_metadata(path: str) -> Metadata:
+    """What the name of a package's metadata folder says, where that is all that can be read."""
+    stem = path.rpartition("/")[2].rpartition(".")[0]
+    guess = re.match(r"(.+?)-(\d[^-]*)", stem)
+    return Metadata(
+        name=canonicalize_name(guess[1] if guess else stem),
+        version=guess[2] if guess else "",
+        trouble=f"/{path}: there is no name in its metadata",
+    )
+
+
 def _license(classifiers: list[Any], said: Any) -> str:
     """The SPDX expression; else the short text; else what the classifiers say."""
     if expression := _text(said["License-Expression"]):
@@ -65,7 +85,7 @@ def _license(classifiers: list[Any], said: Any) -> str:
 
 
 def _text(value: object) -> str:
-    return " ".join(str(value or "").split())
+    return " ".join(str(value or "")[:MOST_VALUE].split())
 
 
 def parse_record(data: bytes, site: str) -> Iterator[str]:
@@ -87,6 +107,8 @@ def parse_conda_meta(data: bytes, prefix: str) -> Metadata | None:
         return Metadata(
             name=str(said["name"]),
             version=str(said.get("version", "")),
+            build=str(said.get("build", "")),
+            folder=prefix,
             license=str(said.get("license") or "")[:MOST_LICENSE],
             requires=tuple(map(str, said.get("depends") or ())),
             files=tuple(
@@ -98,18 +120,16 @@ def parse_conda_meta(data: bytes, prefix: str) -> Metadata | None:
         return None
 
 
-def parse_dpkg_status(data: bytes) -> Iterator[tuple[Metadata, str]]:
-    """The installed packages of a dpkg status file, each with its architecture."""
+def parse_dpkg_status(data: bytes) -> Iterator[Metadata]:
+    """The installed packages of a dpkg status file."""
     for stanza in re.split(r"\n\n+", data.decode("utf-8", "replace")):
         said = dict(re.findall(r"(?m)^([A-Za-z-]{1,40}): ?(.*)$", stanza))
         if said.get("Package") and said.get("Status", "").endswith(" installed"):
             depends = f"{said.get('Pre-Depends', '')},{said.get('Depends', '')}"
-            yield (
-                Metadata(
-                    name=said["Package"],
-                    version=said.get("Version", ""),
-                    summary=said.get("Description", "")[:MOST_SUMMARY],
-                    requires=tuple(part.strip() for part in depends.split(",") if part.strip()),
-                ),
-                said.get("Architecture", ""),
+            yield Metadata(
+                name=said["Package"],
+                version=said.get("Version", ""),
+                arch=said.get("Architecture", ""),
+                summary=said.get("Description", "")[:MOST_SUMMARY],
+                requires=tuple(part.strip() for part in depends.split(",") if part.strip()),
             )

@@ -12,7 +12,9 @@ from limpet.core.inspection import Inspection
 
 
 class ImageReport(msgspec.Struct, frozen=True, kw_only=True):
-    """One image. `imports` and `findings` are None where it was not started; `notes` say why."""
+    """One image. `imports` are None where it was not started, `findings` where it was not checked;
+    `notes` say why.
+    """
 
     seen: Inspection
     graph: Graph

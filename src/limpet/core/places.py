@@ -8,6 +8,7 @@ import msgspec
 
 from limpet.core.errors import HostError
 from limpet.core.homes import Home
+from limpet.core.host_python import share_host
 from limpet.core.mounts import Mount, is_below, parse_bind
 from limpet.core.seeing import ALWAYS, is_own, plan_aliases, plan_temporaries
 from limpet.core.seen import HostSeen, ImageSeen, Request
@@ -16,10 +17,11 @@ from limpet.core.seen import HostSeen, ImageSeen, Request
 def wished_binds(
     image: ImageSeen, request: Request, cwd: str
 ) -> tuple[tuple[Mount, ...], tuple[Mount, ...]]:
-    """What the site and the recipe offer, and what the user asks for."""
+    """What the image needs, the site and the recipe offer, and what the user asks for."""
     recipe = image.facts.run.bind if image.facts else ()
+    needed = share_host(image.facts.host if image.facts else None)
     offered = tuple(parse_bind(text, cwd) for text in (*request.site_binds, *recipe))
-    return offered, tuple(parse_bind(text, cwd) for text in request.binds)
+    return (*needed, *offered), tuple(parse_bind(text, cwd) for text in request.binds)
 
 
 def plan_binds(
@@ -32,7 +34,8 @@ def plan_binds(
             raise HostError(f"--bind {mount.source}: there is no such file or folder.")
     targets = {mount.target for mount in asked}
     chosen = {m.target: m for m in offered if m.source not in host.missing}
-    notes = tuple(f"{m.source} does not exist here." for m in offered if m.source in host.missing)
+    told = [m for m in offered if m not in share_host(image.facts.host if image.facts else None)]
+    notes = tuple(f"{m.source} does not exist here." for m in told if m.source in host.missing)
     return (*(m for m in chosen.values() if m.target not in targets), *asked), notes
 
 

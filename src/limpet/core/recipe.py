@@ -16,11 +16,13 @@ MpiPolicy = Literal["auto", "image", "host", "none"]
 class Image(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`[image]`: what stands below the packages, and how the file is laid out.
 
+    `on` is a Python of the host in the place of a base: read as `base = "host:PATH"`.
     `cuda` is the newest CUDA that the driver of the target allows, for conda packages to rely on;
     `rocm` the ROCm that it has. Packages for a newer one are told.
     """
 
     base: str = ""
+    on: str = ""
     python: str = ""
     cuda: str = ""
     rocm: str = ""

@@ -38,8 +38,20 @@ def parse_recipe(text: str, source: str, *, arguments: Mapping[str, str] | None 
         recipe = msgspec.convert(raw, Recipe)
     except msgspec.ValidationError as error:
         raise _explained(error, source) from error
+    recipe = _with_base(recipe, source)
     check_recipe(recipe, source)
     return recipe
+
+
+def _with_base(recipe: Recipe, source: str) -> Recipe:
+    """`[image] on` as the base that it means."""
+    image = recipe.image
+    if image.base and image.on:
+        raise RecipeError(f"{source}: image.base and image.on exclude each other.")
+    if not image.on:
+        return recipe
+    image = msgspec.structs.replace(image, base=f"host:{image.on}", on="")
+    return msgspec.structs.replace(recipe, image=image)
 
 
 def parse_toml(text: str, source: str) -> dict[str, Any]:

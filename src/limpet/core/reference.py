@@ -10,7 +10,7 @@ import msgspec
 
 from limpet.core.errors import BaseError
 
-Scheme = Literal["docker", "oras", "library", "oci", "oci-archive", "debian", "path"]
+Scheme = Literal["docker", "oras", "library", "oci", "oci-archive", "debian", "host", "path"]
 
 _WRITTEN = {
     "docker": "docker://",
@@ -19,6 +19,7 @@ _WRITTEN = {
     "oci": "oci:",
     "oci-archive": "oci-archive:",
     "debian": "debian:",
+    "host": "host:",
 }
 _DOCKER_HUB = "docker.io"
 _NAME = re.compile(
@@ -74,6 +75,10 @@ def _parse_known(text: str, scheme: str, rest: str) -> Reference:
             if not _SUITE.fullmatch(rest):
                 raise _unreadable(text, "A suite is a word such as trixie or stable.")
             return Reference(text=text, scheme="debian", name=rest)
+        case "host":
+            if not rest:
+                raise _unreadable(text, "The path of a Python follows host:.")
+            return Reference(text=text, scheme="host", path=rest)
         case _:
             if not rest.strip("/"):
                 raise _unreadable(text, "Nothing follows the scheme.")

@@ -13,10 +13,10 @@ class BuildRequest(msgspec.Struct, frozen=True, kw_only=True):
     """Flags as given; an empty one leaves the word to the recipe, then to the configuration.
 
     `recipes` are the descriptions as typed. `output` is the image (`build`) or the lock (`lock`).
-    `upgrade` re-resolves all, `upgrade_packages` only these. `freeze` is an image whose contents
-    become the lock. `profile` is a command whose files go first in the image; `no_profile`
-    leaves them in their usual order. `small` takes time for a smaller image. `cache_dir`,
-    `build_dir` and `config_file` are passed on as given.
+    `upgrade` re-resolves all, `upgrade_packages` only these. `on` is a Python of the host to build
+    on, by path or name. `freeze` is an image whose contents become the lock. `profile` is a command
+    whose files go first in the image; `no_profile` leaves them in their usual order. `small` takes
+    time for a smaller image. `cache_dir`, `build_dir` and `config_file` are passed on as given.
     """
 
     recipes: tuple[str, ...] = ()
@@ -25,6 +25,7 @@ class BuildRequest(msgspec.Struct, frozen=True, kw_only=True):
     freeze: str = ""
     name: str = ""
     base: str = ""
+    on: str = ""
     python: str = ""
     cuda: str = ""
     rocm: str = ""

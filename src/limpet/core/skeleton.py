@@ -15,6 +15,7 @@ from limpet.core.activation import Setting, render_settings
 from limpet.core.conda_record import render_history
 from limpet.core.facts import Interpreter
 from limpet.core.homes import INSIDE
+from limpet.core.host_python import HostPython, hook_files
 from limpet.core.image import PREFIX
 from limpet.core.lock import Lock
 from limpet.core.personal import (
@@ -29,7 +30,6 @@ from limpet.core.personal import (
 )
 
 PROOF = "/.limpet/start"  # below the prefix
-START = f"{PREFIX}{PROOF}"
 ENV_SCRIPT = "/.singularity.d/env/95-limpet.sh"
 RUNSCRIPT = "/.singularity.d/runscript"
 HISTORY = f"{PREFIX}/conda-meta/history"
@@ -153,6 +153,16 @@ def plan_hook(packages: str) -> tuple[Member, ...]:
     return (
         Member(path=f"{packages}/{HOOK}.pth", content=HOOK_LINE.encode()),
         Member(path=f"{packages}/{HOOK}.py", content=HOOK_TEXT.encode()),
+    )
+
+
+def plan_host_hook(interpreter: Interpreter, host: HostPython | None) -> tuple[Member, ...]:
+    """What compares the Python that runs with the one that the image was built on."""
+    packages = f"{PREFIX}/lib/python{interpreter.minor}/site-packages"
+    files = hook_files(host) if host else {}
+    return tuple(
+        Member(path=f"{packages}/{name}", content=text.encode("utf-8", "surrogateescape"))
+        for name, text in files.items()
     )
 
 

@@ -9,6 +9,7 @@ from packaging.tags import Tag, compatible_tags, cpython_tags
 
 from limpet.core.errors import LockError
 from limpet.core.facts import Interpreter, Libc
+from limpet.core.markers import linux_markers
 
 # PEP 600: the old names and the glibc that each one means.
 _LEGACY = {17: "manylinux2014", 12: "manylinux2010", 5: "manylinux1"}
@@ -50,25 +51,9 @@ def make_target(interpreter: Interpreter, libc: Libc | None, arch: str) -> Targe
         implementation=interpreter.implementation,
         arch=arch,
         libc=libc or Libc(family="glibc", version="2.17"),
-        markers=_markers(interpreter, arch),
+        markers=linux_markers(interpreter.version, arch, interpreter.implementation)
+        | interpreter.markers,
     )
-
-
-def _markers(interpreter: Interpreter, arch: str) -> dict[str, str]:
-    return {
-        "implementation_name": interpreter.implementation,
-        "implementation_version": interpreter.version,
-        "os_name": "posix",
-        "platform_machine": arch,
-        "platform_python_implementation": "CPython",
-        "platform_release": "",
-        "platform_system": "Linux",
-        "platform_version": "",
-        "python_full_version": interpreter.version,
-        "python_version": interpreter.minor,
-        "sys_platform": "linux",
-        **interpreter.markers,
-    }
 
 
 def target_tags(target: Target) -> list[Tag]:

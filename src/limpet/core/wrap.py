@@ -22,6 +22,7 @@ class WrapRequest(msgspec.Struct, frozen=True, kw_only=True):
 
     `launch` is how each program is started; `host` lets the host's folders and commands be seen.
     `kernel` is the name of a Jupyter kernel and `module` a modulefile's path, empty for none.
+    `config_file` is the one that `--config` named, an absolute path.
     """
 
     only: tuple[str, ...] = ()
@@ -33,6 +34,7 @@ class WrapRequest(msgspec.Struct, frozen=True, kw_only=True):
     copy: bool = False
     kernel: str = ""
     module: str = ""
+    config_file: str = ""
 
 
 class Wrap(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,65 +1,144 @@
-"""ELF files, read from open files with pyelftools; nothing is started."""
+"""ELF files, read from open files as the loader reads them: by program headers alone.
+
+Sections, which a stripped file may lack, are not looked at, and neither are symbols
+(`elf_symbols`): folders of software have thousands of libraries, and each takes a few reads here.
+Formats: the gABI, and the LSB for symbol versions.
+"""
 
 from __future__ import annotations
 
-from typing import Any, BinaryIO
+import struct
+from collections.abc import Iterator
+from itertools import islice
+from typing import BinaryIO, NamedTuple
 
 from limpet.core.elf import Elf, newest
 
 MAGIC = b"\x7fELF"
+_MACHINES = {62: "x86_64", 183: "aarch64", 3: "i686", 40: "armv7l", 21: "ppc64le", 243: "riscv64"}
+_LOAD, _DYNAMIC, _INTERPRETER = 1, 2, 3
+_NEEDED, _STRINGS, _STRINGS_SIZE, _SONAME, _RPATH, _RUNPATH = 1, 5, 10, 14, 15, 29
+_NAMES = (_NEEDED, _SONAME, _RPATH, _RUNPATH)
+_GIVEN, _GIVEN_COUNT, _ASKED, _ASKED_COUNT = 0x6FFFFFFC, 0x6FFFFFFD, 0x6FFFFFFE, 0x6FFFFFFF
+_GIVES, _GIVES_NAME = struct.Struct("<HHHHIII"), struct.Struct("<II")
+_ASKS, _ASKS_NAME = struct.Struct("<HHIII"), struct.Struct("<IHHII")
+_MOST_BYTES = 64 << 20  # of any one table; a damaged file may claim anything
+_MOST_ENTRIES = 10_000
+_LONGEST_TEXT_BYTES = 16 << 10
 
 
-def read_elf(file: BinaryIO, *, symbols: bool = False) -> Elf | None:
-    """What the file says; None for one that is no ELF file, or a damaged one.
+class _Layout(NamedTuple):
+    """Of 64-bit or 32-bit files. `segment` are the places of offset, address and size in one."""
 
-    Symbols' names are read only with `symbols`, because that takes tens of milliseconds.
-    """
-    from elftools.common.exceptions import ELFError
-    from elftools.elf.elffile import ELFFile
+    header: struct.Struct
+    program: struct.Struct
+    segment: tuple[int, int, int]
+    entry: struct.Struct
 
-    # pyelftools also fails with other errors on files that are no good.
-    bad = (OSError, ELFError, ValueError, KeyError, IndexError, AssertionError, TypeError)
+
+def _layout(header: str, program: str, segment: tuple[int, int, int], entry: str) -> _Layout:
+    return _Layout(struct.Struct(header), struct.Struct(program), segment, struct.Struct(entry))
+
+
+_LAYOUTS = {
+    1: _layout("<16xHHIIIIIHHHHHH", "<IIIIIIII", (1, 2, 4), "<iI"),
+    2: _layout("<16xHHIQQQIHHHHHH", "<IIQQQQQQ", (2, 3, 5), "<qQ"),
+}
+
+
+def read_elf(file: BinaryIO) -> Elf | None:
+    """What the file says; None for what is no ELF file, is damaged, or is big-endian."""
     try:
-        if file.read(4) != MAGIC:
+        head = file.read(64)
+        layout = _LAYOUTS.get(head[4]) if head[:4] == MAGIC and head[5] == 1 else None
+        if layout is None:
             return None
-        file.seek(0)
-        return _parse(ELFFile(file), symbols)
-    except bad:
+        fields = layout.header.unpack_from(head)
+        machine = _MACHINES.get(fields[1], f"machine {fields[1]}")
+        return _Reader(file, layout).read(machine, fields[4], fields[8], fields[9])
+    except (OSError, struct.error, ValueError, OverflowError, IndexError):
         return None
 
 
-def _parse(elf: Any, symbols: bool) -> Elf:
-    from elftools.elf.dynamic import DynamicSection
-    from elftools.elf.gnuversions import GNUVerDefSection, GNUVerNeedSection
-    from elftools.elf.sections import SymbolTableSection
+class _Reader:
+    def __init__(self, file: BinaryIO, layout: _Layout) -> None:
+        self._file = file
+        self._layout = layout
+        self._loaded: list[tuple[int, int, int]] = []  # where in the file, in memory, and how long
+        self._strings = b""
 
-    tags: dict[str, list[str]] = {}
-    names: tuple[list[str], list[str]] = ([], [])
-    asked, given = [], []
-    for section in elf.iter_sections():
-        if isinstance(section, DynamicSection):
-            for tag in section.iter_tags():
-                kind = str(tag.entry.d_tag).removeprefix("DT_").lower()
-                if kind in ("needed", "soname", "rpath", "runpath"):
-                    tags.setdefault(kind, []).append(getattr(tag, kind))
-        elif isinstance(section, GNUVerNeedSection):
-            asked += [one.name for _, versions in section.iter_versions() for one in versions]
-        elif isinstance(section, GNUVerDefSection):
-            given += [next(versions).name for _, versions in section.iter_versions()]
-        elif symbols and isinstance(section, SymbolTableSection) and section.name == ".dynsym":
-            for symbol in section.iter_symbols():
-                undefined = symbol["st_shndx"] == "SHN_UNDEF"
-                # A weak one may be missing: mpi4py looks for newer functions in this way.
-                if not undefined or symbol["st_info"]["bind"] != "STB_WEAK":
-                    names[undefined].append(symbol.name)
-    paths = {k: tuple(":".join(tags.get(k, ())).split(":")) for k in ("rpath", "runpath")}
-    return Elf(
-        soname=next(iter(tags.get("soname", ())), ""),
-        needed=tuple(tags.get("needed", ())),
-        rpath=tuple(filter(None, paths["rpath"])),
-        runpath=tuple(filter(None, paths["runpath"])),
-        asked=newest(asked),
-        given=newest(given),
-        exports=tuple(names[0]),
-        imports=tuple(filter(None, names[1])),
-    )
+    def read(self, machine: str, table_at: int, size: int, count: int) -> Elf:
+        interpreter = b""
+        dynamic: list[tuple[int, int]] = []
+        table = self._read_at(table_at, size * count)
+        for at in range(0, size * count, max(size, 1)):
+            segment = self._layout.program.unpack_from(table, at)
+            offset, address, length = (segment[place] for place in self._layout.segment)
+            if segment[0] == _LOAD:
+                self._loaded.append((offset, address, length))
+            elif segment[0] == _INTERPRETER:
+                interpreter = self._read_at(offset, length).rstrip(b"\0")
+            elif segment[0] == _DYNAMIC:
+                entries = self._entries(self._read_at(offset, length))
+                dynamic = list(islice(entries, _MOST_ENTRIES))
+        values = dict(reversed(dynamic))
+        if _STRINGS in values:
+            self._strings = self._read_at(
+                self._place(values[_STRINGS]), values.get(_STRINGS_SIZE, 0)
+            )
+        named = {kind: [self._text(at) for tag, at in dynamic if tag == kind] for kind in _NAMES}
+        return Elf(
+            machine=machine,
+            interpreter=interpreter.decode("utf-8", "replace"),
+            soname=next(iter(named[_SONAME]), ""),
+            needed=tuple(named[_NEEDED]),
+            rpath=tuple(filter(None, ":".join(named[_RPATH]).split(":"))),
+            runpath=tuple(filter(None, ":".join(named[_RUNPATH]).split(":"))),
+            asked=newest(list(islice(self._asked(values), _MOST_ENTRIES))),
+            given=newest(list(islice(self._given(values), _MOST_ENTRIES))),
+        )
+
+    def _entries(self, data: bytes) -> Iterator[tuple[int, int]]:
+        entry = self._layout.entry
+        for tag, value in entry.iter_unpack(data[: len(data) // entry.size * entry.size]):
+            if tag == 0:
+                return
+            yield tag, value
+
+    def _asked(self, values: dict[int, int]) -> Iterator[str]:
+        """The versions that are needed (DT_VERNEED), by library."""
+        at = self._place(values[_ASKED]) if _ASKED in values else 0
+        for _ in range(min(values.get(_ASKED_COUNT, 0) if at else 0, _MOST_ENTRIES)):
+            _, names, _, first, following = _ASKS.unpack(self._read_at(at, _ASKS.size))
+            name_at = at + first
+            for _ in range(names):
+                fields = _ASKS_NAME.unpack(self._read_at(name_at, _ASKS_NAME.size))
+                yield self._text(fields[3])
+                name_at += fields[4]
+            at += following
+
+    def _given(self, values: dict[int, int]) -> Iterator[str]:
+        """The versions that are defined (DT_VERDEF)."""
+        at = self._place(values[_GIVEN]) if _GIVEN in values else 0
+        for _ in range(min(values.get(_GIVEN_COUNT, 0) if at else 0, _MOST_ENTRIES)):
+            *_, first, following = _GIVES.unpack(self._read_at(at, _GIVES.size))
+            name, _ = _GIVES_NAME.unpack(self._read_at(at + first, _GIVES_NAME.size))
+            yield self._text(name)
+            at += following
+
+    def _place(self, address: int) -> int:
+        """Where in the file lies what is at an address in memory."""
+        for offset, start, length in self._loaded:
+            if start <= address < start + length:
+                return offset + address - start
+        raise ValueError(address)
+
+    def _read_at(self, offset: int, size: int) -> bytes:
+        if size > _MOST_BYTES:
+            raise ValueError(size)
+        self._file.seek(offset)
+        return self._file.read(size)
+
+    def _text(self, at: int) -> str:
+        end = self._strings.index(b"\0", at, at + _LONGEST_TEXT_BYTES)
+        return self._strings[at:end].decode("utf-8", "surrogateescape")

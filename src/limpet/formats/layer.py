@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import BinaryIO, Literal, cast
 
-from limpet.formats.squashfs import Node
+from limpet.formats.squashfs import Node, Squashfs
 from limpet.formats.zstd import ZstdCompressor
 
 Compression = Literal["gzip", "zstd"]
@@ -110,7 +110,7 @@ def _add(tar: tarfile.TarFile, path: str, node: Node | None, first_names: dict[i
         info.devmajor, info.devminor = (node.rdev >> 8) & 0xFFF, node.rdev & 0xFF
         tar.addfile(info)
         return
-    assert node.image is not None
+    assert isinstance(node.image, Squashfs)
     info.size = node.size_bytes
     with node.image.open(node) as content:
         tar.addfile(info, content)

@@ -244,19 +244,11 @@ def architecture_of(machine: str) -> str:
     return MACHINES.get(machine, machine)
 
 
-def check_architecture(sif: Sif, machine: str) -> None:
-    """Raises ImageError for an image that cannot run on `machine` (as `uname -m` names it)."""
-    wanted = architecture_of(machine)
-    if sif.arch != wanted:
-        raise ImageError(
-            f"The image is for {sif.arch} machines, and this one is {wanted}.",
-            why="A container shares the processor with its host.",
-            now="Build the image on a machine like the one it is to run on.",
-        )
-
-
 class SifWriter:
-    """Writes a SIF into an empty file, object by object; nothing is valid before `finish`."""
+    """Writes a SIF into an empty file, object by object; nothing is valid before `finish`.
+
+    `ident` may be set until then.
+    """
 
     def __init__(self, file: BinaryIO, *, arch: str, ident: bytes, launch: bytes = LAUNCH) -> None:
         codes = {name: code for code, name in ARCHITECTURES.items()}
@@ -266,7 +258,7 @@ class SifWriter:
             raise ValueError("an id has 16 bytes, a launch line at most 31")
         self._file = file
         self._arch = codes[arch]
-        self._ident = ident
+        self.ident = ident
         self._launch = launch
         self._descriptors: list[bytes] = []
         self._end = DATA_AT
@@ -299,7 +291,7 @@ class SifWriter:
         self._file.seek(0)
         self._file.write(
             HEADER.pack(
-                *(self._launch, MAGIC, VERSION, self._arch, self._ident, 0, 0),
+                *(self._launch, MAGIC, VERSION, self._arch, self.ident, 0, 0),
                 *(unused, DESCRIPTOR_COUNT, DESCRIPTORS_AT, DESCRIPTOR_COUNT * DESCRIPTOR.size),
                 *(DATA_AT, self._end - DATA_AT),
             )

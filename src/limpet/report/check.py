@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from limpet.core.contents import Software
 from limpet.core.findings import Finding
-from limpet.core.image_contents import Package
 from limpet.core.writes import ImportsReport
 from limpet.report.text import format_size, safe
 
@@ -14,11 +14,6 @@ if TYPE_CHECKING:
     from limpet.core.image_contents import Heap
 
 MOST_PACKAGES = 12
-
-
-def render_imports(report: ImportsReport) -> str:
-    """The findings, then one line in sum."""
-    return render_findings(report.findings) + render_imports_sum(report)
 
 
 def render_imports_sum(report: ImportsReport) -> str:
@@ -34,7 +29,7 @@ def render_imports_sum(report: ImportsReport) -> str:
     return sum_up + "\n"
 
 
-def render_sizes(packages: Sequence[Package], heaps: Sequence[Heap]) -> str:
+def render_sizes(packages: Sequence[Software], heaps: Sequence[Heap]) -> str:
     """The largest packages, and what of them nobody needs."""
     lines = ["Largest packages:"] if packages else ["No packages of Python were found."]
     for package in packages[:MOST_PACKAGES]:

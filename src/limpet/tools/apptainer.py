@@ -22,14 +22,6 @@ from limpet.tools import files, process
 OLDEST = {"apptainer": (1, 1), "singularity-ce": (3, 10)}
 
 
-class Runtime(msgspec.Struct, frozen=True, kw_only=True):
-    """A container runtime found on this machine."""
-
-    path: Path
-    kind: Literal["apptainer", "singularity-ce"]
-    version: str
-
-
 class Bind(msgspec.Struct, frozen=True, kw_only=True):
     """A host path seen at a container path; with `inside`, that path of a squashfs file."""
 
@@ -37,6 +29,18 @@ class Bind(msgspec.Struct, frozen=True, kw_only=True):
     target: str
     writable: bool = False
     inside: str = ""
+
+
+class Runtime(msgspec.Struct, frozen=True, kw_only=True):
+    """A container runtime found on this machine.
+
+    `binds` come first in whatever is run with it: a base may have its system on the host.
+    """
+
+    path: Path
+    kind: Literal["apptainer", "singularity-ce"]
+    version: str
+    binds: tuple[Bind, ...] = ()
 
 
 def find_runtime() -> Path:
@@ -76,6 +80,12 @@ def probe_runtime(cache: Path | None = None) -> Runtime:
             now="Load a newer module, or set LIMPET_RUNTIME to a newer one.",
         )
     return runtime
+
+
+def sharing(runtime: Runtime, folders: Sequence[str]) -> Runtime:
+    """The runtime with these folders of the host mounted at their own place, to be read only."""
+    binds = tuple(Bind(source=Path(folder), target=folder) for folder in folders)
+    return msgspec.structs.replace(runtime, binds=binds)
 
 
 def ask_version(path: Path, kept: Path | None) -> str:
@@ -150,7 +160,7 @@ def exec_argv(
         "--contain",
         "--no-home",
     ]
-    for bind in binds:
+    for bind in (*runtime.binds, *binds):
         mode = "" if bind.writable else ",ro"
         mode += f',"image-src={bind.inside}"' if bind.inside else ""
         argv += ["--mount", f'type=bind,"source={_csv(bind.source)}","target={bind.target}"{mode}']

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
-import shutil
 import stat
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager
 from io import BufferedReader
 from pathlib import Path
 from typing import BinaryIO, cast
@@ -50,20 +49,14 @@ def write_base(path: Path, entries: Iterable[Entry], *, arch: str, digest: str) 
         writer.finish()
 
 
-def sweep_scratch(parent: Path) -> None:
-    """Remove passing folders that nobody works in any more; living ones hold their lock file."""
-    for folder in parent.iterdir():
-        try:
-            with (folder / ".lock").open("rb") as lock:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                remove_tree(folder)
-        except OSError:
-            continue  # held by a living build, or made this instant
+def scratch_folder(cache: Path) -> AbstractContextManager[Path]:
+    """A passing folder for what makes bases, in the cache."""
+    return files.passing_folder(bases_folder(cache) / "scratch", remove=_remove_tree)
 
 
-def remove_tree(folder: Path) -> None:
+def _remove_tree(folder: Path) -> None:
     """Remove a folder, also what a killed container left there as one of the user's other ids."""
-    shutil.rmtree(folder, ignore_errors=True)
+    files.remove_tree(folder)
     if folder.exists() and process.find_program("unshare"):
         namespace = ("unshare", "--map-root-user", "--map-auto")
         process.run([*namespace, "rm", "-rf", "--", str(folder)])

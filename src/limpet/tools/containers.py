@@ -21,7 +21,6 @@ HELPERS = {
     "mksquashfs": ("-version",),
     "newuidmap": (),
 }
-_SQUASHFUSE_SAYS = "squashfuse"
 
 
 def find_helper(name: str, runtime: str) -> Path | None:

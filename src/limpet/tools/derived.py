@@ -43,7 +43,10 @@ def derived_digest(digest: str, arch: str, apt: Sequence[str], post: str) -> str
 
 
 def write_step(folder: Path, apt: Sequence[str], post: str) -> None:
-    """Everything that the step needs, in a folder of its own."""
+    """Everything that the step needs, in a folder of its own, and its /tmp beside that."""
+    folder.mkdir()
+    (folder.parent / "tmp").mkdir()
+    (folder.parent / "tmp").chmod(0o1777)
     (folder / "step.sh").write_text(render_step(apt, has_ca=_copy_ca(folder), post=bool(post)))
     (folder / "apt.conf").write_text(_APT_CONF + _apt_ca(folder))
     if post:
@@ -103,11 +106,13 @@ def render_step(apt: Sequence[str], *, has_ca: bool, post: bool) -> str:
 
 
 def build_argv(runtime: Path, work: Path, output: Path) -> list[str]:
-    """The command that makes the derived base; run in `work`, where base.sif and step/ lie."""
+    """The command that makes the derived base; run in `work`, with base.sif, step/ and tmp/."""
     mount = f'type=bind,"source={str(work / "step").replace(chr(34), chr(34) * 2)}"'
     return [
         *(str(runtime), "build", "--fakeroot", "--force"),
         *("--mount", f"{mount},target={STEP_AT},ro"),
+        # The runtime would hand in the machine's own. (It takes one --mount in a build, not more.)
+        *("--bind", f"{work}/tmp:/tmp,{work}/tmp:/var/tmp"),
         *("--mksquashfs-args", COMPRESSION),
         *(str(output), "limpet.def"),
     ]

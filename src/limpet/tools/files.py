@@ -10,7 +10,7 @@ import secrets
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -100,7 +100,7 @@ def _open_partial(path: Path) -> tuple[Path, BinaryIO]:
         except OSError as error:
             raise SpaceError(f"{path} cannot be written.", why=f"{error.strerror}.") from error
         with contextlib.suppress(OSError):  # Lustre without -o flock has no locks
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, fcntl.LOCK_EX)  # waits for a sweep that holds it, and will remove it
         if os.fstat(file.fileno()).st_nlink:
             return partial, file
         file.close()
@@ -132,25 +132,35 @@ def sweep_partials(folder: Path) -> list[Path]:
     return swept
 
 
+def remove_tree(folder: Path) -> None:
+    """Remove a folder with all in it that can be removed."""
+    shutil.rmtree(folder, onerror=_open_up)
+
+
 @contextlib.contextmanager
-def passing_folder(parent: Path) -> Iterator[Path]:
-    """A folder in `parent` for the time of the block; those of dead builds are removed first."""
+def passing_folder(
+    parent: Path, *, prefix: str = "", remove: Callable[[Path], None] = remove_tree
+) -> Iterator[Path]:
+    """A folder in `parent` for the time of the block; those of dead builds are removed first.
+
+    It is locked while the block lasts, so that a dead build's can be told from a living one's.
+    """
     with contextlib.ExitStack() as stack:
         with held(make_folder(parent) / ".lock"):  # else a sweep takes what is not locked yet
             for leftover in parent.iterdir():
-                _sweep_folder(leftover)
-            folder = Path(tempfile.mkdtemp(dir=parent))
-            stack.callback(shutil.rmtree, folder, onerror=_open_up)
+                _sweep_folder(leftover, remove)
+            folder = Path(tempfile.mkdtemp(dir=parent, prefix=prefix or None))
+            stack.callback(remove, folder)
             lock = stack.enter_context((folder / ".held").open("wb"))
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError):  # Lustre without -o flock has no locks
                 fcntl.flock(lock, fcntl.LOCK_EX)
         yield folder
 
 
-def _sweep_folder(folder: Path) -> None:
+def _sweep_folder(folder: Path, remove: Callable[[Path], None]) -> None:
     with contextlib.suppress(OSError), (folder / ".held").open("rb") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        shutil.rmtree(folder, onerror=_open_up)
+        remove(folder)
 
 
 def _open_up(action: object, path: str, _: object) -> None:
@@ -212,6 +222,13 @@ def hash_file(path: Path) -> str:
     """The hexadecimal sha256 of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def key_of(path: Path) -> str:
+    """A name for what is learned of a large file, which is another one when the file changes."""
+    status = path.stat()
+    text = f"{path.resolve()} {status.st_mtime_ns} {status.st_size} {status.st_ino}"
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:24]
 
 
 def hash_tree(folder: Path) -> str:

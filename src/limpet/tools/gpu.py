@@ -14,7 +14,8 @@ from pathlib import Path
 import msgspec
 
 from limpet.core.errors import LimpetError
-from limpet.core.gpu import LIBRARY, Driver, Gpu, numbers
+from limpet.core.gpu import LIBRARY, Driver, Gpu
+from limpet.core.numbers import numbers
 from limpet.formats.elf import read_elf
 from limpet.tools import files
 
@@ -141,5 +142,5 @@ def read_glibc_need(library: Path) -> str:
     """The newest `GLIBC_…` that a library asks for; empty where that cannot be read."""
     with contextlib.suppress(OSError), library.open("rb") as file:
         elf = read_elf(file)
-        return elf.asked.get("GLIBC", "") if elf else ""
+        return elf.glibc if elf else ""
     return ""

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import msgspec
 
-from limpet.core.elf import COMPILER, Elf, is_libc, is_newer
+from limpet.core.elf import COMPILER, Elf, is_libc
 from limpet.core.errors import LimpetError
 from limpet.core.mpi import (
     LIBRARIES,
@@ -24,7 +24,9 @@ from limpet.core.mpi import (
     identify,
     parse_tasks,
 )
+from limpet.core.numbers import is_newer
 from limpet.formats.elf import read_elf
+from limpet.formats.elf_symbols import read_symbols
 from limpet.tools import files, process
 
 # Variables of modules and installers, and where the library lies below the folder they name.
@@ -267,7 +269,8 @@ class _Walk:
     def _add(self, name: str, path: str, *, needed: bool, symbols: bool = False) -> tuple[str, ...]:
         """Take a library and what it needs; its exported names with `symbols`."""
         with Path(path).open("rb") as file:
-            elf = read_elf(file, symbols=symbols)
+            elf = read_elf(file)
+            exports = read_symbols(file).exports if symbols else ()
         if elf is None:
             return ()
         self._files[name] = path
@@ -283,7 +286,7 @@ class _Walk:
             elif needed and other not in self._missing:
                 self._missing.append(other)
         self._add_plugins(name, path)
-        return elf.exports
+        return exports
 
     def _add_intel_fabric(self, path: str) -> None:
         """Intel's library loads its libfabric at run time, from its own installation."""

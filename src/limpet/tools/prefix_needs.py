@@ -6,10 +6,11 @@ import os
 import posixpath
 from collections.abc import Callable, Iterator, Sequence
 
-from limpet.core.gpu import numbers
+from limpet.core.elf import Elf
 from limpet.core.mounts import is_below
+from limpet.core.numbers import numbers
 from limpet.core.pack import Needs, Tree
-from limpet.formats.elf_headers import Elf, read_elf
+from limpet.formats.elf import read_elf
 
 HasPath = Callable[[str], bool]  # whether the base has something at this path
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Sequence
 from pathlib import Path
 
 from limpet.core.errors import SpaceError
@@ -19,7 +20,7 @@ def scan_tree(folder: Path) -> tuple[Seen, ...]:
     SpaceError names what cannot be read, before anything else is done with the folder.
     """
     top = os.fspath(folder)
-    found = [_seen(top, os.lstat(top), "")]
+    found = [_seen(top, os.stat(top), "")]  # noqa: PTH116 - behind a link, if it is one
     closed: list[str] = []
     _scan(top, "", found, closed)
     if closed:
@@ -30,6 +31,47 @@ def scan_tree(folder: Path) -> tuple[Seen, ...]:
             now="Let their owner make them readable, or remove what is not needed.",
         )
     return tuple(found)
+
+
+def is_as_seen(folder: Path, seen: Sequence[Seen]) -> bool:
+    """Whether a folder holds what `scan_tree` saw in it and nothing else, none of it changed.
+
+    A change is one of inode, mode, size, time of change (of content or inode), link or device.
+    """
+    top = os.fspath(folder)
+    expected = {one.path: one for one in seen}
+    left = len(expected) - 1
+    if not _is_same(os.stat(top), expected[""]):  # noqa: PTH116
+        return False
+    stack = [(top, "")]
+    while stack:
+        place, inside = stack.pop()
+        try:
+            with os.scandir(place) as listing:
+                for entry in listing:
+                    one = expected.get(inside + entry.name)
+                    left -= 1
+                    if one is None or not _is_same(entry.stat(follow_symlinks=False), one):
+                        return False
+                    if one.is_folder:
+                        stack.append((entry.path, f"{one.path}/"))
+                    elif one.target and os.readlink(entry.path) != one.target:  # noqa: PTH115
+                        return False
+        except OSError:
+            return False
+    return not left
+
+
+def _is_same(now: os.stat_result, one: Seen) -> bool:
+    if now.st_mode != one.mode or now.st_ino != one.inode or now.st_dev != one.device:
+        return False
+    # A folder's own times change with what is in it, and that is compared by itself.
+    return stat.S_ISDIR(now.st_mode) or (
+        now.st_mtime_ns == one.mtime_ns
+        and now.st_ctime_ns == one.ctime_ns
+        and now.st_rdev == one.rdev
+        and (now.st_size == one.size_bytes or not (one.size_bytes or one.is_file))
+    )
 
 
 def _scan(folder: str, inside: str, found: list[Seen], closed: list[str]) -> None:

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import os
 import stat
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from hashlib import sha256
+from hashlib import file_digest, sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Self, cast
+from zlib import crc32
 
 import msgspec
 
@@ -22,13 +23,16 @@ from limpet.core.prefix import Content, Seen, image_mode, settle_byte_code, sour
 from limpet.formats.squashfs import Entry, Kind
 
 if TYPE_CHECKING:
-    from concurrent.futures import Future
+    from concurrent.futures import Future, ThreadPoolExecutor
 
 READERS = 4
 BATCH_FILES = 64
 BATCH_BYTES = 1 << 20
 BATCHES_AHEAD = 12
 STREAMED_BYTES = 1 << 20  # larger files are not held in memory
+RUN_BLOCKS = 8
+END_BYTES = 4096
+BLOCK_BYTES = 128 << 10  # as the image's blocks, so that none is put together from pieces
 _KINDS: Mapping[int, Kind] = {
     stat.S_IFCHR: "char",
     stat.S_IFBLK: "block",
@@ -60,10 +64,14 @@ class TreeReader:
         self.contents: dict[str, Content] = {}
         self.left_out: set[str] = set()  # byte code that is older than its source
         self._folder = folder
+        self._start = f"{folder}/"
         self._place = place
         self._seen = seen
         self._modules = {one.path: self._module(one) for one in seen if one.path.endswith(".py")}
         self._first = dict(_first_names(seen))
+        sizes = Counter(one.size_bytes for one in seen if one.is_file and _is_streamed(one))
+        self._sizes = {size for size, count in sizes.items() if count > 1}
+        self._ends: dict[tuple[int, int], set[bytes]] = {}  # hashes by size and end
 
     def _module(self, one: Seen) -> Seen | None:
         """The module as Python sees it: behind a link."""
@@ -86,9 +94,9 @@ class TreeReader:
                     files = [one for one in batch if self._is_read_ahead(one)]
                     ahead.append((batch, pool.submit(self._read_all, files)))
                     if len(ahead) > BATCHES_AHEAD:
-                        yield from self._entries_of(*ahead.popleft())
+                        yield from self._entries_of(*ahead.popleft(), pool)
                 while ahead:
-                    yield from self._entries_of(*ahead.popleft())
+                    yield from self._entries_of(*ahead.popleft(), pool)
             finally:
                 pool.shutdown(cancel_futures=True)
 
@@ -98,7 +106,7 @@ class TreeReader:
         size_bytes = 0
         for one in self._seen:
             batch.append(one)
-            if one.is_file and one.size_bytes <= STREAMED_BYTES:
+            if one.size_bytes <= STREAMED_BYTES:
                 size_bytes += one.size_bytes
             if len(batch) >= BATCH_FILES or size_bytes >= BATCH_BYTES:
                 yield batch
@@ -113,10 +121,9 @@ class TreeReader:
         descriptor = self._open(one)
         try:
             data = os.read(descriptor, one.size_bytes + 1)
-            while len(data) < one.size_bytes:
-                more = os.read(descriptor, one.size_bytes + 1 - len(data))
-                if not more:
-                    break
+            while len(data) < one.size_bytes and (
+                more := os.read(descriptor, one.size_bytes + 1 - len(data))
+            ):
                 data += more
         finally:
             os.close(descriptor)
@@ -132,7 +139,7 @@ class TreeReader:
 
     def _open(self, one: Seen) -> int:
         try:
-            descriptor = os.open(f"{self._folder}/{one.path}", _OPEN)
+            descriptor = os.open(self._start + one.path, _OPEN)
         except FileNotFoundError as error:
             raise changed(self._folder, [one.path]) from error
         except OSError as error:
@@ -146,19 +153,24 @@ class TreeReader:
             raise changed(self._folder, [one.path])
         return descriptor
 
-    def _entries_of(self, batch: Sequence[Seen], reads: Future[list[Read]]) -> Iterator[Entry]:
+    def _entries_of(
+        self, batch: Sequence[Seen], reads: Future[list[Read]], pool: ThreadPoolExecutor
+    ) -> Iterator[Entry]:
         results = iter(reads.result())
+        start = f"{self._place}/"
         for one in batch:
-            path = f"{self._place}/{one.path}" if one.path else self._place
+            path = start + one.path if one.path else self._place
             mode = image_mode(one.mode)
-            first = self._first.get(one.path, "")
+            first = self._first.get(one.path, "") if one.links > 1 else ""
             if not one.is_file:
                 yield Entry(path, _kind(one.mode), mode, target=one.target, rdev=one.rdev)
             elif first and first not in self.left_out:
                 self.contents[one.path] = self.contents[first]
-                yield Entry(path, "file", mode, hardlink=f"{self._place}/{first}")
+                yield Entry(path, "file", mode, hardlink=start + first)
             elif _is_streamed(one):
-                yield Entry(path, "file", mode, content=partial(self._stream, one))
+                alike, digest = self._find_alike(one)
+                content = partial(self._stream, one, alike, pool)
+                yield Entry(path, "file", mode, content=content, sha256=digest)
             else:
                 data, digest, written = self._read(one) if first else next(results)
                 self.contents[one.path] = Content(sha256=digest, written=written)
@@ -168,15 +180,34 @@ class TreeReader:
                     yield Entry(path, "file", mode, content=data, sha256=written)
 
     def _is_read_ahead(self, one: Seen) -> bool:
-        return one.is_file and not _is_streamed(one) and one.path not in self._first
+        is_second = one.links > 1 and one.path in self._first
+        return one.is_file and not is_second and not _is_streamed(one)
 
-    def _stream(self, one: Seen) -> BinaryIO:
+    def _find_alike(self, one: Seen) -> tuple[set[bytes], bytes]:
+        """The hashes of earlier large files that are as long and end alike; its own if among them.
+
+        Such a file is hashed before its turn, so that what is there already is not stored again.
+        """
+        if one.size_bytes not in self._sizes:
+            return set(), b""
+        with open(self._open(one), "rb") as file:  # noqa: PTH123 - a descriptor
+            file.seek(-END_BYTES, os.SEEK_END)
+            alike = self._ends.setdefault((one.size_bytes, crc32(file.read())), set())
+            file.seek(0)
+            digest = file_digest(file, "sha256").digest() if alike else b""
+        if digest not in alike:
+            return alike, b""
+        self.contents[one.path] = Content(sha256=digest, written=digest)
+        return alike, digest
+
+    def _stream(self, one: Seen, alike: set[bytes], pool: ThreadPoolExecutor) -> BinaryIO:
         def keep(digest: bytes, size_bytes: int) -> None:
             if size_bytes != one.size_bytes:
                 raise changed(self._folder, [one.path])
             self.contents[one.path] = Content(sha256=digest, written=digest)
+            alike.add(digest)
 
-        return cast(BinaryIO, _HashedStream(self._open(one), keep))
+        return cast(BinaryIO, _HashedStream(self._open(one), keep, pool))
 
 
 def _kind(mode: int) -> Kind:
@@ -202,22 +233,48 @@ def _first_names(seen: Sequence[Seen]) -> Iterator[tuple[str, str]]:
 class _HashedStream:
     """A large file that is hashed as it is read; tells its hash when it is closed."""
 
-    def __init__(self, descriptor: int, keep: Callable[[bytes, int], None]) -> None:
+    def __init__(
+        self, descriptor: int, keep: Callable[[bytes, int], None], pool: ThreadPoolExecutor
+    ) -> None:
         self._descriptor = descriptor
         self._keep = keep
+        self._pool = pool
         self._digest = sha256()
         self._size_bytes = 0
+        self._blocks: deque[bytes] = deque()
+        self._ahead = pool.submit(self._read_run)
+
+    def _read_run(self) -> list[bytes]:
+        blocks: list[bytes] = []
+        while len(blocks) < RUN_BLOCKS and (block := os.read(self._descriptor, BLOCK_BYTES)):
+            self._digest.update(block)
+            self._size_bytes += len(block)
+            blocks.append(block)
+        return blocks
 
     def read(self, size: int) -> bytes:
-        data = os.read(self._descriptor, size)
-        self._digest.update(data)
-        self._size_bytes += len(data)
-        return data
+        if not self._blocks:
+            self._blocks.extend(self._ahead.result())
+            if not self._blocks:
+                return b""
+            self._ahead = self._pool.submit(self._read_run)
+        block = self._blocks.popleft()
+        if len(block) > size:
+            self._blocks.appendleft(block[size:])
+        return block[:size]
+
+    def sha256(self) -> bytes:
+        """Of all that was read: the whole file's, once `read` has given nothing."""
+        return self._digest.digest()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        from concurrent.futures import wait
+
+        if not self._ahead.cancel():
+            wait([self._ahead])
         os.close(self._descriptor)
         if kind is None:
             self._keep(self._digest.digest(), self._size_bytes)

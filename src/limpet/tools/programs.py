@@ -163,7 +163,16 @@ def list_programs(image: ImageSeen, folders: Sequence[str] = ()) -> dict[str, st
                     continue
                 if not picky or _is_python(tree, name, path):
                     found[name] = path
-        return found
+        return found | ({} if folders else _host_python(image))
+
+
+def _host_python(image: ImageSeen) -> dict[str, str]:
+    """The environment's names for a Python that is the host's: links that lead out."""
+    if image.facts is None or image.facts.host is None:
+        return {}
+    minor = ".".join(image.facts.python.split(".")[:2])
+    names = ("python", "python3", f"python{minor}")
+    return {name: f"{image.facts.prefix}/bin/{name}" for name in names}
 
 
 def _python_folders(tree: _Tree) -> list[str]:
@@ -188,8 +197,11 @@ def _is_python(tree: _Tree, name: str, path: str) -> bool:
 def list_root(image: ImageSeen) -> tuple[str, ...]:
     """The names in the root folder that are the image's own: all but empty folders.
 
-    Nor those, such as /home, where it only serves a folder that is mounted once more anyway.
+    Nor those, such as /home, where it only serves a folder that is mounted once more anyway. What
+    an image needs of the host is mounted for every start, and so counts as its own.
     """
+    host = image.facts.host if image.facts else None
+    shared = [folder[1:] for folder in host.folders if folder.count("/") == 1] if host else []
     places = image.facts.places if image.facts else ()
     served = {top for place in places if f"/{(top := place.split('/')[1])}" not in OWN_FOLDERS}
     with _opened(image) as tree:
@@ -198,4 +210,4 @@ def list_root(image: ImageSeen) -> tuple[str, ...]:
             for name in tree.names("/")
             if name in _ALWAYS_OWN or (name not in served and tree.holds_files(f"/{name}"))
         ]
-    return tuple(sorted({*own, *_ALWAYS_OWN}))
+    return tuple(sorted({*own, *shared, *_ALWAYS_OWN}))

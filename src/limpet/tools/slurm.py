@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 from pathlib import Path
 
 import msgspec
@@ -47,15 +46,6 @@ def find_staged(identity: str) -> str:
             if copy.is_absolute() and copy.stat().st_uid == os.getuid():
                 return str(copy)
     return ""
-
-
-def list_pmi() -> tuple[str, ...]:
-    """The kinds of `srun --mpi`; none where there is no srun, or no answer."""
-    if not process.find_program("srun"):
-        return ()
-    done = process.run(["srun", "--mpi=list"])
-    said = (done.text + done.stderr).splitlines() if done.code == 0 else []
-    return tuple(line.strip() for line in said if re.fullmatch(r"\s+\w+", line))
 
 
 def submit(script: str, folder: Path | None = None) -> str:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 from array import array
 from collections import deque
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
 from hashlib import sha256
 from itertools import chain
-from typing import TYPE_CHECKING, BinaryIO, Self
+from typing import TYPE_CHECKING, BinaryIO, Protocol, Self, runtime_checkable
+from zlib import crc32
 
 from limpet.formats.squashfs.codecs import Compress
 from limpet.formats.squashfs.layout import DATA_RAW, NO_FRAGMENT
@@ -18,18 +18,45 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
 
 PENDING_BYTES = 16 << 20  # plain bytes that may wait for a thread or for their turn
+TASK_BYTES = 512 << 10  # plain bytes that a thread is given at once: waking one has its price
+
+_NO_BLOCKS: array[int] = array("I")  # never added to
 
 
-@dataclass(slots=True, eq=False)
+@runtime_checkable
+class Hashed(Protocol):
+    """A stream that knows the sha256 of what was read of it."""
+
+    def sha256(self) -> bytes: ...
+
+
 class Content:
-    """Where a file's bytes ended up. Files with the same bytes may share one."""
+    """Where a file's bytes ended up. Files with the same bytes may share one.
 
-    size_bytes: int = 0
-    start: int = 0
-    sizes: array[int] = field(default_factory=lambda: array("I"))
-    fragment: int = NO_FRAGMENT
-    offset: int = 0
-    sparse_bytes: int = 0
+    `sizes` are the blocks' sizes as stored, with the flag for raw ones (0: nothing but zeros), and
+    `checks` the CRC-32 of each as it was stored.
+    """
+
+    __slots__ = ("checks", "fragment", "offset", "size_bytes", "sizes", "sparse_bytes", "start")
+
+    def __init__(self, size_bytes: int = 0, fragment: int = NO_FRAGMENT, offset: int = 0) -> None:
+        self.size_bytes = size_bytes
+        self.start = 0
+        self.sizes = self.checks = _NO_BLOCKS
+        self.fragment = fragment
+        self.offset = offset
+        self.sparse_bytes = 0
+
+    @classmethod
+    def of_blocks(cls) -> Self:
+        """One with blocks of its own, which are added later."""
+        content = cls()
+        content.sizes, content.checks = array("I"), array("I")
+        return content
+
+
+Plain = bytes | list[bytes]  # a block, or the small files that make one
+Packed = tuple[bytes, int, int]  # as it is stored, its size with the flag, its CRC-32
 
 
 class BlockWriter:
@@ -37,7 +64,7 @@ class BlockWriter:
 
     A file shorter than a block shares a fragment block with others; a longer one has its last,
     short block to itself, so that reading it touches nothing else. Equal files of up to one block
-    are stored once.
+    are stored once. `known` has what is stored by its sha256, for contents that it is known of.
     """
 
     def __init__(
@@ -45,16 +72,18 @@ class BlockWriter:
     ) -> None:
         from concurrent.futures import ThreadPoolExecutor  # readers of images need not pay for it
 
+        self.known: dict[bytes, Content] = {}
         self._out = out
         self._position = out.tell() - origin
         self._compress = compress
         self._block_size = block_size
         self._zeros = bytes(block_size)
         self._pool = ThreadPoolExecutor(threads or len(os.sched_getaffinity(0)))
-        self._queue: deque[tuple[Future[tuple[bytes, int]], int, Content | None, int]] = deque()
+        self._queue: deque[_Task] = deque()
         self._pending_bytes = 0
-        self._known: dict[bytes, Content] = {}
-        self._tails = bytearray()
+        self._task = _Task()
+        self._tails: list[bytes] = []
+        self._tail_bytes = 0
         self._tail_count = 0
         self._fragments: list[tuple[int, int]] = []
 
@@ -65,19 +94,28 @@ class BlockWriter:
         self._pool.shutdown(cancel_futures=True)
 
     def store(self, content: bytes | Callable[[], BinaryIO], digest: bytes = b"") -> Content:
-        """`digest` is the sha256 of `content`, where that is bytes and it is known."""
+        """`digest` is the sha256 of `content`, where it is known."""
         if isinstance(content, bytes):
             step = self._block_size
             if len(content) <= step:
                 return self._store_small(content, digest)
-            return self._store(content[at : at + step] for at in range(0, len(content), step))
-        with content() as stream:
-            return self._store(_read_blocks(stream, self._block_size))
+            stored = self._store(content[at : at + step] for at in range(0, len(content), step))
+        elif digest in self.known:
+            return self.known[digest]
+        else:
+            with content() as stream:
+                stored = self._store(_read_blocks(stream, self._block_size))
+                if isinstance(stream, Hashed):
+                    digest = stream.sha256()
+        if digest:
+            self.known.setdefault(digest, stored)
+        return stored
 
     def finish(self) -> list[tuple[int, int]]:
-        """Waits for all blocks; where the fragment blocks lie."""
+        """Waits for all blocks; where the fragment blocks lie, with their sizes and flags."""
         if self._tails:
             self._close_fragment()
+        self._start_task()
         while self._queue:
             self._write_next()
         return self._fragments
@@ -87,67 +125,102 @@ class BlockWriter:
         second = next(blocks, b"") if len(first) == self._block_size else b""
         if not second:
             return self._store_small(first)
-        content = Content()
+        content = Content.of_blocks()
         for block in chain((first, second), blocks):
             self._add_block(content, block)
         return content
 
     def _store_small(self, data: bytes, digest: bytes = b"") -> Content:
         key = digest or sha256(data).digest()
-        content = self._known.get(key)
+        content = self.known.get(key)
         if content is None:
-            content = self._known[key] = Content()
             if len(data) == self._block_size:
+                content = Content.of_blocks()
                 self._add_block(content, data)
-            elif data:
-                self._add_tail(content, data)
+            else:
+                content = self._add_tail(data) if data else Content()
+            self.known[key] = content
         return content
 
     def _add_block(self, content: Content, block: bytes) -> None:
         content.size_bytes += len(block)
         content.sizes.append(0)
+        content.checks.append(0)
         if block == self._zeros[: len(block)]:
             content.sparse_bytes += len(block)
         else:
-            self._submit(block, content, len(content.sizes) - 1)
+            self._submit(block, len(block), content, len(content.sizes) - 1)
 
-    def _add_tail(self, content: Content, data: bytes) -> None:
-        if len(self._tails) + len(data) > self._block_size:
+    def _add_tail(self, data: bytes) -> Content:
+        size_bytes = len(data)
+        if self._tail_bytes + size_bytes > self._block_size:
             self._close_fragment()
-        content.size_bytes = len(data)
-        content.fragment = self._tail_count
-        content.offset = len(self._tails)
-        self._tails += data
+        content = Content(size_bytes, self._tail_count, self._tail_bytes)
+        self._tails.append(data)
+        self._tail_bytes += size_bytes
+        return content
 
     def _close_fragment(self) -> None:
-        self._submit(bytes(self._tails), None, 0)
-        self._tails.clear()
+        self._submit(self._tails, self._tail_bytes, None, 0)
+        self._tails, self._tail_bytes = [], 0
         self._tail_count += 1
 
-    def _submit(self, block: bytes, content: Content | None, place: int) -> None:
-        self._queue.append((self._pool.submit(self._pack, block), len(block), content, place))
-        self._pending_bytes += len(block)
-        while self._pending_bytes > PENDING_BYTES or (self._queue and self._queue[0][0].done()):
-            self._write_next()
+    def _submit(self, block: Plain, size_bytes: int, content: Content | None, place: int) -> None:
+        task = self._task
+        task.blocks.append(block)
+        task.owners.append((content, place))
+        task.size_bytes += size_bytes
+        if task.size_bytes >= TASK_BYTES:
+            self._start_task()
+            while self._pending_bytes > PENDING_BYTES or (self._queue and self._queue[0].is_done):
+                self._write_next()
 
-    def _pack(self, block: bytes) -> tuple[bytes, int]:
-        packed = self._compress(block)
-        if len(packed) < len(block):
-            return packed, len(packed)
-        return block, len(block) | DATA_RAW
+    def _start_task(self) -> None:
+        task, self._task = self._task, _Task()
+        if task.blocks:
+            task.future = self._pool.submit(self._pack, task.blocks)
+            self._queue.append(task)
+            self._pending_bytes += task.size_bytes
+
+    def _pack(self, blocks: Sequence[Plain]) -> list[Packed]:
+        packed = []
+        for block in blocks:
+            plain = block if isinstance(block, bytes) else b"".join(block)
+            stored, flag = self._compress(plain), 0
+            if len(stored) >= len(plain):
+                stored, flag = plain, DATA_RAW
+            packed.append((stored, len(stored) | flag, crc32(stored)))
+        return packed
 
     def _write_next(self) -> None:
-        future, plain_bytes, content, place = self._queue.popleft()
-        packed, size = future.result()
-        self._pending_bytes -= plain_bytes
-        self._out.write(packed)
-        if content is None:
-            self._fragments.append((self._position, size))
-        else:
-            if not content.start:
-                content.start = self._position
-            content.sizes[place] = size
-        self._position += len(packed)
+        task = self._queue.popleft()
+        assert task.future is not None
+        packed = task.future.result()
+        self._pending_bytes -= task.size_bytes
+        for (content, place), (_, size, check) in zip(task.owners, packed, strict=True):
+            if content is None:
+                self._fragments.append((self._position, size))
+            else:
+                content.start = content.start or self._position
+                content.sizes[place], content.checks[place] = size, check
+            self._position += size & ~DATA_RAW
+        self._out.write(b"".join([stored for stored, _, _ in packed]))
+
+
+class _Task:
+    """Blocks that one thread compresses, each with the file that it is a block of."""
+
+    __slots__ = ("blocks", "future", "owners", "size_bytes")
+
+    def __init__(self) -> None:
+        self.blocks: list[Plain] = []
+        self.owners: list[tuple[Content | None, int]] = []
+        self.size_bytes = 0
+        self.future: Future[list[Packed]] | None = None
+
+    @property
+    def is_done(self) -> bool:
+        return self.future is not None and self.future.done()
 
 
 def _read_blocks(stream: BinaryIO, block_size: int) -> Iterator[bytes]:

@@ -11,7 +11,6 @@ from limpet.formats.squashfs.codecs import COMPRESSORS
 from limpet.formats.squashfs.extents import copy_parts, plan_layout
 from limpet.formats.squashfs.layout import DIR, FILE, SUPERBLOCK, SYMLINK
 from limpet.formats.squashfs.model import Node, SquashfsStats, new_directory
-from limpet.formats.squashfs.read import Squashfs
 from limpet.formats.squashfs.tables import write_tables
 from limpet.formats.squashfs.tree import (
     Trail,
@@ -22,13 +21,14 @@ from limpet.formats.squashfs.tree import (
     resolve,
     split_path,
 )
+from limpet.formats.squashfs.write import Image, Written
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
     """An image, and where its root goes in the composed one ("" is the root)."""
 
-    squashfs: Squashfs
+    squashfs: Image
     at: str = ""
 
 
@@ -51,17 +51,26 @@ def compose(
     The data of the files in `order` come first, in that order, with small files and tails packed
     anew at `level` (see `repack`), and the directories that lead to them lie together; blocks that
     no file needs any more are left out. Without `order` all data areas are copied whole, but for
-    whole files' blocks that came before.
+    whole files' blocks that came before. A `Written` whose data lie in `out` is not copied: the
+    image starts where it does, and the other data come behind it. No `Written` can be ordered.
     """
     first = _checked(sources)
+    images = list(dict.fromkeys(source.squashfs for source in sources))
+    if order and any(isinstance(image, Written) for image in images):
+        raise ValueError("data that lie in the image already have their order")
+    there = next((one for one in images if isinstance(one, Written) and one.file is out), None)
+    images.sort(key=lambda image: image is not there)
     root = _merge(sources)
     for path in remove:
         _remove(root, path)
-    origin = out.tell()
-    out.write(bytes(SUPERBLOCK.size))
-    images = list(dict.fromkeys(source.squashfs for source in sources))
+    origin = there.offset if there else out.tell()
     ordered, folders = _find_ordered(root, order)
-    layout = plan_layout(root, images, ordered, repack=first.compressor in COMPRESSORS)
+    repack = first.compressor in COMPRESSORS
+    # It looks for data that are the same, so it reads what lies in `out`, and moves it.
+    layout = plan_layout(root, images, ordered, repack=repack, there=there)
+    out.seek(origin + (there.data_end if there else 0))
+    if not there:
+        out.write(bytes(SUPERBLOCK.size))
     copied = copy_parts(out, layout, first.codec, level)
     stats = write_tables(
         out,
@@ -88,7 +97,7 @@ def _find_ordered(root: Node, order: Sequence[str]) -> tuple[list[Node], set[Nod
     return list(ordered), folders | ({root} if folders else set())
 
 
-def _checked(sources: Sequence[Source]) -> Squashfs:
+def _checked(sources: Sequence[Source]) -> Image:
     if not sources:
         raise ImageError("There is nothing to compose an image from.")
     first = sources[0].squashfs

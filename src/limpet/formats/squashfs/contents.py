@@ -6,18 +6,15 @@ import struct
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from hashlib import sha256
-from typing import TYPE_CHECKING
 
 from limpet.formats.squashfs.codecs import damaged
 from limpet.formats.squashfs.layout import DATA_RAW, DIR, FILE, NO_FRAGMENT, SUPERBLOCK
 from limpet.formats.squashfs.model import Node
-
-if TYPE_CHECKING:
-    from limpet.formats.squashfs.read import Squashfs
+from limpet.formats.squashfs.write import Image
 
 READ_BYTES = 1 << 20
 
-Place = tuple["Squashfs", int]  # an image, and where a file's blocks start in it
+Place = tuple[Image, int]  # an image, and where a file's blocks start in it
 Twins = dict[Place, tuple[Place, int]]  # where the same blocks lie before it, and how long they are
 
 
@@ -50,21 +47,21 @@ def packed_bytes(blocks: bytes) -> int:
     return sum(size & ~DATA_RAW for size in sizes)
 
 
-def _checked(image: Squashfs, start: int, length: int) -> tuple[int, int]:
+def _checked(image: Image, start: int, length: int) -> tuple[int, int]:
     if start < SUPERBLOCK.size or start + length > image.data_end:
         raise damaged("A file's data lie outside the image.")
     return start, start + length
 
 
-def find_twins(root: Node, images: Sequence[Squashfs]) -> Twins:
+def find_twins(root: Node, images: Sequence[Image]) -> Twins:
     """The blocks that lie in `images` more than once: for each but the first, where that is.
 
     Wheels of different packages carry the same libraries. Files whose blocks are as long, each of
-    them, are compared by the hash of their compressed bytes. Blocks that files share in part are
-    left as they are.
+    them, are compared by the hash of their compressed bytes, if nothing tells them apart before.
+    Blocks that files share in part are left as they are.
     """
     alike: dict[bytes, set[Place]] = defaultdict(set)
-    ranges: dict[Squashfs, set[tuple[int, int]]] = defaultdict(set)
+    ranges: dict[Image, set[tuple[int, int]]] = defaultdict(set)
     for node in files_below(root):
         if any(node.blocks):
             assert node.image is not None
@@ -74,7 +71,7 @@ def find_twins(root: Node, images: Sequence[Squashfs]) -> Twins:
     alone = {image: _without_overlap(found) for image, found in ranges.items()}
     twins: Twins = {}
     for blocks, places in alike.items():
-        if len(places) > 1:
+        if _may_be_twins(places):
             length = packed_bytes(blocks)
             firsts: dict[bytes, Place] = {}
             for image, start in sorted(places, key=lambda place: (order[place[0]], place[1])):
@@ -82,6 +79,12 @@ def find_twins(root: Node, images: Sequence[Squashfs]) -> Twins:
                 if first != (image, start) and (start, start + length) in alone[image]:
                     twins[image, start] = first, length
     return twins
+
+
+def _may_be_twins(places: set[Place]) -> bool:
+    """Not where there is one place only, or where the CRC-32 of all are known and different."""
+    checks = {image.checks_at(start) for image, start in places}
+    return len(places) > 1 and (None in checks or len(checks) < len(places))
 
 
 def _without_overlap(ranges: set[tuple[int, int]]) -> set[tuple[int, int]]:
@@ -96,7 +99,7 @@ def _without_overlap(ranges: set[tuple[int, int]]) -> set[tuple[int, int]]:
     return alone
 
 
-def _digest(image: Squashfs, start: int, length: int) -> bytes:
+def _digest(image: Image, start: int, length: int) -> bytes:
     digest = sha256()
     for at in range(0, length, READ_BYTES):
         digest.update(image.read_at(start + at, min(READ_BYTES, length - at)))

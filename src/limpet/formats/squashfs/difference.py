@@ -83,8 +83,8 @@ class _Comparison:
 
     def _is_stored_alike(self, one: Node, other: Node) -> bool:
         mine, theirs = one.image, other.image
-        assert mine is not None
-        assert theirs is not None
+        assert isinstance(mine, Squashfs)
+        assert isinstance(theirs, Squashfs)
         if mine.codec is not theirs.codec or one.blocks != other.blocks:
             return False
         length = sum(size & ~DATA_RAW for (size,) in struct.iter_unpack("<I", one.blocks))
@@ -100,8 +100,8 @@ class _Comparison:
         pair = (one.fragment, other.fragment)
         if pair not in self._fragments:
             mine, theirs = one.image, other.image
-            assert mine is not None
-            assert theirs is not None
+            assert isinstance(mine, Squashfs)
+            assert isinstance(theirs, Squashfs)
             start, size = mine.fragment_at(one.fragment)
             at, theirs_size = theirs.fragment_at(other.fragment)
             self._fragments[pair] = size == theirs_size and _is_range_alike(
@@ -119,8 +119,8 @@ def _is_range_alike(one: Squashfs, start: int, other: Squashfs, at: int, length:
 
 
 def _is_content_alike(one: Node, other: Node) -> bool:
-    assert one.image is not None
-    assert other.image is not None
+    assert isinstance(one.image, Squashfs)
+    assert isinstance(other.image, Squashfs)
     with one.image.open(one) as mine, other.image.open(other) as theirs:
         while chunk := mine.read(COMPARE_BYTES):
             if theirs.read(len(chunk)) != chunk:

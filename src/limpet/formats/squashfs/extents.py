@@ -12,8 +12,8 @@ from limpet.formats.squashfs.codecs import Codec, damaged
 from limpet.formats.squashfs.contents import Twins, files_below, find_twins, ranges_of
 from limpet.formats.squashfs.layout import DATA_RAW, NO_FRAGMENT, SUPERBLOCK
 from limpet.formats.squashfs.model import Node
-from limpet.formats.squashfs.read import Squashfs
 from limpet.formats.squashfs.repack import PackedBlock, Repacked, tail_of
+from limpet.formats.squashfs.write import Image, Written
 
 COPY_BYTES = 8 << 20
 
@@ -22,7 +22,7 @@ COPY_BYTES = 8 << 20
 class Extent:
     """A run of bytes of an image's data area, with the fragment blocks that lie in it."""
 
-    image: Squashfs
+    image: Image
     start: int
     end: int
 
@@ -31,35 +31,48 @@ class Extent:
 class Layout:
     """What becomes of the data: `parts` one behind the other, the first `hot` of them in use.
 
-    The hot ones are those that the files of the order need.
+    The hot ones are those that the files of the order need. The data of the image that is `there`
+    already come first, and stay where they are.
     """
 
-    images: Sequence[Squashfs]
+    images: Sequence[Image]
     twins: Twins
     repacked: Repacked
+    there: Written | None = None
     parts: list[Extent | PackedBlock] = field(default_factory=list)
     hot: int = 0
 
 
 def plan_layout(
-    root: Node, images: Sequence[Squashfs], ordered: Sequence[Node], *, repack: bool
+    root: Node,
+    images: Sequence[Image],
+    ordered: Sequence[Node],
+    *,
+    repack: bool,
+    there: Written | None,
 ) -> Layout:
     """The data of the files `ordered` first; without any, all data areas as they are.
 
     With `repack` the tails and small files among them get fragment blocks of their own, ahead of
     the larger files' blocks.
     """
-    layout = Layout(images, find_twins(root, images), Repacked(images[0].block_size))
+    layout = Layout(images, find_twins(root, images), Repacked(images[0].block_size), there)
     if ordered:
         _plan_ordered(layout, root, ordered, repack=repack)
     else:
-        layout.parts.extend(_whole_extents(images, layout.twins))
+        layout.parts.extend(_whole_extents(images, layout.twins, there))
     return layout
 
 
-def _whole_extents(images: Sequence[Squashfs], twins: Twins) -> Iterator[Extent]:
-    """All data, but for blocks that came before."""
+def _whole_extents(
+    images: Sequence[Image], twins: Twins, there: Written | None
+) -> Iterator[Extent]:
+    """All data, but for blocks that came before; of the image that is `there` already, all."""
+    if there:
+        yield Extent(there, there.data_start, there.data_end)
     for image in images:
+        if image is there:
+            continue
         at = image.data_start
         for start, length in sorted(
             (start, length) for (of, start), (_, length) in twins.items() if of is image
@@ -79,14 +92,14 @@ def _plan_ordered(layout: Layout, root: Node, ordered: Sequence[Node], *, repack
             layout.repacked.add(tail)
     # These are read from end to end; of a library's blocks between them many are never asked for.
     layout.parts.extend(layout.repacked.blocks)
-    by_image: dict[Squashfs, list[tuple[int, int]]] = {image: [] for image in layout.images}
+    by_image: dict[Image, list[tuple[int, int]]] = {image: [] for image in layout.images}
     for node in files_below(root):
         for image, start, end in _needed(node, layout):
             by_image[image].append((start, end))
     merged = {image: _joined(ranges) for image, ranges in by_image.items()}
-    placed: set[tuple[Squashfs, int]] = set()
+    placed: set[tuple[Image, int]] = set()
 
-    def place(image: Squashfs, start: int) -> None:
+    def place(image: Image, start: int) -> None:
         extents = merged[image]
         at, end = extents[bisect_right(extents, (start, 1 << 64)) - 1]
         if (image, at) not in placed:
@@ -102,7 +115,7 @@ def _plan_ordered(layout: Layout, root: Node, ordered: Sequence[Node], *, repack
             place(image, start)
 
 
-def _needed(node: Node, layout: Layout) -> Iterator[tuple[Squashfs, int, int]]:
+def _needed(node: Node, layout: Layout) -> Iterator[tuple[Image, int, int]]:
     """Which bytes of which image a file needs."""
     assert node.image is not None
     repacked = bool(layout.repacked.places) and tail_of(node) in layout.repacked.places
@@ -171,7 +184,7 @@ class Copied:
         """Give every part its place behind the superblock, and every fragment its number."""
         position = SUPERBLOCK.size
         self.fragments = [(0, 0)] * len(packed)
-        moves: dict[Squashfs, list[tuple[int, int, int]]] = {i: [] for i in self._layout.images}
+        moves: dict[Image, list[tuple[int, int, int]]] = {i: [] for i in self._layout.images}
         for count, part in enumerate(self._layout.parts):
             if count == self._layout.hot:
                 self.hot_bytes = position
@@ -190,7 +203,7 @@ class Copied:
             placement.moves = [move for _, _, move in ordered] or [0]
             self._number_fragments(image, placement, [end for _, end, _ in ordered])
 
-    def _number_fragments(self, image: Squashfs, placement: _Placement, ends: list[int]) -> None:
+    def _number_fragments(self, image: Image, placement: _Placement, ends: list[int]) -> None:
         for number in range(image.fragment_count):
             start, size = image.fragment_at(number)
             at = bisect_right(placement.starts, start) - 1
@@ -209,7 +222,7 @@ def copy_parts(out: BinaryIO, layout: Layout, codec: Codec, level: int) -> Copie
     for part in _coalesced(layout.parts):
         if isinstance(part, PackedBlock):
             out.write(packed[part.number][0])
-        else:
+        elif part.image is not layout.there:
             start = part.image.offset + part.start
             copy_range(part.image.file, start, part.end - part.start, out)
     return copied

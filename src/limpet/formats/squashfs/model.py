@@ -4,25 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, BinaryIO, Literal
+from typing import TYPE_CHECKING, BinaryIO, Literal, cast
+
+import msgspec
 
 from limpet.formats.squashfs.layout import DIR, FILE, KINDS, NO_FRAGMENT, SYMLINK
 
 if TYPE_CHECKING:
     from limpet.formats.squashfs.read import Squashfs
+    from limpet.formats.squashfs.write import Written
 
 Kind = Literal["dir", "file", "symlink", "char", "block", "fifo", "socket"]
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(msgspec.Struct, frozen=True, gc=False):
     """One file, directory, link or device on its way into an image.
 
     `path` is relative to the root of the image ("" is the root), "/"-separated, with bytes outside
     UTF-8 as surrogateescape. `mode` has the permission bits with suid, sgid and sticky. `content`
     of a file is bytes, or a callable that is called when the file's turn comes and whose stream is
     read in blocks. A file with `hardlink` is the same inode as the earlier entry of that path.
-    `sha256` is that of a content in bytes, where it is known already.
+    `sha256` is that of the content, where it is known already.
     """
 
     path: str
@@ -56,7 +58,7 @@ class SquashfsStats:
 class Node:
     """One inode in a tree. The same object below two names is a hard link.
 
-    `image` is the image that it was read from, which is also where its data lie; None for nodes
+    `image` is where its data lie, and for a directory where its listing is; None for directories
     that limpet made. Children of a directory that was read are parsed when first asked for.
     """
 
@@ -87,7 +89,7 @@ class Node:
         uid: int,
         gid: int,
         mtime: int,
-        image: Squashfs | None = None,
+        image: Squashfs | Written | None = None,
         size_bytes: int = 0,
         start: int = 0,
         fragment: int = NO_FRAGMENT,
@@ -138,7 +140,8 @@ class Node:
     def children(self) -> dict[bytes, Node]:
         """What a directory holds, by name."""
         if self._children is None:
-            self._children = self.image.list_directory(self) if self.image else {}
+            image = cast("Squashfs | None", self.image)  # only files have another
+            self._children = image.list_directory(self) if image else {}
         return self._children
 
     def owned_copy(self) -> Node:

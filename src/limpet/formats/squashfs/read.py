@@ -151,6 +151,10 @@ class Squashfs:
         start, size, _ = FRAGMENT.unpack_from(self._fragment_table[0], number * FRAGMENT.size)
         return int(start), int(size)
 
+    def checks_at(self, start: int) -> bytes | None:
+        """The CRC-32 of each block of the file whose blocks start there: not known."""
+        return None
+
     @cached_property
     def _inodes(self) -> MetadataTable:
         start, end = self.superblock.inode_table, self.superblock.directory_table

@@ -8,18 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
-from typing import TYPE_CHECKING
 
 from limpet.formats.squashfs.codecs import Codec, damaged
 from limpet.formats.squashfs.layout import DATA_RAW, NO_FRAGMENT
 from limpet.formats.squashfs.model import Node
-
-if TYPE_CHECKING:
-    from limpet.formats.squashfs.read import Squashfs
+from limpet.formats.squashfs.read import Squashfs
 
 PLAIN_BLOCKS = 256  # unpacked source blocks that are kept: files of a package lie close together
 
-Tail = tuple["Squashfs", int, int, int]  # an image, its fragment's number, where in it, how long
+Tail = tuple[Squashfs, int, int, int]  # an image, its fragment's number, where in it, how long
 
 
 class PackedBlock:
@@ -38,7 +35,7 @@ def tail_of(node: Node) -> Tail | None:
     if node.fragment == NO_FRAGMENT:
         return None
     image = node.image
-    assert image is not None
+    assert isinstance(image, Squashfs)  # others have no order
     length = node.size_bytes - len(node.blocks) // 4 * image.block_size
     if not 0 <= length <= image.block_size or not 0 <= node.offset <= image.block_size - length:
         raise damaged("A file's tail lies outside its fragment.")

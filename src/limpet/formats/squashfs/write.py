@@ -7,7 +7,7 @@ from typing import BinaryIO
 
 from limpet.core.errors import ImageError, UsageError
 from limpet.formats.squashfs.blocks import BlockWriter, Content
-from limpet.formats.squashfs.codecs import COMPRESSORS, codec_by_name
+from limpet.formats.squashfs.codecs import COMPRESSORS, Codec, codec_by_name
 from limpet.formats.squashfs.layout import (
     DIR,
     FILE,
@@ -18,6 +18,7 @@ from limpet.formats.squashfs.layout import (
     TYPES,
 )
 from limpet.formats.squashfs.model import Entry, Node, SquashfsStats, new_directory
+from limpet.formats.squashfs.read import Squashfs
 from limpet.formats.squashfs.tables import write_tables
 from limpet.formats.squashfs.tree import (
     encode_path,
@@ -44,6 +45,34 @@ def write_squashfs(
     path, but a directory keeps what is in it. A path that goes through a symlink to a directory of
     the image ends up in that directory, as it does when the layers of a container are unpacked.
     """
+    origin = out.tell()
+    data = write_data(
+        out, entries, compressor=compressor, level=level, block_size=block_size, threads=threads
+    )
+    return write_tables(
+        out,
+        origin,
+        data.root(),
+        codec=data.codec,
+        block_size=block_size,
+        fragments=data.fragments,
+        locate=lambda node: (node.start, node.fragment, node.offset),
+    )
+
+
+def write_data(
+    out: BinaryIO,
+    entries: Iterable[Entry],
+    *,
+    compressor: str = "zstd",
+    level: int = 3,
+    block_size: int = 131072,
+    threads: int | None = None,
+) -> Written:
+    """The data of an image alone, as `write_squashfs` writes it; `compose` makes an image of it.
+
+    `out` must be open for reading too, and stay open, for `compose` to read from.
+    """
     if compressor not in COMPRESSORS:
         raise UsageError(
             f"limpet cannot write images compressed with {compressor!r}.",
@@ -62,16 +91,62 @@ def write_squashfs(
         for entry in entries:
             tree.add(entry)
         fragments = blocks.finish()
-    tree.place_contents()
-    return write_tables(
-        out,
-        origin,
-        tree.root,
-        codec=codec,
-        block_size=block_size,
-        fragments=fragments,
-        locate=lambda node: (node.start, node.fragment, node.offset),
-    )
+    out.flush()
+    written = Written(out, origin, codec, block_size, tree.root, fragments, blocks.known)
+    tree.place_contents(written)
+    return written
+
+
+class Written:
+    """The data of an image without its tables: what `compose` needs of a source.
+
+    `contents` tells by the sha256 of a file how it was stored, for files that it is known of.
+    """
+
+    def __init__(
+        self,
+        file: BinaryIO,
+        offset: int,
+        codec: Codec,
+        block_size: int,
+        root: Node,
+        fragments: list[tuple[int, int]],
+        contents: dict[bytes, Content],
+    ) -> None:
+        self.file = file
+        self.offset = offset
+        self.codec = codec
+        self.block_size = block_size
+        self.fragments = fragments
+        self.fragment_count = len(fragments)
+        self.data_start = SUPERBLOCK.size
+        self.data_end = file.tell() - offset
+        self.contents = contents
+        self.checks: dict[int, bytes] = {}
+        self._root = root
+
+    @property
+    def compressor(self) -> str:
+        return self.codec.name
+
+    def root(self) -> Node:
+        return self._root
+
+    def fragment_at(self, number: int) -> tuple[int, int]:
+        """Where a fragment block starts, and its size with the flag for raw ones."""
+        return self.fragments[number]
+
+    def checks_at(self, start: int) -> bytes | None:
+        """The CRC-32 of each block of the file whose blocks start there."""
+        return self.checks.get(start)
+
+    def read_at(self, position: int, size: int) -> bytes:
+        """`size` bytes from `position` on."""
+        self.file.seek(self.offset + position)
+        return self.file.read(size)
+
+
+Image = Squashfs | Written
 
 
 class _Tree:
@@ -84,34 +159,38 @@ class _Tree:
         self._parents: dict[str, Node] = {}  # forgotten when a directory or symlink goes
 
     def add(self, entry: Entry) -> None:
-        names = split_path(entry.path)
+        above, _, last = entry.path.rpartition("/")
+        parent = self._parents.get(above)
+        # The way to a known parent has been looked at; "a/." has no last name.
+        names = split_path(last) if parent else []
+        if not names:
+            names, parent = split_path(entry.path), None
         node = self._linked(entry) if entry.hardlink else self._node(entry)
         if not names:
             if node.type != DIR:
                 raise ImageError("The root of an image must be a directory.")
             _take_attributes(self.root, node)
             return
-        parent = self._parent(entry.path.rpartition("/")[0], names[:-1])
+        if parent is None:
+            parent, _ = make_directories(self.root, names[:-1])
+            if last:
+                self._parents[above] = parent
         before = parent.children.get(names[-1])
-        if before is not None and before.type == node.type == DIR:
-            _take_attributes(before, node)
-            return
-        if before is not None and before.type in (DIR, SYMLINK):
-            self._parents.clear()
+        if before is not None:
+            if before.type == node.type == DIR:
+                _take_attributes(before, node)
+                return
+            if before.type in (DIR, SYMLINK):
+                self._parents.clear()
         parent.children[names[-1]] = node
 
-    def _parent(self, path: str, names: list[bytes]) -> Node:
-        parent = self._parents.get(path)
-        if parent is None:
-            parent, _ = make_directories(self.root, names)
-            self._parents[path] = parent
-        return parent
-
-    def place_contents(self) -> None:
+    def place_contents(self, image: Written) -> None:
         """Tells the files where their blocks are; only known when all of them are written."""
         for node, content in self._contents:
-            node.start, node.fragment, node.offset = content.start, content.fragment, content.offset
-            node.blocks = content.sizes.tobytes()
+            node.image, node.fragment, node.offset = image, content.fragment, content.offset
+            if content.sizes:
+                node.start, node.blocks = content.start, content.sizes.tobytes()
+                image.checks[content.start] = content.checks.tobytes()
 
     def _linked(self, entry: Entry) -> Node:
         trail = resolve(self.root, encode_path(entry.hardlink), follow_last=False)

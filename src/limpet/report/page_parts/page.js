@@ -417,7 +417,7 @@
 
   function drawFindings() {
     const place = body("findings"), { findings } = image;
-    if (findings === null) { place.replaceChildren(make("p", {}, "Nothing was checked: the image was not started.")); return; }
+    if (findings === null) { place.replaceChildren(make("p", {}, "Nothing could be checked.")); return; }
     if (!findings.length) { place.replaceChildren(make("p", {}, "Nothing was found that needs attention.")); return; }
     place.replaceChildren(...findings.map((one) => make("article", { class: `finding ${one.severity}` },
       make("span", { class: "tag" }, one.severity.toUpperCase(), " "), make("code", { class: "soft" }, named(one.code)),

@@ -10,8 +10,8 @@ from collections.abc import Iterable, Iterator
 
 from limpet.core.errors import ImageError
 from limpet.core.image_contents import Heap
+from limpet.formats.image_tree import ImageTree, Member
 from limpet.tools.contents.libraries import SHARED
-from limpet.tools.contents.tree import ImageTree, Member
 
 MOST_LISTED = 8
 LARGE_BYTES = 64 << 10  # of a shared library that is worth a comparison

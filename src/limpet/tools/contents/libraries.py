@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from typing import BinaryIO
 
 from limpet.core.errors import ImageError
-from limpet.core.gpu import numbers
+from limpet.core.facts import parse_glibc
 from limpet.core.image_contents import Library
-from limpet.tools.contents.tree import ImageTree
+from limpet.formats.elf import MAGIC, read_elf
+from limpet.formats.image_tree import ImageTree
 
 SHARED = re.compile(r"\.so(?:\.\d+)*$")
 DEFAULT_FOLDERS = (
@@ -18,9 +18,6 @@ DEFAULT_FOLDERS = (
 )
 MOST_CACHE = 8 << 20
 MOST_LIBC = 32 << 20
-_TAGS = ("DT_NEEDED", "DT_SONAME", "DT_RPATH", "DT_RUNPATH")
-# pyelftools also fails with other errors on files that are no good.
-_BAD = (OSError, ImageError, ValueError, KeyError, IndexError, AssertionError, TypeError)
 
 
 def find_shared(tree: ImageTree) -> dict[str, tuple[str, ...]]:
@@ -72,46 +69,22 @@ def read_libraries(
             seen.add(member.key)
             try:
                 with member.open() as file:
-                    if file.read(4) == b"\x7fELF":
-                        found.append(read_library(file, f"/{path}"))
-            except Exception as error:
-                if not isinstance(error, _BAD) and "elftools" not in type(error).__module__:
-                    raise
-                troubles.append(f"/{path}: {error or type(error).__name__}")
+                    is_elf = file.read(4) == MAGIC
+                    file.seek(0)
+                    elf = read_elf(file) if is_elf else None
+            except (OSError, ImageError) as error:
+                troubles.append(f"/{path}: {error}")
+                continue
+            if elf:
+                found.append(Library(path=f"/{path}", elf=elf))
+            elif is_elf:
+                troubles.append(f"/{path}: this ELF file is damaged or big-endian")
     return tuple(found), tuple(troubles)
-
-
-def read_library(file: BinaryIO, path: str) -> Library:
-    """The dynamic section of one file."""
-    from elftools.elf.dynamic import DynamicSection
-    from elftools.elf.elffile import ELFFile
-    from elftools.elf.gnuversions import GNUVerNeedSection
-
-    told: dict[str, list[str]] = {name: [] for name in _TAGS}
-    asked: list[str] = []
-    for section in ELFFile(file).iter_sections():
-        if isinstance(section, DynamicSection):
-            for tag in section.iter_tags():
-                name = tag.entry.d_tag
-                if name in _TAGS:
-                    told[name].append(getattr(tag, name[3:].lower()))
-        elif isinstance(section, GNUVerNeedSection):
-            asked += [one.name for _, versions in section.iter_versions() for one in versions]
-    glibc = [name[6:] for name in asked if re.fullmatch(r"GLIBC_[\d.]+", name)]
-    folders = ":".join(told["DT_RUNPATH"] or told["DT_RPATH"])
-    return Library(
-        path=path,
-        soname="".join(told["DT_SONAME"]),
-        needed=tuple(told["DT_NEEDED"]),
-        search=tuple(filter(None, folders.split(":"))),
-        glibc=max(glibc, key=numbers, default=""),
-    )
 
 
 def read_libc(tree: ImageTree) -> str:
     """The version of the image's glibc; `musl` or empty where it has another or none."""
     for folder in find_loader_folders(tree):
         if data := tree.read_start(f"{folder}/libc.so.6", MOST_LIBC):
-            said = re.search(rb"release version (\d+\.\d+)", data)
-            return said[1].decode() if said else ""
+            return parse_glibc(data)
     return "musl" if any(name.startswith("ld-musl-") for name in tree.names("lib")) else ""

@@ -3,30 +3,26 @@
 from __future__ import annotations
 
 import contextlib
-import json
-import posixpath
 import re
-from collections.abc import Iterator
 
 from limpet.core.errors import ImageError
-from limpet.core.image_contents import CondaPackage, Environment, Package
-from limpet.tools.contents.tree import ImageTree, Member
+from limpet.core.image_contents import Environment
+from limpet.formats.image_tree import ImageTree, Member
+from limpet.tools.contents.owners import measure
+from limpet.tools.contents.records import Records
 
-MOST_METADATA = 1 << 20
-MOST_RECORD = 64 << 20
 SAMPLE = 200  # byte code files of an environment that are opened
-_TESTS = re.compile(r"(?:^|/)tests?(?:ing_data)?/")
 _SITES = ("site-packages", "dist-packages")
 
 
-def find_environments(tree: ImageTree) -> tuple[Environment, ...]:
+def find_environments(tree: ImageTree, records: Records) -> tuple[Environment, ...]:
     """Each Python of the image with its packages."""
     found: dict[tuple[str, ...], Environment] = {}
     for prefix, python in sorted(_find_pythons(tree)):
         config = tree.read_text(f"{prefix}/pyvenv.cfg")
         folders = _folders(tree, prefix, python, config)
         if folders and folders not in found:
-            found[folders] = _read(tree, prefix, python, bool(config), folders)
+            found[folders] = _read(tree, records, prefix, python, bool(config), folders)
     return tuple(found.values())
 
 
@@ -59,81 +55,26 @@ def _folders(tree: ImageTree, prefix: str, python: str, config: str) -> tuple[st
 
 def _read(
     tree: ImageTree,
+    records: Records,
     prefix: str,
     python: str,
     virtual: bool,
     folders: tuple[str, ...],
 ) -> Environment:
-    packages = []
-    for folder in folders:
-        for name in tree.names(folder):
-            if name.endswith((".dist-info", ".egg-info")):
-                packages.append(_read_package(tree, folder, name))
+    there = sorted(
+        (one for one in records.python if one.folder in folders),
+        key=lambda one: folders.index(one.folder),
+    )
     sources, compiled, unused = _count_byte_code(tree, folders, python)
     return Environment(
         prefix=f"/{prefix}",
         python=python,
         virtual=virtual,
         folders=tuple(f"/{folder}" for folder in folders),
-        packages=tuple(packages),
+        packages=tuple(measure(tree, one) for one in there),
         sources=sources,
         compiled=compiled,
         unused=unused,
-    )
-
-
-def _read_package(tree: ImageTree, folder: str, name: str) -> Package:
-    info = f"{folder}/{name}"
-    guess = re.match(r"(.+?)-(\d[^-]*)", name.rpartition(".")[0])
-    file = next((f for f in ("METADATA", "PKG-INFO") if tree.find(f"{info}/{f}")), "")
-    text = tree.read_text(f"{info}/{file}" if file else info, MOST_METADATA)
-    head = _headers(text)
-    found = Package(
-        name=_first(head, "name") or (guess[1] if guess else name.partition(".")[0]),
-        version=_first(head, "version") or (guess[2] if guess else ""),
-        folder=f"/{folder}",
-        requires=tuple(head.get("requires-dist", ())),
-        trouble="" if head.get("name") else f"/{info}: there is no name in its metadata",
-    )
-    return _measure(tree, folder, info, found)
-
-
-def _headers(text: str) -> dict[str, list[str]]:
-    """The fields at the top, in small letters; lines that go on belong to none that is used."""
-    fields: dict[str, list[str]] = {}
-    for line in text.splitlines():
-        if not line.strip():
-            break
-        if not line[0].isspace():
-            name, _, value = line.partition(":")
-            fields.setdefault(name.strip().lower(), []).append(value.strip()[:500])
-    return fields
-
-
-def _first(head: dict[str, list[str]], name: str) -> str:
-    return head.get(name, [""])[0]
-
-
-def _measure(tree: ImageTree, folder: str, info: str, package: Package) -> Package:
-    size = files = useless = 0
-    for line in tree.read_text(f"{info}/RECORD", MOST_RECORD).splitlines():
-        path = line.rsplit(",", 2)[0].strip('"')
-        member = tree.members.get(posixpath.normpath(posixpath.join(folder, path)))
-        if member is None or member.kind != "file":
-            continue
-        size += member.size_bytes
-        files += 1
-        if path.endswith(".a") or _TESTS.search(path):
-            useless += member.size_bytes
-    return Package(
-        name=package.name,
-        version=package.version,
-        folder=package.folder,
-        requires=package.requires,
-        trouble=package.trouble,
-        size_bytes=size,
-        files=files,
-        useless_bytes=useless,
     )
 
 
@@ -167,31 +108,3 @@ def _is_used(code: Member, source: Member) -> bool:
             made_of = int.from_bytes(start[8:12], "little"), int.from_bytes(start[12:], "little")
             return made_of == (source.mtime & 0xFFFFFFFF, source.size_bytes & 0xFFFFFFFF)
     return True
-
-
-# ---- conda ---------------------------------------------------------------------------------------
-
-
-def find_conda(tree: ImageTree) -> tuple[tuple[CondaPackage, ...], tuple[str, ...]]:
-    """The packages of all conda environments in the image, and what could not be read."""
-    troubles: list[str] = []
-    found = tuple(_conda_packages(tree, troubles))
-    return found, tuple(troubles)
-
-
-def _conda_packages(tree: ImageTree, troubles: list[str]) -> Iterator[CondaPackage]:
-    for path, member in tree.members.items():
-        place = re.fullmatch(r"(.*?)/?conda-meta/[^/]+\.json", path)
-        if not place or member.kind != "file":
-            continue
-        try:
-            record = json.loads(member.start(MOST_RECORD))
-            yield CondaPackage(
-                name=str(record["name"]),
-                version=str(record["version"]),
-                build=str(record.get("build", "")),
-                prefix=f"/{place[1]}",
-                depends=tuple(str(one) for one in record.get("depends") or ()),
-            )
-        except (ImageError, OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-            troubles.append(f"/{path}: {error}")

@@ -1,4 +1,4 @@
-"""Descriptions on the disk: read whole, with everything that they name, into one LoadedRecipe."""
+"""Descriptions that name packages: their kinds, what they name, and what their hash is made of."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ import hashlib
 import os
 import re
 import tomllib
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,16 +14,9 @@ import msgspec
 from packaging.utils import canonicalize_name
 
 from limpet.core import conda_text, identity
-from limpet.core.conda import SUBDIRS
-from limpet.core.dependencies import plan_requested
 from limpet.core.errors import RecipeError
-from limpet.core.recipe import Packages, Recipe
 from limpet.core.recipe_text import (
-    check_recipe,
-    merge_recipes,
-    parse_recipe,
     parse_toml,
-    rebase_recipe,
 )
 from limpet.core.requirements import (
     Line,
@@ -36,13 +28,11 @@ from limpet.core.requirements import (
 from limpet.core.secrets import find_secret_urls, scrub_text
 from limpet.core.selection import parse_pylock
 from limpet.tools.files import hash_file, hash_tree
-from limpet.tools.yaml_text import parse_yaml
 
 CondaLockKind = Literal["conda_explicit", "conda_lock", "pixi_lock"]
 CONDA_LOCKS: tuple[CondaLockKind, ...] = ("conda_explicit", "conda_lock", "pixi_lock")
 InputKind = Literal["requirements", "pyproject", "uv_lock", "pylock", "script", CondaLockKind]
-# Descriptions that are recipes of their own, and may still be named in [packages] files.
-_RECIPES = ("environment", "conda_requirements", "pixi")
+RecipeKind = Literal["limpet", "environment", "conda_requirements", "pixi"]
 
 
 class Source(msgspec.Struct, frozen=True, kw_only=True):
@@ -70,176 +60,18 @@ class Input(msgspec.Struct, frozen=True, kw_only=True):
     groups: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, kw_only=True)
-class LoadedRecipe:
-    """A recipe with all that it names read.
-
-    `folder` is where relative paths of the recipe start. `allowed_hashes` are those that the
-    requirements themselves demand; `names_index`: they say the default index. `named_indexes` and
-    `secret_urls` are for finding credentials, and may carry them: never to show. `requested` are
-    the requirements that it names, as far as they have names.
-    """
-
-    recipe: Recipe = field(repr=False)  # its URLs may carry credentials, too
-    folder: Path
-    inputs: tuple[Input, ...]
-    sources: tuple[Source, ...]
-    recipe_sha256: str
-    allowed_hashes: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    names_index: bool = False
-    named_indexes: dict[str, str] = field(default_factory=dict, repr=False)
-    secret_urls: tuple[str, ...] = field(default=(), repr=False)
-    requested: tuple[str, ...] = ()
-
-
-def read_recipe(
-    paths: Sequence[Path],
-    *,
-    flags: Recipe | None = None,
-    folder: Path | None = None,
-    environ: Mapping[str, str] | None = None,
-) -> LoadedRecipe:
-    """Read descriptions of any kind, one or several, merged; `flags` win over what they say.
-
-    Relative paths start at `folder`: that of the first description unless it is given.
-    """
-    folder = folder or _folder(paths)
-    recipe = _merge(paths, folder, flags or Recipe())
-    packages = recipe.packages
-    reader = _Reader(folder, os.environ if environ is None else environ)
-    inputs = tuple(reader.read_input(folder / name) for name in packages.files)
-    _check_chosen(packages, inputs)
-    lines = [Line(number=0, kind="requirement", text=text) for text in packages.pip]
-    reader.read_lines(lines, "packages.pip")
-    urls = (packages.index_url, *packages.extra_index_urls, *packages.find_links)
-    urls += packages.channels
-    for text in (*packages.pip, *urls):
-        reader.note_secrets(text)
-    return LoadedRecipe(
-        recipe=recipe,
-        folder=folder,
-        inputs=inputs,
-        sources=tuple(reader.sources.values()),
-        recipe_sha256=identity.sha256_of([identity.recipe_identity(recipe), reader.contents]),
-        allowed_hashes=reader.hashes,
-        names_index=reader.names_index,
-        named_indexes=reader.named_indexes,
-        secret_urls=tuple(dict.fromkeys(reader.secret_urls)),
-        requested=plan_requested(reader.requested, packages.conda),
-    )
-
-
-def _merge(paths: Sequence[Path], folder: Path, flags: Recipe) -> Recipe:
-    recipe = Recipe()
-    for path in paths:
-        place = path.absolute()
-        if _kind(place) == "limpet":
-            told = parse_recipe(_read_text(place), str(path), arguments=flags.image.args)
-            recipe = merge_recipes(recipe, rebase_recipe(told, place.parent, folder))
-        else:
-            named = Recipe(packages=Packages(files=(os.path.relpath(place, folder),)))
-            recipe = merge_recipes(recipe, named)
-    environment = flags.packages.environment or recipe.packages.environment
-    recipe = merge_recipes(_unfolded(recipe, folder, environment), flags, override=True)
-    check_recipe(recipe, "The recipe")
-    packages = msgspec.structs.replace(
-        recipe.packages,
-        extras=_normalised(recipe.packages.extras),
-        groups=_normalised(recipe.packages.groups),
-    )
-    return msgspec.structs.replace(recipe, packages=packages)
-
-
-def _unfolded(recipe: Recipe, folder: Path, environment: str) -> Recipe:
-    """The recipe with those of its files that are recipes of their own taken in.
-
-    A pyproject.toml with a pixi workspace is both.
-    """
-    named = recipe.packages.files
-    kinds = {name: _kind(folder / name) for name in named}
-    kept = tuple(name for name in named if kinds[name] not in _RECIPES)
-    foreign = [
-        folder / name
-        for name in named
-        if name not in kept or (kinds[name] == "pyproject" and _has_pixi(folder / name))
-    ]
-    packages = msgspec.structs.replace(recipe.packages, files=kept)
-    recipe = msgspec.structs.replace(recipe, packages=packages)
-    for path in foreign:
-        told = _read_foreign(path, environment)
-        recipe = merge_recipes(recipe, rebase_recipe(told, path.parent, folder))
-    return recipe
-
-
-def _has_pixi(path: Path) -> bool:
-    return bool(re.search(r"(?m)^\s*\[tool\.pixi[.\]]", _peek(path)))
-
-
-def _read_foreign(path: Path, environment: str) -> Recipe:
-    """A conda description as a recipe; its paths start at its own folder."""
-    text, source, kind = _read_text(path), str(path), _kind(path)
-    subdir = SUBDIRS.get(os.uname().machine, "linux-64")
-    if kind in ("pixi", "pyproject"):
-        try:
-            raw = parse_toml(text, source)
-            raw = raw["tool"]["pixi"] if kind == "pyproject" else raw
-            return conda_text.pixi_recipe(raw, subdir, environment)
-        except (AttributeError, TypeError, LookupError) as error:
-            raise RecipeError(f"{path} is not shaped as its name says.", why=f"{error}.") from error
-    text = conda_text.select_lines(text, subdir, source)
-    if kind == "conda_requirements":
-        return conda_text.requirements_recipe(text, source)
-    return conda_text.environment_recipe(parse_yaml(text, source), source)
-
-
-def render_recipe(recipe: Recipe) -> str:
-    """The recipe as a limpet.toml: what it says beyond the defaults, without credentials."""
-    import tomlkit
-
-    from limpet.core.secrets import scrub_text
-
-    return scrub_text(tomlkit.dumps(_said(msgspec.to_builtins(recipe))))
-
-
-def _said(table: dict[str, Any]) -> dict[str, Any]:
-    """A table without what says nothing; a recipe's defaults are all empty or a policy's name."""
-    default = msgspec.to_builtins(Recipe())
-    return {
-        section: kept
-        for section, values in table.items()
-        if (kept := {k: v for k, v in values.items() if v != default[section].get(k)})
-    }
-
-
-def _check_chosen(packages: Packages, inputs: Sequence[Input]) -> None:
-    """RecipeError for an extra or group that no description has."""
-    for what, chosen, known in (
-        ("extra", packages.extras, [name for one in inputs for name in one.extras]),
-        ("group", packages.groups, [name for one in inputs for name in one.groups]),
-    ):
-        for name in chosen:
-            if name not in known:
-                raise RecipeError(
-                    f"No description has the {what} {name!r}.",
-                    why=f"There are: {', '.join(sorted(known)) or 'none'}.",
-                )
-
-
-def _normalised(names: Iterable[str]) -> tuple[str, ...]:
+def normalised(names: Iterable[str]) -> tuple[str, ...]:
+    """Names of extras and groups as PEP 685 and 735 compare them."""
     return tuple(canonicalize_name(name) for name in names)
 
 
-def _folder(paths: Sequence[Path]) -> Path:
-    """The folder of the first limpet.toml, else of the first description; else the current one."""
-    absolute = [path.absolute() for path in paths]
-    first = next((path for path in absolute if _kind(path) == "limpet"), None)
-    return (first or absolute[0]).parent if absolute else Path.cwd()
-
-
-def _kind(path: Path) -> InputKind | Literal["limpet", "environment", "conda_requirements", "pixi"]:
+def kind_of(
+    path: Path,
+) -> InputKind | RecipeKind:
+    """What a description is, by its name, and where that does not tell, by its text."""
     name = path.name
     if name.endswith((".yml", ".yaml")):
-        locked = re.search(r"(?m)^(metadata|package):", _peek(path))
+        locked = re.search(r"(?m)^(metadata|package):", peek(path))
         return "conda_lock" if locked else "environment"
     if name == "pixi.lock":
         return "pixi_lock"
@@ -255,13 +87,13 @@ def _kind(path: Path) -> InputKind | Literal["limpet", "environment", "conda_req
         return "limpet"
     if name.endswith(".py"):
         return "script"
-    text = _peek(path)
+    text = peek(path)
     if conda_text.is_explicit(text):
         return "conda_explicit"
     return "conda_requirements" if conda_text.is_conda_requirements(text) else "requirements"
 
 
-def _peek(path: Path) -> str:
+def peek(path: Path) -> str:
     """What a file says, for telling its kind; whoever reads it then says what is wrong with it."""
     try:
         return path.read_text("utf-8", errors="replace") if path.is_file() else ""
@@ -269,7 +101,8 @@ def _peek(path: Path) -> str:
         return ""
 
 
-def _read_text(path: Path) -> str:
+def read_text(path: Path) -> str:
+    """RecipeError where it cannot be read, or is no UTF-8."""
     try:
         return path.read_bytes().decode("utf-8")
     except UnicodeDecodeError as error:
@@ -282,7 +115,7 @@ def _read_text(path: Path) -> str:
         raise RecipeError(f"{path} cannot be read.", why=f"{reason}.") from error
 
 
-class _Reader:
+class Reader:
     """Reads descriptions and what they name, and keeps what the recipe's hash is made of."""
 
     def __init__(self, folder: Path, environ: Mapping[str, str]) -> None:
@@ -305,7 +138,7 @@ class _Reader:
             raise RecipeError(f"{path} is not shaped as its name says.", why=f"{error}.") from error
 
     def _read_input(self, path: Path) -> Input:
-        kind = _kind(path)
+        kind = kind_of(path)
         if kind in ("limpet", "environment", "conda_requirements", "pixi"):
             raise RecipeError(
                 f"packages.files names {path}, which is a recipe of its own.",
@@ -334,8 +167,8 @@ class _Reader:
             kind="pylock",
             path=path,
             conda=bool(raw.get("tool", {}).get("limpet", {}).get("conda")),
-            extras=_normalised(raw.get("extras", ())),
-            groups=_normalised(raw.get("dependency-groups", ())),
+            extras=normalised(raw.get("extras", ())),
+            groups=normalised(raw.get("dependency-groups", ())),
         )
 
     def note_secrets(self, text: str) -> None:
@@ -353,7 +186,7 @@ class _Reader:
             self.contents.append(self._line(line, shown))
 
     def _read(self, path: Path) -> str:
-        text = _read_text(path)
+        text = read_text(path)
         self.sources[path] = Source(path=path, sha256=hashlib.sha256(text.encode()).hexdigest())
         self.note_secrets(text)
         return text
@@ -397,8 +230,8 @@ class _Reader:
             project=name,
             requires_python=project.get("requires-python", ""),
             has_dependencies="project" in raw,
-            extras=_normalised(project.get("optional-dependencies", ())),
-            groups=_normalised(raw.get("dependency-groups", ())),
+            extras=normalised(project.get("optional-dependencies", ())),
+            groups=normalised(raw.get("dependency-groups", ())),
         )
 
     def _hash_paths(self, names: Iterable[str], near: Path) -> None:

@@ -9,20 +9,23 @@ import contextlib
 import io
 import os
 import posixpath
+import re
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO, cast
 
+from limpet.core.contents import Layer
 from limpet.core.errors import ImageError
 from limpet.core.seen import ImageSeen
 from limpet.formats import sif
 from limpet.formats.squashfs import Node, Squashfs
-from limpet.formats.squashfs.layout import DATA_RAW, NO_FRAGMENT
+from limpet.formats.squashfs.seek import SeekableFile
 
 MOST_FILES = 3_000_000
+_TOO_MANY = f"There are more than {MOST_FILES} files in it."
 _LINK_LIMIT = 40
-_CACHED_BLOCKS = 8
 
 
 class Member:
@@ -61,10 +64,14 @@ class Member:
 
 
 class ImageTree:
-    """Members by their path without a leading slash; parents come before children."""
+    """Members by their path without a leading slash, and the file systems that they are from.
 
-    def __init__(self, members: dict[str, Member]) -> None:
+    Parents come before children. `troubles` are files that could not be read so far.
+    """
+
+    def __init__(self, members: dict[str, Member], layers: Sequence[Layer]) -> None:
         self.members = members
+        self.layers = tuple(layers)
         self.troubles: list[str] = []
         self._children: dict[str, list[str]] = {}
         for path in members:
@@ -99,6 +106,22 @@ class ImageTree:
         found = self.members.get(name)
         return (name, found) if found else None
 
+    def files(self) -> Iterator[tuple[str, Member]]:
+        """All regular files."""
+        return ((path, one) for path, one in self.members.items() if one.kind == "file")
+
+    def real_path(self, path: str) -> str:
+        """A path as package lists have it (`lib/x`) as it is here: a link at the top is followed.
+
+        Without a `find`, which takes its time: lists name hundreds of thousands of files.
+        """
+        if path in self.members:
+            return path
+        top, slash, rest = path.partition("/")
+        link = self.members.get(top) if slash else None
+        target = link.target.strip("/") if link and link.kind == "symlink" else ""
+        return f"{target}/{rest}" if target else path
+
     def read_start(self, path: str, limit_bytes: int) -> bytes:
         """The start of a file; empty where there is none, or where it is damaged (`troubles`)."""
         found = self.find(path)
@@ -132,10 +155,14 @@ class ImageTree:
 
 @contextlib.contextmanager
 def opened_tree(image: ImageSeen) -> Iterator[ImageTree]:
-    """The tree of an image, which stays open for the time of the block."""
+    """The tree of an image, which stays open for the time of the block.
+
+    ImageError where the image is damaged, or of a kind that limpet cannot look into.
+    """
     path = Path(image.path)
     if image.kind == "sandbox":
-        yield ImageTree(dict(_walk_sandbox(path)))
+        members = dict(_walk_sandbox(path))
+        yield ImageTree(members, [_layer("folder", members.values())])
         return
     with path.open("rb") as file:
         offsets = [0]
@@ -143,106 +170,95 @@ def opened_tree(image: ImageSeen) -> Iterator[ImageTree]:
             found = sif.read_sif(file)
             parts = (sif.root_partition(found), *sif.overlay_partitions(found))
             offsets = [part.offset for part in parts]
-        members: dict[str, Member] = {}
         try:
-            for offset in offsets:
-                _lay_over(members, Squashfs(file, offset))
+            tree = merged_tree(Squashfs(file, offset) for offset in offsets)
         except ImageError as error:
             raise ImageError(f"{path}: {error.what}", why=error.why, now=error.now) from error
-        yield ImageTree(members)
+        yield tree
 
 
-def _lay_over(members: dict[str, Member], image: Squashfs) -> None:
-    for path, node in image.walk():
+def merged_tree(file_systems: Iterable[Squashfs]) -> ImageTree:
+    """The root file system and its layers as one tree; their file must stay open."""
+    members: dict[str, Member] = {}
+    layers = []
+    for number, squashfs in enumerate(file_systems):
+        added, gone = _read_layer(squashfs, members)
+        layers.append(
+            _layer(f"layer {number}" if number else "root", added.values(), squashfs.size_bytes)
+        )
+        _remove(members, gone)
+        members |= added
         if len(members) > MOST_FILES:
-            raise ImageError(f"There are more than {MOST_FILES} files in it.")
-        before = members.get(path)
-        hidden = node.kind == "char" and node.rdev == 0
+            raise ImageError(_TOO_MANY)
+    return ImageTree(members, layers)
+
+
+def _read_layer(
+    squashfs: Squashfs, below: Mapping[str, Member]
+) -> tuple[dict[str, Member], set[str]]:
+    """What a layer has, and what of the layers below it is gone: files, and folders with all."""
+    added: dict[str, Member] = {}
+    gone: set[str] = set()
+    for path, node in squashfs.walk():
+        if len(added) > MOST_FILES:
+            raise ImageError(_TOO_MANY)
+        if node.kind == "char" and node.rdev == 0:  # overlayfs's mark for what is gone
+            gone.add(path)
+            continue
+        before = below.get(path)
         if before and before.kind == "dir" and not node.is_dir:
-            for below in [p for p in members if p.startswith(f"{path}/")]:
-                del members[below]
-        if hidden:
-            members.pop(path, None)
-        else:
-            members[path] = _member(image, node)
+            gone.add(path)
+        added[path] = _member(squashfs, node)
+    return added, gone
 
 
-def _member(image: Squashfs, node: Node) -> Member:
-    opened = None
-    if node.is_file:
-        opened = lambda: cast(BinaryIO, io.BufferedReader(_Blocks(image, node), 1 << 16))  # noqa: E731
-    target = node.target if node.is_symlink else ""
-    return Member(
-        node.kind, node.size_bytes, node.mode, node.mtime, node, target=target, opened=opened
+def _remove(members: dict[str, Member], gone: set[str]) -> None:
+    for path in list(members) if gone else ():
+        if path in gone or any(path[: at.start()] in gone for at in re.finditer("/", path)):
+            del members[path]
+
+
+def _layer(name: str, members: Iterable[Member], packed_bytes: int | None = None) -> Layer:
+    files = [member for member in members if member.kind == "file"]
+    size = sum({member.key: member.size_bytes for member in files}.values())
+    return Layer(
+        name=name,
+        packed_bytes=size if packed_bytes is None else packed_bytes,
+        size_bytes=size,
+        files=len(files),
     )
 
 
-class _Blocks(io.RawIOBase):
-    """A file in an image that can be sought in: only the blocks that are read are unpacked."""
+def _member(image: Squashfs, node: Node) -> Member:
+    def opened() -> BinaryIO:
+        return cast(BinaryIO, io.BufferedReader(SeekableFile(image, node), 1 << 16))
 
-    def __init__(self, image: Squashfs, node: Node) -> None:
-        self._image = image
-        self._node = node
-        self._at = 0
-        self._kept: dict[int, bytes] = {}
-        self._sizes = memoryview(node.blocks).cast("I") if node.blocks else memoryview(b"")
-        self._starts = [node.start]
-        for size in self._sizes:
-            self._starts.append(self._starts[-1] + (int(size) & ~DATA_RAW))
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._at
-
-    def seek(self, offset: int, whence: int = 0) -> int:
-        base = (0, self._at, self._node.size_bytes)[whence]
-        self._at = max(0, base + offset)
-        return self._at
-
-    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
-        if self._at >= self._node.size_bytes:
-            return 0
-        number, inside = divmod(self._at, self._image.block_size)
-        block = self._block(number)
-        count = min(len(buffer), len(block) - inside)
-        buffer[:count] = block[inside : inside + count]
-        self._at += count
-        return count
-
-    def _block(self, number: int) -> bytes:
-        if number not in self._kept:
-            while len(self._kept) >= _CACHED_BLOCKS:
-                del self._kept[next(iter(self._kept))]
-            self._kept[number] = self._unpack(number)
-        return self._kept[number]
-
-    def _unpack(self, number: int) -> bytes:
-        image, node = self._image, self._node
-        expected = min(image.block_size, node.size_bytes - number * image.block_size)
-        if number < len(self._sizes):
-            size = int(self._sizes[number])
-            if not size:
-                return bytes(expected)
-            return image.read_block(self._starts[number], size, expected)[:expected]
-        if node.fragment == NO_FRAGMENT:
-            raise ImageError("A file in an image is shorter than it says.")
-        start, size = image.fragment_at(node.fragment)
-        end = node.offset + expected
-        return image.read_block(start, size, end)[node.offset : end]
+    target = node.target if node.is_symlink else ""
+    return Member(
+        node.kind,
+        node.size_bytes,
+        node.mode,
+        node.mtime,
+        node,
+        target=target,
+        opened=opened if node.is_file else None,
+    )
 
 
 def _walk_sandbox(root: Path) -> Iterator[tuple[str, Member]]:
     stack = [""]
+    number = 0
     while stack:
         folder = stack.pop()
-        with contextlib.suppress(OSError), os.scandir(root / folder) as entries:
-            for entry in sorted(entries, key=lambda one: one.name):
-                path = posixpath.join(folder, entry.name)
+        entries: list[os.DirEntry[str]] = []
+        with contextlib.suppress(OSError), os.scandir(root / folder) as listed:
+            entries = sorted(listed, key=lambda one: one.name)
+        number += len(entries)
+        if number > MOST_FILES:
+            raise ImageError(_TOO_MANY)
+        for entry in entries:
+            path = posixpath.join(folder, entry.name)
+            with contextlib.suppress(OSError):  # gone by now
                 member = _sandbox_member(entry)
                 yield path, member
                 if member.kind == "dir":
@@ -255,7 +271,13 @@ def _sandbox_member(entry: os.DirEntry[str]) -> Member:
     kind = next((name for test, name in kinds if test(status.st_mode)), "other")
     place = Path(entry.path)
     target = os.readlink(place) if kind == "symlink" else ""  # noqa: PTH115 - text
-    opened = (lambda: cast(BinaryIO, place.open("rb"))) if kind == "file" else None
+    opened = partial(_open_file, place) if kind == "file" else None
     key = (status.st_dev, status.st_ino)
     mode, mtime = stat.S_IMODE(status.st_mode), int(status.st_mtime)
     return Member(kind, status.st_size, mode, mtime, key, target=target, opened=opened)
+
+
+def _open_file(path: Path) -> BinaryIO:
+    """The file, also where somebody puts a link or a pipe in its place meanwhile."""
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    return os.fdopen(os.open(path, flags), "rb")

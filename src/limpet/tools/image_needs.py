@@ -6,7 +6,6 @@ Read from its squashfs without starting it, once for an image, and kept.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +13,7 @@ from pathlib import Path
 import msgspec
 
 from limpet.core.errors import LimpetError
-from limpet.core.facts import Libc
+from limpet.core.facts import Libc, parse_glibc
 from limpet.core.gpu import GpuNeeds, plan_needs
 from limpet.core.seen import ImageSeen
 from limpet.formats.sif import read_sif, root_partition
@@ -27,44 +26,38 @@ _PACKAGES = ("site-packages", "dist-packages")
 _VARIABLE = re.compile(r"(?m)^(?:export )?(CUDA_VERSION|ROCM_VERSION)=(.*)$")
 
 
-class Contents(msgspec.Struct, frozen=True, kw_only=True):
-    """What was found in an image."""
+class Kept(msgspec.Struct, frozen=True, kw_only=True):
+    """What was found in an image, as it is kept in the cache."""
 
     libc: Libc | None = None
     needs: GpuNeeds = GpuNeeds()
 
 
-def with_contents(image: ImageSeen, cache: Path) -> ImageSeen:
+def with_needs(image: ImageSeen, cache: Path) -> ImageSeen:
     """The image with what it needs of a GPU's driver; as it was where that cannot be read."""
     if image.facts or image.kind == "sandbox":
         return image
     path = Path(image.path)
     with contextlib.suppress(OSError, LimpetError):
-        kept = cache / "contents" / f"{_key_of(path)}.json"
+        kept = cache / "contents" / f"{files.key_of(path)}.json"
         with contextlib.suppress(OSError, msgspec.DecodeError):
-            contents = msgspec.json.decode(kept.read_bytes(), type=Contents)
-            return msgspec.structs.replace(image, needs=contents.needs, libc=contents.libc)
-        contents = read_contents(path, image.kind == "sif")
-        image = msgspec.structs.replace(image, needs=contents.needs, libc=contents.libc)
+            found = msgspec.json.decode(kept.read_bytes(), type=Kept)
+            return msgspec.structs.replace(image, needs=found.needs, libc=found.libc)
+        found = read_needs(path, image.kind == "sif")
+        image = msgspec.structs.replace(image, needs=found.needs, libc=found.libc)
         files.make_folder(kept.parent)
         with files.written_beside(kept) as out:
-            out.write(msgspec.json.encode(contents))
+            out.write(msgspec.json.encode(found))
     return image
 
 
-def _key_of(path: Path) -> str:
-    status = path.stat()
-    text = f"{path.resolve()} {status.st_mtime_ns} {status.st_size} {status.st_ino}"
-    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:24]
-
-
-def read_contents(path: Path, is_sif: bool) -> Contents:
+def read_needs(path: Path, is_sif: bool) -> Kept:
     """What the image's root file system says."""
     with path.open("rb") as file:
         offset = root_partition(read_sif(file)).offset if is_sif else 0
         root = Squashfs(file, offset)
         needs = plan_needs(dict(_read_packages(root)), dict(_read_variables(root)))
-        return Contents(libc=_read_libc(root), needs=needs)
+        return Kept(libc=_read_libc(root), needs=needs)
 
 
 def packages_of(path: Path, is_sif: bool) -> dict[str, str]:
@@ -109,8 +102,8 @@ def _read_libc(root: Squashfs) -> Libc | None:
         for arch in ("x86_64", "aarch64"):
             node = root.find(place.format(arch=arch), follow=True)
             if node is not None and node.is_file:
-                said = re.search(rb"release version (\d+\.\d+)", root.read(node))
-                return Libc(family="glibc", version=said[1].decode()) if said else None
+                version = parse_glibc(root.read(node))
+                return Libc(family="glibc", version=version) if version else None
     if any(name.startswith("ld-musl-") for name in _list(root, "lib")):
         return Libc(family="musl", version="0")
     return None
