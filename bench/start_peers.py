@@ -4,7 +4,7 @@
 - `apptainer`, `apptainer-zstd`, `cotainr`: as bench/contenders.py makes them.
 - `tykky`: Tykky's layout, an environment in a squashfs of its own (zstd level 3) that is bound onto
   a base which many environments share.
-- `limpet`: `limpet build` as it comes; started by `limpet run`, by a launcher of `limpet wrap
+- `limpet`: `limpet build --profile auto`; started by `limpet run`, by a launcher of `limpet wrap
   --copy`, and in an instance that `limpet run --keep` left there.
 
 limpet's image is built anew each time, the others are kept. All have the same packages; the images
@@ -104,7 +104,7 @@ def _make_limpets(folder: Path, requirements: tuple[str, ...], limpet: tuple[str
     build.remove_tree(shared / "launcher")
     (folder / "tmp").mkdir(exist_ok=True)
     image = str(shared / "limpet.sif")
-    words = ("-q", "build", str(recipe), "-o", image, "--force")
+    words = ("-q", "build", str(recipe), "-o", image, "--force", "--profile", "auto")
     base = ("--base", str(shared / "tykky/base.sif"), "--cache-dir", str(folder / "cache/limpet"))
     env = environment(folder)
     subprocess.run((*limpet, *words, *base), check=True, env=env)

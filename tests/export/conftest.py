@@ -45,7 +45,9 @@ def project(
         workshop.build("limpet.toml", "-o", "image.sif")
         return str(workshop.folder)
 
-    folder = Path(shared_once("export-project", make))
+    # Each worker has a registry of its own, and a push takes from the base's what it has.
+    name = f"export-project-{base.partition('://')[2].partition('/')[0].replace(':', '-')}"
+    folder = Path(shared_once(name, make))
     return Workshop(folder, cache=cache_dir, base=base)
 
 

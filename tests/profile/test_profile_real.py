@@ -55,7 +55,7 @@ def forget(workshop: Workshop) -> None:
 def test_the_recipes_own_imports_serve_and_the_order_is_kept(workshop: Workshop) -> None:
     workshop.add_wheel("tree", TREE)
     recipe = workshop.require("tree")
-    first = workshop.build(recipe).read_bytes()
+    first = workshop.build(recipe, "--profile", "auto").read_bytes()
     assert is_hot(workshop.image, USED) and not is_hot(workshop.image, IDLE)
     assert workshop.python(workshop.image, "import tree; print(tree.used.answer)") == "42"
     order = workshop.folder / "pylock.order"
@@ -69,7 +69,9 @@ def test_the_recipes_own_imports_serve_and_the_order_is_kept(workshop: Workshop)
     text = order.read_text()
     forget(workshop)
     order.unlink()
-    found = workshop.try_build(recipe, "--force")
+    bare = workshop.build(recipe, "--force")
+    assert not order.exists() and not is_hot(bare, USED)  # nobody asked, so nobody waits
+    found = workshop.try_build(recipe, "--force", "--profile", "auto")
     assert "profile: done" in found.stderr
     assert order.read_text() == text
     assert workshop.image.read_bytes() == first
@@ -156,18 +158,19 @@ def test_a_profile_that_hangs_is_stopped_and_counts(
 
 def test_an_order_that_is_damaged_is_found_anew(workshop: Workshop) -> None:
     recipe = workshop.require("tiny")
-    workshop.build(recipe)
+    auto = ("--profile", "auto")
+    workshop.build(recipe, *auto)
     order = workshop.folder / "pylock.order"
     kept = order.read_text()
     forget(workshop)
     for text in ("", "junk\n", kept.replace("# for ", "# for x")):
         order.write_text(text)
-        workshop.build(recipe, "--force")
+        workshop.build(recipe, "--force", *auto)
         assert order.read_text() == kept
         forget(workshop)
     order.unlink()
     order.mkdir()  # it cannot be written: the image is built all the same
-    assert "is not kept" in workshop.try_build(recipe, "--force").stderr
+    assert "is not kept" in workshop.try_build(recipe, "--force", *auto).stderr
 
 
 def test_a_slow_uncached_image_is_read_ahead(
@@ -176,7 +179,7 @@ def test_a_slow_uncached_image_is_read_ahead(
     monkeypatch.syspath_prepend(Path(__file__).parents[2] / "bench")
     slowfs = importlib.import_module("slowfs")
     workshop.add_wheel("tree", TREE)
-    workshop.build(workshop.require("tree"))
+    workshop.build(workshop.require("tree"), "--profile", "auto")
     program = slowfs.build_slowfs(tmp_path / "bench")
     with slowfs.slow_view(program, workshop.out, delay_ms=5) as view:
         slow = view.place / workshop.image.name

@@ -39,6 +39,8 @@ _WATCHED = (
     'PYTHONHASHSEED=0 PYTHONDONTWRITEBYTECODE=1; exec "$@"'
 )
 
+AUTO = "auto"  # of --profile: what the recipe asks for is imported
+
 
 def with_order(
     prepared: Prepared, parts: Parts, command: str, scratch: Path, notify: Notify
@@ -47,9 +49,12 @@ def with_order(
 
     And that order as a file, which belongs beside the lock once the image is there.
     """
-    profile = plan_profile(prepared.recipe.warm, command, prepared.lock)
+    profile = plan_profile(prepared.recipe.warm, "" if command == AUTO else command, prepared.lock)
+    wanted = profile.asked or command == AUTO
     key = profile_key(profile, prepared.lock)
-    order = recall_order(prepared, key)
+    order = recall_order(prepared, key, account=wanted)
+    if order is None and not wanted:
+        return parts, b""  # an import costs a first build up to a third of its time
     if order is None:
         order = find_order(prepared, parts, profile, scratch, notify)
     if profile.asked and not order:
@@ -71,10 +76,10 @@ def _kept_path(prepared: Prepared, key: str) -> Path:
     return prepared.cache / "orders" / f"{key}.order"
 
 
-def recall_order(prepared: Prepared, key: str) -> tuple[str, ...] | None:
-    """The order that is kept with the lock, else this account's; None where there is none."""
+def recall_order(prepared: Prepared, key: str, *, account: bool) -> tuple[str, ...] | None:
+    """The order that is kept with the lock, else (`account`) by this account; None for none."""
     places = [order_path(prepared.lock_file)] if prepared.lock_file else []
-    for path in (*places, _kept_path(prepared, key)):
+    for path in (*places, *([_kept_path(prepared, key)] if account else [])):
         try:
             text = path.read_text("utf-8", "surrogateescape")
         except OSError:

@@ -77,7 +77,7 @@ def lock_options(command: Command) -> Command:
 @_many("--label", "labels", metavar="KEY=VALUE", help="A label for the image.")
 @click.option("--layout", type=click.Choice(["auto", "merged", "layered"]), help="One part or two.")
 @click.option("--compression", type=click.Choice(["zstd", "gzip"]), help="How it is compressed.")
-@_one("--profile", metavar="COMMAND", help="What is started most: its files lie first.")
+@_one("--profile", metavar="COMMAND|auto", help="What is started most: its files lie first.")
 @click.option("--no-profile", is_flag=True, help="Run nothing to find out what a start opens.")
 @click.option("--small", is_flag=True, help="A smaller file for archives, slower to make.")
 @_one("--lock", metavar="FILE", help="The lock to read and write.")
