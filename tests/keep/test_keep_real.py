@@ -36,9 +36,9 @@ def mounts_of(image: Path) -> int:
     for folder in Path("/proc").glob("[0-9]*"):
         try:
             words = (folder / "cmdline").read_bytes().decode(errors="replace")
+            held = any(os.path.realpath(fd) == str(image) for fd in folder.glob("fd/*"))
         except OSError:
-            continue
-        held = any(os.path.realpath(fd) == str(image) for fd in folder.glob("fd/*"))
+            continue  # it has ended meanwhile
         count += "squashfuse" in words and (str(image) in words or held)
     return count
 

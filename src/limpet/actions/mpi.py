@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -235,7 +236,8 @@ def _probe(image: str, host: HostSet, report: MpiReport, config_file: str) -> Pr
         done = process.run([*starter, *launch.argv], env=env, timeout_s=_PROBE_TIMEOUT_S)
     except HostError as error:
         return Probe(name=host.name, command=" ".join(starter), met=False, said=str(error))
-    lines = [w.partition("limpet-mpi ")[2] for w in done.text.splitlines() if "limpet-mpi " in w]
+    # What ranks write at the same time may come in one line.
+    lines = re.findall(r"limpet-mpi (\[\d+,.*?\]\])", done.text)
     ranks = [msgspec.json.decode(line, type=tuple[int, int, int, str, list[str]]) for line in lines]
     met = sorted(rank[:3] for rank in ranks) == [(0, 2, 3), (1, 2, 3)]
     return Probe(
