@@ -192,7 +192,7 @@ def test_apptainer_that_cannot_start_anything(workshop: Workshop, tmp_path: Path
         "echo FATAL: user namespaces are disabled >&2\nexit 255\n"
     )
     broken.chmod(0o755)
-    local = next((workshop.cache / "bases").rglob("*.sif"))
+    local = workshop.build(workshop.require("tiny"))
     with unchanged(fresh.folder):
         done = fresh.try_build(
             recipe, "--base", local, PATH=f"{broken.parent}:{os.environ['PATH']}"

@@ -71,14 +71,25 @@ def plan_start_in(launch: Launch, name: str) -> Launch:
 def render_keeper(lifetime_s: int) -> str:
     """The instance's first program.
 
-    An instance outlives this program and ends with the runtime's own process 1, which a signal
-    from inside ends (Apptainer 1.4.5, observed). Whoever starts something touches `last` first and
-    then looks for `alive`.
+    An instance outlives this program: the runtime's process 1 passes a signal on to this program's
+    process group, and ends itself only if it finds nobody there (Apptainer,
+    engine/apptainer/process_linux.go). So somebody outside the group sends one until it is heard.
+    Whoever starts something touches `last` first and then looks for `alive`.
     """
     step_s = max(1, min(_STEP_S, lifetime_s // 10))
     return f"""\
 #!/bin/sh
-cd {INSIDE} || kill -TERM 1
+end() {{
+    loop='while kill -TERM 1; do sleep 1; done'
+    if command -v setsid >/dev/null; then
+        setsid sh -c "$loop" &
+    else
+        set -m
+        sh -c "$loop" &
+    fi
+    exit
+}}
+cd {INSIDE} || end
 echo >mark
 idle=0
 while [ "$idle" -lt {lifetime_s} ] && [ -e {ALIVE} ]; do
@@ -95,5 +106,5 @@ rm -f {ALIVE}
 # Who saw it alive a moment ago is still let in.
 sleep 2
 while set -- /proc/[0-9]*; [ $# -gt 2 ]; do sleep {step_s}; done
-kill -TERM 1
+end
 """
