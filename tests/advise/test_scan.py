@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from limpet.actions.advise import scan_folders
-from limpet.core.environments import filesystem_of
 from limpet.core.errors import UsageError
+from limpet.core.file_systems import find_mount
 from limpet.tools import environments
 
 
@@ -164,4 +164,4 @@ MOUNTS = """\
     ],
 )
 def test_the_kind_of_file_system(path: str, kind: str) -> None:
-    assert filesystem_of(path, MOUNTS) == kind
+    assert find_mount(path, MOUNTS).kind == kind

@@ -12,7 +12,6 @@ from limpet.actions.launch import wants_answers
 from limpet.core.failure import Failure
 from limpet.core.failure_tables import FAILURES
 from limpet.core.failures import find_answer
-from limpet.core.recipe import Run
 from limpet.core.seen import Request
 from limpet.core.watching import RANKS, Stream, is_worth_watching
 from limpet.tools import watch
@@ -95,16 +94,15 @@ def test_only_the_first_rank_is_watched() -> None:
 
 
 @pytest.mark.parametrize("answers", [True, False])
-def test_an_image_can_ask_for_silence(
+def test_an_image_or_a_site_can_ask_for_silence(
     answers: bool, monkeypatch: pytest.MonkeyPatch, home: Path
 ) -> None:
-    image = SimpleNamespace(facts=SimpleNamespace(run=Run(answers=answers)))
-    launch: Any = SimpleNamespace(image=image, options=(), env={})
+    launch: Any = SimpleNamespace(answers=answers, options=(), env={})
     monkeypatch.setattr(watch, "stream_kind", lambda number=2: "pipe")
     for name in RANKS:
         monkeypatch.delenv(name, raising=False)
     assert wants_answers(launch, Request(command=("tool",))) is answers
     assert not wants_answers(launch, Request(shell=True))
     # the runtime knows the ranks that share a container by their parent
-    shared: Any = SimpleNamespace(image=image, options=("--sharens",), env={})
+    shared: Any = SimpleNamespace(answers=True, options=("--sharens",), env={})
     assert not wants_answers(shared, Request(command=("tool",)))

@@ -30,7 +30,7 @@ from limpet.core.machine import (
     parse_version,
 )
 from limpet.report.doctor import render_differences, render_machine, render_verdict
-from limpet.tools import account, places
+from limpet.tools import account, mounts, places
 
 HELPERS = ("squashfuse_ll", "fuse2fs", "fuse-overlayfs", "newuidmap")
 GOOD = MachineSeen(
@@ -252,14 +252,14 @@ def test_leaking_variables() -> None:
 
 
 def test_the_kind_of_a_file_system_is_known_without_touching_it(tmp_path: Path) -> None:
-    mounts = tmp_path / "mountinfo"
-    mounts.write_text(
+    table = tmp_path / "mountinfo"
+    table.write_text(
         "1 0 8:1 / / rw - ext4 /dev/sda1 rw\n2 1 0:5 / /a\\040b rw,noexec - lustre srv:/l rw\n"
     )
-    assert places.find_mount("/a b/c", mounts)[0] == "lustre"
-    assert "noexec" in places.find_mount("/a b", mounts)[1]
-    assert places.find_mount("/a bc", mounts)[0] == "ext4"
-    assert places.find_mount("/", tmp_path / "none")[0] == ""
+    assert mounts.find_mount("/a b/c", table).kind == "lustre"
+    assert "noexec" in mounts.find_mount("/a b", table).options
+    assert mounts.find_mount("/a bc", table).kind == "ext4"
+    assert mounts.find_mount("/", tmp_path / "none").kind == ""
 
 
 def test_a_place_that_is_not_there_yet(tmp_path: Path) -> None:

@@ -14,7 +14,8 @@ from limpet.core.mounts import Mount
 from limpet.core.recipe import HomePolicy
 from limpet.core.seen import HostSeen, ImageSeen, Request
 from limpet.core.slurm import PLACES
-from limpet.tools.node_local import find_node_local, is_shared
+from limpet.tools.mounts import is_shared
+from limpet.tools.node_local import find_node_local
 
 OWN = "/state/img/home"
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from limpet.core.file_systems import may_be_shared
 from limpet.core.image import Ahead
 from limpet.core.lock import Artifact, Lock, LockedBase, LockedPackage
 from limpet.core.prefetch import AheadSeen, plan_prefetch
@@ -106,22 +107,10 @@ def test_reads_ahead_only_where_it_pays(change: dict[str, object], reads: bool, 
     assert planned.reason.startswith("no: ") is not reads
 
 
-def test_the_file_system_is_read_from_the_mounts(tmp_path: Path) -> None:
-    import os
-
-    device = (tmp_path).stat().st_dev
-    number = f"{os.major(device)}:{os.minor(device)}"
-    mounts = tmp_path / "mountinfo"
-    mounts.write_text(
-        "1 0 253:999 / / rw - ext4 /dev/x rw\n"
-        f"2 0 {number} /a /with\\040space rw shared:1 - fuse.slowfs slowfs rw\n"
-    )
-    assert page_cache.file_system(tmp_path, mounts) == "fuse.slowfs"
-    assert page_cache.file_system(tmp_path / "none", mounts) == ""
-    assert page_cache.file_system(tmp_path, tmp_path / "none") == ""
+def test_where_a_server_may_have_to_be_asked() -> None:
     kinds = ("nfs4", "lustre", "gpfs", "fuse.glusterfs", "beegfs_nodev", "fuse")
-    assert all(page_cache.SHARED.fullmatch(kind) for kind in kinds)
-    assert not any(page_cache.SHARED.fullmatch(k) for k in ("ext4", "xfs", "tmpfs", "overlay", ""))
+    assert all(may_be_shared(kind) for kind in kinds)
+    assert not any(may_be_shared(k) for k in ("ext4", "xfs", "tmpfs", "overlay", ""))
 
 
 def test_a_local_image_is_not_even_looked_at(tmp_path: Path) -> None:

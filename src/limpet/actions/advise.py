@@ -13,12 +13,13 @@ from limpet.actions.inspect import list_packages
 from limpet.actions.lock_files import choose_lock_path, read_lock
 from limpet.core.advice import Advice, Facts, advise
 from limpet.core.config import Config
-from limpet.core.environments import IMPORTED_SHARE, SHARED, Scan, filesystem_of, find_needs
+from limpet.core.environments import IMPORTED_SHARE, Scan, find_needs
 from limpet.core.errors import LimpetError, UsageError
 from limpet.core.events import Event, Notify, ignore
+from limpet.core.file_systems import is_shared
 from limpet.core.image import LOCK_OBJECT
 from limpet.core.requirements import parse_requirements
-from limpet.tools import environments, images, surroundings
+from limpet.tools import environments, images, mounts, surroundings
 from limpet.tools.advice_tables import read_table
 from limpet.tools.config import read_config
 from limpet.tools.image_needs import packages_of
@@ -71,9 +72,9 @@ def _look(path: Path, config: Config) -> Facts:
 
 def _around(path: Path) -> dict[str, object]:
     """What is the same for every case: the disk, and the site's modules."""
-    kind = filesystem_of(os.path.realpath(path), environments.read_mounts())
+    kind = mounts.kind_of(path)
     python, stack = surroundings.find_modules(os.environ.get("MODULEPATH", ""))
-    shared = kind in SHARED
+    shared = is_shared(kind)
     return {
         "path": str(path),
         "filesystem": kind,

@@ -27,7 +27,7 @@ from limpet.core.errors import ExistsError, HostError, ImageError, SpaceError, U
 from limpet.core.launch import Launch
 from limpet.core.seen import Request
 from limpet.core.wrap import WrapRequest
-from limpet.tools import counting, files, page_cache
+from limpet.tools import counting, files, mounts
 from limpet.tools.config import read_config
 
 PATIENCE_S = 300.0
@@ -134,7 +134,7 @@ def _folder(text: str, request: BenchRequest, tell: Tell) -> tuple[Target, list[
     if elsewhere:
         notes.append(f"Not counted: Python's own files in {elsewhere[0]}, on this node's disk.")
     way = _Way(target=text, name="folder", argv=argv, env=env, cold=counted.paths)
-    kind = page_cache.file_system(place)
+    kind = mounts.kind_of(place)
     target = Target(path=text, kind="folder", file_system=kind, counted=counted, notes=(*notes,))
     return target, [way]
 
@@ -197,7 +197,7 @@ def _count_image(text: str, path: Path, launch: Launch) -> Target:
         read_bytes=served.read_bytes,
         paths=(str(path),),
     )
-    kind = page_cache.file_system(path)
+    kind = mounts.kind_of(path)
     return Target(path=text, kind="image", file_system=kind, counted=counted, notes=tuple(notes))
 
 

@@ -36,6 +36,7 @@ from limpet.tools import (
     files,
     gpu,
     host,
+    mounts,
     places,
     process,
     states,
@@ -159,7 +160,7 @@ def _looks(
         look = partial(places.probe_place, role, Path(path), partials=partials)
         looks[f"The {role} folder {path}"] = ("places", look)
     for path in dict.fromkeys(folders.values()):
-        if places.find_mount(path)[0] == "lustre":
+        if mounts.find_mount(path).kind == "lustre":
             looks[f"The Lustre quota of {path}"] = (
                 "quotas",
                 partial(cluster.probe_lfs_quota, path, limit),
@@ -177,7 +178,7 @@ def _working() -> str:
 def _placed(trouble: Trouble, folders: Mapping[str, str]) -> Trouble:
     """A trouble with the kind of file system that the folder lies on."""
     path = trouble.subject.partition(" folder ")[2]
-    kind = places.find_mount(path)[0] if path else ""
+    kind = mounts.find_mount(path).kind if path else ""
     return (
         msgspec.structs.replace(trouble, why=f"{trouble.why} It is on {kind}.") if kind else trouble
     )

@@ -86,7 +86,10 @@ def plan_start(image: str, request: Request, *, config_file: str = "", system: s
     check_pip(launch, request)
     notes = (*launch.notes, *chosen.notes)
     prefetch = plan_prefetch(page_cache.look_ahead(Path(seen.path), seen.ahead))
-    return msgspec.structs.replace(launch, overlays=chosen.held, notes=notes, prefetch=prefetch)
+    answers = config.answers and (not seen.facts or seen.facts.run.answers)
+    return msgspec.structs.replace(
+        launch, overlays=chosen.held, notes=notes, prefetch=prefetch, answers=answers
+    )
 
 
 def check_pip(launch: Launch, request: Request) -> None:
@@ -99,15 +102,14 @@ def check_pip(launch: Launch, request: Request) -> None:
         )
 
 
-def wants_answers(launch: Launch, request: Request, config_file: str = "") -> bool:
+def wants_answers(launch: Launch, request: Request) -> bool:
     """Whether limpet stays beside the program, to say more where it fails in a known way."""
     from limpet.core.watching import is_worth_watching
     from limpet.tools import watch
 
-    facts = launch.image.facts
     if SHARENS in launch.options or SWITCH in launch.env:
         return False  # the runtime knows the ranks that share a container by their one parent
-    if request.shell or (facts and not facts.run.answers) or not read_config(config_file).answers:
+    if request.shell or not launch.answers:
         return False
     return is_worth_watching(
         request.command,
@@ -145,11 +147,10 @@ def make_ready(launch: Launch) -> None:
 
 
 def start(launch: Launch, *, answers: bool = False) -> NoReturn:
-    """Become the program; its signals, terminal and exit code are its own from here on.
+    """Become the program, which all is ready for; its signals, terminal and exit code are its own.
 
     With `answers` limpet stays beside it instead, and passes all that on.
     """
-    make_ready(launch)
     # Python ignores SIGPIPE, and what is ignored stays so in the program that it becomes.
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     try:

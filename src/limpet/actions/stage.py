@@ -11,7 +11,7 @@ from pathlib import Path
 from limpet.core.errors import LimpetError, UsageError
 from limpet.core.slurm import PLACES, Staged, job_folder, parse_job, staged_name, why_not
 from limpet.tools import files, images, launchers, staging
-from limpet.tools.node_local import is_shared
+from limpet.tools.mounts import is_shared
 
 
 def stage_image(image: str, *, compress: bool = False) -> Staged:

@@ -97,10 +97,10 @@ def start_in(session: Session, image: str, flags: dict[str, Any], **what: Any) -
             sys.stdout.write(render_command(launch, os.environ))
         return
     told = settle(launch)
+    make_ready(launch)
     if lifetime_s:
         from limpet.actions.keep import keep
 
-        make_ready(launch)
         launch = keep(launch, lifetime_s)
     notes = (*launch.notes, *told)
     if session.verbosity >= 0:
@@ -110,7 +110,7 @@ def start_in(session: Session, image: str, flags: dict[str, Any], **what: Any) -
             sys.stderr.write(f"limpet: {safe(note)}\n")
     sys.stderr.flush()
     quiet = flags.get("no_answers") or session.verbosity < 0
-    start(launch, answers=not quiet and wants_answers(launch, request, session.config_file))
+    start(launch, answers=not quiet and wants_answers(launch, request))
 
 
 def _lifetime_s(flags: dict[str, Any]) -> int:

@@ -14,12 +14,6 @@ VENV_MARK = "pyvenv.cfg"
 PSEUDO = frozenset(
     ("proc", "sysfs", "devtmpfs", "devpts", "cgroup", "cgroup2", "securityfs", "debugfs", "tracefs")
 )
-SHARED = frozenset(
-    (
-        *("lustre", "nfs", "nfs4", "gpfs", "beegfs", "ceph", "afs", "cifs", "fuse.sshfs", "panfs"),
-        *("wekafs", "orangefs", "pvfs2", "9p"),
-    )
-)
 # How much of an environment one program imports, and what Python asks the file system for each
 # module: counted under strace with numpy, scipy, pandas and matplotlib (3,768 operations, 1,100 of
 # 3,700 modules). Only top-level modules are looked for in all folders on sys.path.
@@ -108,18 +102,3 @@ def choose_imports(modules: Mapping[str, int], limit: int = 5) -> tuple[str, ...
     """The top-level packages with most modules: what a program of this environment imports."""
     names = [name for name in modules if name.isidentifier() and name not in _NOT_IMPORTED]
     return tuple(sorted(names, key=lambda name: (-modules[name], name))[:limit])
-
-
-def filesystem_of(path: str, mountinfo: str) -> str:
-    """The kind of file system that a path is on, by /proc/self/mountinfo (proc(5))."""
-    best, kind = "", ""
-    for line in mountinfo.splitlines():
-        before, _, after = line.partition(" - ")
-        fields = before.split()
-        if len(fields) < 5 or not after:
-            continue
-        place = re.sub(r"\\([0-7]{3})", lambda found: chr(int(found[1], 8)), fields[4])
-        inside = path == place or path.startswith(f"{place.rstrip('/')}/")
-        if inside and len(place) >= len(best):
-            best, kind = place, after.split()[0]
-    return kind

@@ -40,6 +40,8 @@ class Launch(msgspec.Struct, frozen=True, kw_only=True):
     `options` are those words of `argv` that say what is mounted and how, `inside` the words that
     the image is given to run.
 
+    `answers` says whether image and site want limpet to explain failures.
+
     The rest explains it: the policies in force, the verdict on every variable, and notes.
     """
 
@@ -64,6 +66,7 @@ class Launch(msgspec.Struct, frozen=True, kw_only=True):
     added: dict[str, str] = msgspec.field(default_factory=dict)
     verdicts: tuple[Verdict, ...] = ()
     prefetch: Prefetch = Prefetch(reason="no")
+    answers: bool = True
     notes: tuple[str, ...] = ()
 
 

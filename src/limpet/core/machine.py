@@ -8,7 +8,7 @@ from typing import Literal
 
 import msgspec
 
-from limpet.core.file_systems import SHARED
+from limpet.core.file_systems import is_shared
 from limpet.core.gpu import Driver, Gpu
 
 Fuse = Literal["usable", "refused", "missing"]
@@ -64,7 +64,7 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def shared(self) -> bool:
         """Whether it lies on a network file system."""
-        return SHARED.fullmatch(self.kind) is not None
+        return is_shared(self.kind)
 
 
 class Quota(msgspec.Struct, frozen=True, kw_only=True):

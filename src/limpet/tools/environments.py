@@ -27,10 +27,11 @@ from limpet.core.environments import (
     choose_imports,
     classify,
     estimate_operations,
-    filesystem_of,
 )
 from limpet.core.errors import HostError
+from limpet.core.file_systems import parse_mounts
 from limpet.tools import process
+from limpet.tools.mounts import read_mounts
 
 THREADS = 8
 TOLD_PLACES = 20
@@ -206,17 +207,9 @@ def _outermost(places: list[str]) -> list[str]:
     return kept
 
 
-def read_mounts() -> str:
-    """What the kernel says is mounted where; empty where it does not say."""
-    with contextlib.suppress(OSError):
-        return Path("/proc/self/mountinfo").read_text("utf-8", errors="surrogateescape")
-    return ""
-
-
 def _pseudo_mounts() -> frozenset[str]:
-    mounts = read_mounts()
-    places = (line.split()[4] for line in mounts.splitlines() if " - " in line)
-    return frozenset(place for place in places if filesystem_of(place, mounts) in PSEUDO)
+    mounted = parse_mounts(read_mounts())
+    return frozenset(one.place for one in mounted if one.kind in PSEUDO)
 
 
 def owner_of(path: str) -> str:

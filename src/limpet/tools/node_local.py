@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
-import re
 from pathlib import Path
 
-from limpet.core.file_systems import SHARED
 from limpet.core.slurm import OWN_PLACES
+from limpet.tools.mounts import is_shared
 
 JOB_VARIABLES = ("SLURM_JOB_ID", "PBS_JOBID", "LSB_JOBID", "FLUX_JOB_ID", "COBALT_JOBID", "JOB_ID")
 
@@ -21,20 +20,3 @@ def find_node_local() -> str:
         if folder.is_absolute() and os.access(folder, os.W_OK | os.X_OK) and not is_shared(folder):
             return str(folder.resolve() / f"limpet-{os.getuid()}")
     return ""
-
-
-def is_shared(folder: Path, mounts: Path = Path("/proc/self/mountinfo")) -> bool:
-    """Whether the folder lies on a network file system."""
-    real = str(folder.resolve())
-    kind, longest = "", -1
-    try:
-        lines = mounts.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
-    except OSError:
-        return False
-    for line in lines:
-        fields, _, rest = line.partition(" - ")
-        point = re.sub(r"\\(\d{3})", lambda found: chr(int(found[1], 8)), fields.split()[4])
-        inside = real == point or real.startswith(point.rstrip("/") + "/")
-        if inside and len(point) >= longest:  # of two mounts on one place the later one counts
-            kind, longest = rest.split()[0], len(point)
-    return SHARED.fullmatch(kind) is not None

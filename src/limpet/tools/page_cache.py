@@ -9,22 +9,16 @@ import re
 import time
 from pathlib import Path
 
+from limpet.core.file_systems import may_be_shared
 from limpet.core.image import Ahead
 from limpet.core.prefetch import AheadSeen
-from limpet.tools import process
+from limpet.tools import mounts, process
 
 PAGE_BYTES = 4096
 LOOKS = 5
 CHUNK_BYTES = 1 << 20
 READERS = 4
-MOUNTS = Path("/proc/self/mountinfo")
 MEMORY = Path("/proc/meminfo")
-
-# Where a server is asked for what is not at hand. Of FUSE's the kernel says no more than "fuse".
-SHARED = re.compile(
-    r"nfs\d*|lustre|gpfs|beegfs\w*|ceph|cifs|smb\d*|panfs|pvfs2|orangefs|afs|wekafs|glusterfs|9p"
-    r"|fuse(\..*)?|fuseblk"
-)
 
 
 def look_ahead(path: Path, ahead: Ahead) -> AheadSeen:
@@ -33,8 +27,8 @@ def look_ahead(path: Path, ahead: Ahead) -> AheadSeen:
     A few pages are read at random: unlike mincore and cachestat, that needs no right to write to
     the file, and it tells what it is asked, how long reading takes.
     """
-    kind = file_system(path)
-    seen = AheadSeen(ahead=ahead, kind=kind, shared=SHARED.fullmatch(kind) is not None)
+    kind = mounts.kind_of(path)
+    seen = AheadSeen(ahead=ahead, kind=kind, shared=may_be_shared(kind))
     if not (seen.shared and ahead.ranges):
         return seen
     return AheadSeen(
@@ -58,21 +52,6 @@ def _wait_for_pages(path: Path, ahead: Ahead) -> list[float]:
             os.pread(descriptor, PAGE_BYTES, at)
             waits_s.append(time.perf_counter() - begun_s)
     return waits_s
-
-
-def file_system(path: Path, mounts: Path = MOUNTS) -> str:
-    """The type of the file system that a file lies on; empty where nothing tells."""
-    try:
-        number = path.stat().st_dev
-        lines = mounts.read_text("utf-8", "surrogateescape").splitlines()
-    except OSError:
-        return ""
-    wanted = f"{os.major(number)}:{os.minor(number)}"
-    for line in lines:
-        fields, _, rest = line.partition(" - ")
-        if fields.split()[2:3] == [wanted]:
-            return rest.split()[0]
-    return ""
 
 
 def free_memory_bytes(place: Path = MEMORY) -> int:
