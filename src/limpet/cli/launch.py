@@ -4,63 +4,20 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from limpet.cli.launch_options import launch_options, read_request
 from limpet.cli.session import Session, pass_session
 
 if TYPE_CHECKING:
     from limpet.core.launch import Launch
     from limpet.core.seen import Request
 
-Command = Callable[..., Any]
-
-_OPTIONS = (
-    click.option(
-        "--home",
-        type=click.Choice(["isolated", "private", "none", "host"]),
-        help="What is seen as the home; isolated: yours, but with caches and settings apart.",
-    ),
-    click.option(
-        "--variables",
-        type=click.Choice(["clean", "host", "strict"]),
-        help="Which environment variables pass; clean: what a job needs.",
-    ),
-    click.option(
-        "--gpu",
-        type=click.Choice(["auto", "none", "nvidia", "amd"]),
-        help="Which GPUs are handed in; auto: those that are here.",
-    ),
-    click.option(
-        "--mpi",
-        default="",
-        metavar="auto|image|host|none|NAME",
-        help="Whose MPI is used; auto: the image's where it fits the launcher, else the host's.",
-    ),
-    click.option("-B", "--bind", multiple=True, metavar="SRC[:DST[:ro]]", help="Mount inside."),
-    click.option("-e", "--env", multiple=True, metavar="NAME[=VALUE]", help="Pass or set."),
-    click.option(
-        "--overlay", multiple=True, metavar="NAME|PATH[:ro]", help="Lay over the image, to write."
-    ),
-    click.option("--writable-tmpfs", is_flag=True, help="Let writes go to memory (a few MB)."),
-    click.option("--pwd", default="", metavar="DIR", help="Start in this folder inside."),
-    click.option("--system", default="", metavar="NAME", help="A preset of the configuration."),
-    click.option("--no-answers", is_flag=True, help="Say nothing about failures."),
-    click.option("--dry-run", is_flag=True, help="Print the exact command, start nothing."),
-    click.option("--explain", is_flag=True, help="Say what would be done and why; start nothing."),
-)
-
-
-def _launch_options(command: Command) -> Command:
-    for option in reversed(_OPTIONS):
-        command = option(command)
-    return command
-
 
 @click.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
-@_launch_options
+@launch_options()
 @click.option("--keep", is_flag=True, help="Leave the image mounted here for further starts.")
 @click.option("--keep-for", default="", metavar="TIME", help="The same, for 90s, 15m, 2h …")
 @click.argument("image")
@@ -72,7 +29,7 @@ def run(session: Session, /, image: str, command: tuple[str, ...], **flags: Any)
 
 
 @click.command()
-@_launch_options
+@launch_options()
 @click.argument("image")
 @pass_session
 def shell(session: Session, /, image: str, **flags: Any) -> None:
@@ -86,12 +43,12 @@ def start_in(session: Session, image: str, flags: dict[str, Any], **what: Any) -
     from limpet.actions.settle import settle
 
     lifetime_s = _lifetime_s(flags)
-    request = _request(session, flags, {**what, "keep": lifetime_s > 0})
+    request = read_request(flags, keep=lifetime_s > 0, verbose=session.verbosity > 0, **what)
     launch = plan_start(image, request, config_file=session.config_file, system=flags["system"])
-    if flags["dry_run"] or flags["explain"]:
+    if flags["dry_run"] or flags.get("explain"):
         from limpet.report.launch import render_command, render_explanation
 
-        if flags["explain"]:
+        if flags.get("explain"):
             sys.stdout.write(render_explanation(launch, _loaded(session, image, request, launch)))
         if flags["dry_run"]:
             sys.stdout.write(render_command(launch, os.environ))
@@ -129,21 +86,3 @@ def _loaded(session: Session, image: str, request: Request, launch: Launch) -> s
     from limpet.actions.mpi import ask_loaded
 
     return ask_loaded(image, request, config_file=session.config_file)
-
-
-def _request(session: Session, flags: dict[str, Any], what: dict[str, Any]) -> Request:
-    from limpet.core.seen import Request
-
-    return Request(
-        home=flags["home"],
-        variables=flags["variables"],
-        gpu=flags["gpu"],
-        mpi=flags["mpi"],
-        env=flags["env"],
-        binds=flags["bind"],
-        overlays=flags["overlay"],
-        writable_tmpfs=flags["writable_tmpfs"],
-        pwd=flags["pwd"],
-        verbose=session.verbosity > 0,
-        **what,
-    )

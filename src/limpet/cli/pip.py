@@ -9,20 +9,13 @@ import click
 
 from limpet.cli.build import lock_options, make_request, progress_form
 from limpet.cli.launch import start_in
+from limpet.cli.launch_options import launch_options
 from limpet.cli.session import Session, pass_session
 from limpet.core.errors import UsageError
 
 
 @click.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
-@click.option(
-    "--home",
-    type=click.Choice(["isolated", "private", "none", "host"]),
-    help="As with limpet run.",
-)
-@click.option("-B", "--bind", multiple=True, metavar="SRC[:DST[:ro]]", help="Mount inside.")
-@click.option("-e", "--env", multiple=True, metavar="NAME[=VALUE]", help="Pass or set.")
-@click.option("--system", default="", metavar="NAME", help="A preset of the configuration.")
-@click.option("--dry-run", is_flag=True, help="Print the exact command, start nothing.")
+@launch_options("home", "bind", "env", "system", "dry_run")
 @click.argument("image")
 @click.argument("words", nargs=-1, type=click.UNPROCESSED, metavar="COMMAND [ARGUMENT]...")
 @pass_session
@@ -44,15 +37,8 @@ def pip(session: Session, /, image: str, words: tuple[str, ...], **flags: Any) -
         return
     from limpet.actions.pip import plan_words
 
-    given: dict[str, Any] = {
-        "variables": None,
-        "gpu": "none",
-        "mpi": "none",
-        "overlay": (),
-        "pwd": "",
-    }
-    given |= {"writable_tmpfs": False, "explain": False}
-    start_in(session, image, {**given, **flags}, command=plan_words(words))
+    without = {"gpu": "none", "mpi": "none"}
+    start_in(session, image, {**without, **flags}, command=plan_words(words))
 
 
 @click.command()

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from limpet.cli.launch_options import launch_options, read_request
 from limpet.cli.session import Session, pass_session
 
 if TYPE_CHECKING:
@@ -28,18 +29,9 @@ if TYPE_CHECKING:
 @click.option(
     "--module", is_flag=False, flag_value="-", default="", metavar="[FILE]", help="Lmod or Tcl."
 )
-@click.option(
-    "--home", type=click.Choice(["isolated", "private", "none", "host"]), help="As in run."
-)
-@click.option("--variables", type=click.Choice(["clean", "host", "strict"]), help="As in run.")
+@launch_options("home", "variables")
 @click.option("--mpi", default="", metavar="host|none|NAME", help="As in run, decided now.")
-@click.option("--gpu", type=click.Choice(["auto", "none", "nvidia", "amd"]), help="As in run.")
-@click.option("-B", "--bind", multiple=True, metavar="SRC[:DST[:ro]]", help="Mount inside.")
-@click.option("-e", "--env", multiple=True, metavar="NAME[=VALUE]", help="Pass or set.")
-@click.option("--overlay", multiple=True, metavar="NAME|PATH[:ro]", help="As in run.")
-@click.option("--writable-tmpfs", is_flag=True, help="Let writes go to memory (a few MB).")
-@click.option("--pwd", default="", metavar="DIR", help="Start in this folder inside.")
-@click.option("--system", default="", metavar="NAME", help="A preset of the configuration.")
+@launch_options("gpu", "bind", "env", "overlay", "writable_tmpfs", "pwd", "system")
 @click.option("--force", is_flag=True, help="Also into a folder that holds something else.")
 @click.option("--dry-run", is_flag=True, help="Say what would be made.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
@@ -47,7 +39,6 @@ if TYPE_CHECKING:
 def wrap(session: Session, /, image: str, folder: str, **flags: Any) -> None:
     """Make launchers in DIR/bin for the programs in IMAGE."""
     from limpet.actions.wrap import wrap_image
-    from limpet.core.seen import Request
     from limpet.core.wrap import WrapRequest
 
     default = "".join(c if c.isascii() and c.isalnum() else "-" for c in Path(image).stem)
@@ -60,16 +51,8 @@ def wrap(session: Session, /, image: str, folder: str, **flags: Any) -> None:
         copy=flags["copy"],
         kernel=title if flags["kernel"] == "-" else flags["kernel"],
         module=_module(flags["module"], title),
-        launch=Request(
-            home=flags["home"],
-            variables=flags["variables"] or ("host" if flags["host"] else None),
-            gpu=flags["gpu"],
-            mpi=flags["mpi"],
-            env=flags["env"],
-            binds=flags["bind"],
-            overlays=flags["overlay"],
-            writable_tmpfs=flags["writable_tmpfs"],
-            pwd=flags["pwd"],
+        launch=read_request(
+            flags, variables=flags["variables"] or ("host" if flags["host"] else None)
         ),
     )
     report = wrap_image(
