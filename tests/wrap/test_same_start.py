@@ -448,9 +448,75 @@ def test_homes_and_working_folders(
     env = {"TMPDIR": str(stage.home / "tmp"), "TMP": str(stage.project / "x")}
     said = compare(stage, shell, monkeypatch, request, cwd=places[place], env=env)
     hidden = place in ("usr", "above", "root") or (home in ("private", "none") and place == "home")
+    hidden |= home == "isolated" and place == "project"  # ~/.config leads there
     assert ("is not seen inside" in said) == (
         hidden and not (home == "private" and place == "home")
     )
+
+
+# Below the personal folders, and whether one may stand there under each policy.
+STANDS = {
+    ".cache/x y/deep": True,
+    ".local/share/x": True,
+    ".conda/envs/e": True,
+    ".config": False,
+    ".local/lib/python3.13/site-packages": False,
+    ".local/bin": False,
+    ".hidden/x": True,
+}
+
+
+@pytest.mark.parametrize("linked", [False, True], ids=["", "a home over a link"])
+@pytest.mark.parametrize("home", ["isolated", "private", "none", "host"])
+@pytest.mark.parametrize("place", STANDS)
+def test_working_folders_below_personal_ones(
+    stage: Stage,
+    shell: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    home: str,
+    place: str,
+    linked: bool,
+) -> None:
+    folder = stage.home / place
+    folder.mkdir(parents=True)
+    (stage.home / ".bashrc").touch()
+    env = {"TMPDIR": str(folder)}
+    if linked:
+        (stage.top / "users").symlink_to("homes")
+        env["HOME"] = str(stage.top / "users" / stage.home.name)
+    request = msgspec.convert({"home": home}, Request)
+    said = compare(stage, shell, monkeypatch, request, cwd=folder, env=env)
+    assert ("is not seen inside" in said) == (not STANDS[place] and home != "host")
+
+
+@pytest.mark.parametrize(
+    ("place", "seen"),
+    [("cache", False), ("cache/x", True), (".", True), ("cache/.conda", False)],
+)
+def test_working_folders_that_personal_ones_lead_to(
+    stage: Stage, shell: list[str], monkeypatch: pytest.MonkeyPatch, place: str, seen: bool
+) -> None:
+    scratch = stage.top / "scratch"
+    (scratch / "cache/x/keras").mkdir(parents=True)
+    (scratch / "cache/.conda/pkgs").mkdir(parents=True)
+    (stage.home / ".cache").symlink_to(scratch / "cache")
+    (stage.home / ".conda").symlink_to(scratch / "cache/.conda")
+    (stage.home / ".local").mkdir()
+    said = compare(stage, shell, monkeypatch, Request(), cwd=scratch / place)
+    assert ("is not seen inside" in said) is not seen
+
+
+def test_a_served_folder_below_the_working_folder_in_a_personal_one(
+    stage: Stage, shell: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = stage.home / ".local/share"
+    folder.mkdir(parents=True)
+    own = msgspec.structs.replace(facts(), places=(f"{folder}/env", f"{stage.home}/.local/env"))
+    image = msgspec.structs.replace(stage.seen(), facts=own)
+    compare(stage, shell, monkeypatch, Request(), image=image, cwd=folder)
+    compare_again = Request(pwd="/elsewhere")
+    shutil.rmtree(stage.root)
+    compare(stage, shell, monkeypatch, compare_again, image=image, cwd=folder)
 
 
 @pytest.mark.parametrize("place", ["home", "below", "project"])

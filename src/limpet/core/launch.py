@@ -89,7 +89,7 @@ def plan_launch(image: ImageSeen, host: HostSeen, request: Request) -> Launch:
     caches = plan_caches(home_policy, home, state=own, local=host.local, taken=taken)
     # The home's last: they cover what the others may bring in.
     mpi = plan_mpi(request.mpi or wants.mpi, host.mpi)
-    own_mounts = (*home_mounts(home, host), *caches.mounts, *personal.mounts)
+    own_mounts = (*home_mounts(home, host), *place.uncovered, *caches.mounts, *personal.mounts)
     mounts, points = _serve(image, (*place.mounts, *mpi.mounts, *own_mounts), home, host)
     added = {n: v for n, v in home.variables.items() if n not in ours}
     # The caches' last: to a variable of flags they add one.

@@ -18,7 +18,7 @@ import msgspec
 from limpet.core.caches import CACHES, FOLDER, LOCAL, Cache
 from limpet.core.gpu import Driver
 from limpet.core.handover import parse_env
-from limpet.core.homes import INSIDE, PERSONAL, START_FILES
+from limpet.core.homes import INSIDE, LOADED, PERSONAL, START_FILES
 from limpet.core.host_python import share_host
 from limpet.core.launch import Launch, plan_launch
 from limpet.core.launcher_command import COMMAND
@@ -425,6 +425,14 @@ _CONSTANTS = {
     "START_FILES": " ".join(reversed(START_FILES)),
     "CACHE_FOLDERS": " ".join(_cache_folders()),
     "CACHES_MADE": " && ".join(f'[ -d "$_limpet_own/{folder}" ]' for folder in _cache_folders()),
+    "LOADED": "|".join(f"*:{folder}/*" for folder in LOADED),
+    "STANDS": "|".join(
+        f'"${{_limpet_real:-//}}"/{place}'
+        for place in (
+            *(personal.folder for personal in PERSONAL),
+            *(place for folder in LOADED for place in (folder, f"{folder}/*")),
+        )
+    ),
     "TEMPORARY": " ".join(TEMPORARY),
     "PACKAGES": PACKAGES,
     "PACKAGES_VARIABLE": VARIABLE,
