@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from limpet.core.recipe import HomePolicy
 from tests.launch.conftest import Person
 
 pytestmark = pytest.mark.real
@@ -58,3 +59,65 @@ def test_a_temporary_folder_of_the_job_is_there(person: Person, foreign_sif: Pat
         "run", foreign_sif, "sh", "-c", "echo ${TMPDIR-none}", env={"TMPDIR": "/x"}
     )
     assert gone.stdout == "none\n", gone.stderr
+
+
+STANDS = (".cache/x y/deep", ".local/share/x", ".conda/envs/e", ".jupyter/lab", "linked/x")
+STAYS_OUT = (".config", ".local/lib/python3.13/site-packages", ".local/bin", "linked")
+LOOK = 'pwd; cat mine; echo inside > written; ls -A ..'
+
+
+def fill(person: Person) -> None:
+    """Personal folders with something of the host's in them, one of them behind a link."""
+    (person.home / "linked").mkdir()
+    (person.home / ".keras").symlink_to("linked")
+    for place in (*STANDS, *STAYS_OUT):
+        folder = person.home / place
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "mine").write_text("mine\n")
+        (folder.parent / "beside").touch()
+
+
+@pytest.mark.parametrize(
+    ("image", "way"),
+    [("foreign_sif", "run"), ("limpet_sif", "run"), ("foreign_sif", "launcher")],
+)
+@pytest.mark.parametrize("home", ["isolated", "private", "none", "host"])
+def test_a_working_folder_below_a_personal_one(
+    person: Person, request: pytest.FixtureRequest, image: str, home: HomePolicy, way: str
+) -> None:
+    """It is there, and nothing beside it; what would be loaded from unasked is not."""
+    fill(person)
+    sif: Path = request.getfixturevalue(image)
+    start: tuple[str | Path, ...] = ("run", "--home", home, sif, "sh")
+    if way == "launcher":
+        folder = person.home.parent / "launchers"
+        words = ("--folder", "/usr/bin", "--only", "sh", "--home", home)
+        made = person.limpet("wrap", sif, folder, *words)
+        assert made.returncode == 0, made.stderr
+        start = (folder / "bin/sh",)
+
+    def stand_in(place: str) -> subprocess.CompletedProcess[str]:
+        words = (*start, "-c", LOOK)
+        if way == "run":
+            return person.limpet(*words, cwd=person.home / place)
+        argv = [str(word) for word in words]
+        env, cwd = person.environment(), person.home / place
+        return subprocess.run(argv, env=env, cwd=cwd, capture_output=True, text=True, timeout=60)
+
+    for place in STANDS:
+        done = stand_in(place)
+        here, said, *around = done.stdout.splitlines()
+        assert (here, said, done.stderr) == (str(person.home / place), "mine", "")
+        assert (person.home / place / "written").read_text() == "inside\n"
+        assert ("beside" in around) is (home == "host")
+    for place in STAYS_OUT:
+        if place == "linked" and home != "isolated":
+            continue  # without the link in the home it is a folder like others
+        done = stand_in(place)
+        if home == "host":
+            assert done.stdout.splitlines()[1] == "mine"
+            continue
+        assert "mine" not in done.stdout.splitlines()
+        assert done.stdout.startswith("/\n" if home == "none" else f"{person.home}\n")
+        assert "the host's personal folders stay outside" in done.stderr
+        assert not (person.home / place / "written").exists()
