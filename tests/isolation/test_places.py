@@ -63,7 +63,7 @@ def test_a_temporary_folder_of_the_job_is_there(person: Person, foreign_sif: Pat
 
 STANDS = (".cache/x y/deep", ".local/share/x", ".conda/envs/e", ".jupyter/lab", "linked/x")
 STAYS_OUT = (".config", ".local/lib/python3.13/site-packages", ".local/bin", "linked")
-LOOK = 'pwd; cat mine; echo inside > written; ls -A ..'
+LOOK = "pwd; cat mine; echo inside > written; ls -A .."
 
 
 def fill(person: Person) -> None:

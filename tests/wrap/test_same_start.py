@@ -584,6 +584,30 @@ def test_an_image_that_has_flags_of_its_own(
     compare(stage, shell, monkeypatch, Request(), image=image, env=SETTINGS)
 
 
+@pytest.mark.parametrize("home", ["isolated", "private", "none", "host"])
+def test_what_an_images_maker_set(
+    stage: Stage, shell: list[str], monkeypatch: pytest.MonkeyPatch, home: str
+) -> None:
+    theirs = {
+        "NUMBA_CACHE_DIR": "/tmp/numba",
+        "TRITON_CACHE_DIR": "/opt/triton",
+        "CUPY_CACHE_DIR": "$HOME/cupy",
+        "NLTK_DATA": "/usr/share/nltk_data",
+        "PYTENSOR_FLAGS": "device=cpu",
+        "KERAS_HOME": "/opt/keras",
+        "XDG_CACHE_HOME": "/opt/cache",
+        "MIOPEN_USER_DB_PATH": "/bound/miopen",
+    }
+    foreign = msgspec.structs.replace(stage.seen(), facts=None, env=theirs)
+    request = msgspec.convert({"home": home, "binds": [f"{stage.project}:/bound"]}, Request)
+    compare(stage, shell, monkeypatch, request, image=foreign, env=SETTINGS)
+    shutil.rmtree(stage.root)
+    theirs["PYTENSOR_FLAGS"] = "compiledir=$HOME/x"
+    own = msgspec.structs.replace(facts(env={"TRITON_CACHE_DIR": "/fixed"}), base_env=theirs)
+    image = msgspec.structs.replace(stage.seen(), facts=own)
+    compare(stage, shell, monkeypatch, request, image=image, env=SETTINGS)
+
+
 def test_a_home_over_a_link(
     stage: Stage, shell: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -25,6 +25,7 @@ from limpet.tools import (
     files,
     gpu,
     host,
+    image_known,
     images,
     overlay,
     page_cache,
@@ -59,10 +60,7 @@ def plan_start(image: str, request: Request, *, config_file: str = "", system: s
     cache = files.cache_folder(config.cache_dir)
     runtime = apptainer.probe_runtime(cache)
     gpus = gpu.probe_gpus()
-    if gpus:
-        from limpet.tools import image_needs  # brings a squashfs reader, which few starts need
-
-        seen = image_needs.with_needs(seen, cache)
+    seen = image_known.with_known(seen, cache)
     here = host.probe_host(
         runtime=str(runtime.path),
         runtime_kind=runtime.kind,

@@ -29,7 +29,16 @@ from limpet.core.wrap import (
     check_host_allowed,
     choose_programs,
 )
-from limpet.tools import apptainer, files, host, images, launchers, personal, programs
+from limpet.tools import (
+    apptainer,
+    files,
+    host,
+    image_known,
+    images,
+    launchers,
+    personal,
+    programs,
+)
 from limpet.tools.config import read_config
 from limpet.tools.host_python import check_host_python
 
@@ -146,6 +155,7 @@ def _write(
     *,
     dry_run: bool,
 ) -> WrapReport:
+    seen = image_known.with_known(seen, files.cache_folder(config.cache_dir))
     here = _probe(seen, request, config)
     chosen_overlays = choose_overlays(seen, here, request.launch.overlays)
     notes = (*chosen_overlays.notes, *fuse_notes(seen, here))

@@ -288,7 +288,7 @@ _limpet_cover_again() {
 
 _limpet_flags() {
     case $2 in
-        *compiledir*) ;;
+        *compiledir* | *'$'*) ;;
         *) _limpet_put "$1" "${2:+$2,}$3" ;;
     esac
 }
