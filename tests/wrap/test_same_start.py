@@ -599,7 +599,7 @@ def test_what_an_images_maker_set(
         "MIOPEN_USER_DB_PATH": "/bound/miopen",
     }
     foreign = msgspec.structs.replace(stage.seen(), facts=None, env=theirs)
-    request = msgspec.convert({"home": home, "binds": [f"{stage.project}:/bound"]}, Request)
+    request = msgspec.convert({"home": home, "binds": [f"{stage.top}:/bound"]}, Request)
     compare(stage, shell, monkeypatch, request, image=foreign, env=SETTINGS)
     shutil.rmtree(stage.root)
     theirs["PYTENSOR_FLAGS"] = "compiledir=$HOME/x"
