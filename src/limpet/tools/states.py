@@ -196,19 +196,19 @@ def describe(folder: Path, whereabouts: Whereabouts) -> Kept:
 @contextlib.contextmanager
 def held(folder: Path) -> Iterator[None]:
     """Keep pip out of an image's packages for a while; HostError where one is at work."""
-    packages = folder / "packages"
-    if not packages.is_dir():
-        yield
-        return
-    with (packages / ".limpet-lock").open("ab") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise HostError(
-                f"A pip changes the packages in {folder} just now.", now="Wait for it to end."
-            ) from None
-        except OSError:
-            pass  # a file system without locks
+    with contextlib.ExitStack() as stack:
+        for packages in (folder / "packages", folder / "home/.local"):
+            if not packages.is_dir():
+                continue
+            file = stack.enter_context((packages / ".limpet-lock").open("ab"))
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise HostError(
+                    f"A pip changes the packages in {folder} just now.", now="Wait for it to end."
+                ) from None
+            except OSError:
+                pass  # a file system without locks
         yield
 
 
