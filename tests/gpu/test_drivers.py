@@ -10,11 +10,12 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from limpet.actions import image_known
 from limpet.core.facts import Libc
 from limpet.core.gpu import Driver, GpuNeeds
 from limpet.core.numbers import numbers
 from limpet.formats.squashfs import Entry, write_squashfs
-from limpet.tools import gpu, image_known, image_needs
+from limpet.tools import gpu, image_needs
 from limpet.tools.images import read_image
 
 # Made of four lines of C that call arc4random: glibc has it since 2.36.

@@ -90,7 +90,7 @@ def poisoned_variables(home: Path) -> dict[str, str]:
         "CONDARC": f"{home}/.condarc",
         "VIRTUAL_ENV": f"{home}/venv",
         "LD_LIBRARY_PATH": "/no/such/libraries",
-        "LD_PRELOAD": f"{home}/poison.so",
+        "LD_PRELOAD": "",
         "MPLCONFIGDIR": f"{home}/.config/matplotlib",
         "IPYTHONDIR": f"{home}/.ipython",
         "JUPYTER_CONFIG_DIR": f"{home}/.jupyter",
@@ -125,7 +125,7 @@ POISONS = {
     "CONDA_*": Poison(variables=CONDA_VARIABLES, files=_PROGRAMS),
     "VIRTUAL_ENV": Poison(variables=("VIRTUAL_ENV",)),
     "LD_LIBRARY_PATH": Poison(variables=("LD_LIBRARY_PATH",)),
-    "LD_PRELOAD": Poison(variables=("LD_PRELOAD",), files=("poison.so",)),
+    "LD_PRELOAD": Poison(variables=("LD_PRELOAD",)),
     "~/.local": Poison(files=(".local",), personal=".local"),
     "~/.config/matplotlib": Poison(files=(".config/matplotlib/matplotlibrc",), personal=".config"),
     "~/.ipython": Poison(
@@ -139,17 +139,20 @@ POISONS = {
 }
 
 
-def apply_poisons(home: Path, names: Iterable[str]) -> dict[str, str]:
-    """Write what these have in the home; the variables that they set."""
-    variables = poisoned_variables(home)
+def apply_poisons(home: Path, names: Iterable[str], passing: Path) -> dict[str, str]:
+    """Write what these have in the home; the variables that they set.
+
+    `passing` is a folder below /tmp, which every container sees, with no space in its path.
+    """
+    library = passing / "poison.so"
+    shutil.copy(harmless_library(), library)
+    variables = poisoned_variables(home) | {"LD_PRELOAD": str(library)}
     session: dict[str, str] = {}
     for name in names:
         poison = POISONS[name]
         _write(home, [file for file in poison.files if file in FILES])
         for base in set(poison.files) & set(NUMPY):
             _add_base(home, base)
-        if "poison.so" in poison.files:
-            shutil.copy(harmless_library(), home / "poison.so")
         session |= {variable: variables[variable] for variable in poison.variables}
     return session
 

@@ -75,7 +75,7 @@ seen = {
     "LD_LIBRARY_PATH": "/no/such" in os.environ.get("LD_LIBRARY_PATH", ""),
     "LD_PRELOAD": "poison.so" in maps or "poison" in os.environ.get("LD_PRELOAD", ""),
     "user site": getattr(sys, "poisoned_by_pth", False),
-    "PYTHONSTARTUP": "PYTHONSTARTUP" in said(sys.executable, "-i", "-c", ""),
+    "PYTHONSTARTUP": "PYTHONSTARTUP" in said(sys.executable, "-q", "-i"),
     "BASH_ENV": "BASH_ENV" in said("bash", "-c", ":"),
     "matplotlib": read(below("MPLCONFIGDIR", config, "matplotlib"), "matplotlibrc"),
     "IPython": read(startup_of, "profile_default/startup/00-poison.py"),

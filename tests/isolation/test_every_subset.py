@@ -164,6 +164,7 @@ def launchers(work: Path, request: pytest.FixtureRequest) -> Callable[[Path, Row
 @pytest.mark.parametrize("row", choose_rows(), ids=str)
 def test_what_is_seen(
     person: Person,
+    tmp_path: Path,
     own_image: Path,
     base_image: Path,
     launchers: Callable[[Path, Row], Path],
@@ -172,7 +173,7 @@ def test_what_is_seen(
     kind, way = row.way.split(" image, ")
     image = own_image if kind == "own" else base_image
     (person.home / "notes.txt").write_text("mine\n")
-    session = apply_poisons(person.home, row.poisons) | HARMLESS
+    session = apply_poisons(person.home, row.poisons, tmp_path) | HARMLESS
     before = tree(person.home)
     if way == "launcher":
         argv = [str(launchers(image, row)), "-c", PROBE]
@@ -199,3 +200,33 @@ def test_what_is_seen(
     assert seen["other files"] is (row.home in ("isolated", "host"))
     if row.home != "host":
         assert tree(person.home) == before
+
+
+@pytest.mark.real
+def test_the_probe_sees_what_is_let_in(person: Person, base_image: Path, tmp_path: Path) -> None:
+    """Each look finds its thing where that is asked for by name, or the home is the host's."""
+    session = apply_poisons(person.home, POISONS, tmp_path)
+    program = "import os, sys; from limpet.cli.main import main; "
+    program += f"os.environ.update({session!r}); sys.exit(main(sys.argv[1:]))"
+
+    def start(*names: str) -> subprocess.CompletedProcess[str]:
+        asked = [word for name in names for word in ("--env", name)]
+        words = ["run", "--home", "host", *asked, str(base_image), "python3", "-c", PROBE]
+        return subprocess.run(
+            [sys.executable, "-P", "-c", program, *words],
+            env=person.environment(),
+            cwd=person.home,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+
+    done = start(*(name for name in session if name not in ("PYTHONHOME", "PYTHONUSERBASE")))
+    seen = json.loads(done.stdout)
+    unseen = {look for look, _ in LOOKS.values() if not seen[look]}
+    assert unseen == {"PYTHONHOME", "PYTHONUSERBASE"}, done.stderr
+    assert seen["numpy"] == "0.0.0"
+    # It takes the place of ~/.local, so it has a start of its own, as has what breaks Python.
+    seen = json.loads(start("PYTHONUSERBASE").stdout)
+    assert seen["PYTHONUSERBASE"] and seen["numpy"] == "0.0.1"
+    assert "PYTHONHOME names another place" in start("PYTHONHOME").stderr

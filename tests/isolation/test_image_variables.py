@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from limpet.actions.image_known import with_known
 from limpet.tools import image_needs
-from limpet.tools.image_known import with_known
 from limpet.tools.images import read_image
 from tests.launch.conftest import Person, _squash, _write
 

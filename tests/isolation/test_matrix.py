@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import pty
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -22,7 +21,7 @@ from tests.isolation.expected import (
     numpy_seen,
     render_tables,
 )
-from tests.isolation.poison import fill_home, harmless_library, poisoned_variables
+from tests.isolation.poison import fill_home, poisoned_variables
 from tests.launch.conftest import Person
 from tests.launch.test_launch_real import tree
 
@@ -34,7 +33,6 @@ HARMLESS = {"SLURM_JOB_ID": "7", "MY_SETTING": "mine"}
 @pytest.fixture
 def poisoned(person: Person) -> Person:
     fill_home(person.home)
-    shutil.copy(harmless_library(), person.home / "poison.so")
     return person
 
 

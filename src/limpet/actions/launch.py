@@ -10,6 +10,7 @@ from typing import NoReturn
 
 import msgspec
 
+from limpet.actions.image_known import with_known
 from limpet.actions.mpi import look_for_mpi
 from limpet.actions.overlay import choose_overlays
 from limpet.core.errors import HostError, UsageError
@@ -25,7 +26,6 @@ from limpet.tools import (
     files,
     gpu,
     host,
-    image_known,
     images,
     overlay,
     page_cache,
@@ -60,7 +60,7 @@ def plan_start(image: str, request: Request, *, config_file: str = "", system: s
     cache = files.cache_folder(config.cache_dir)
     runtime = apptainer.probe_runtime(cache)
     gpus = gpu.probe_gpus()
-    seen = image_known.with_known(seen, cache)
+    seen = with_known(seen, cache)
     here = host.probe_host(
         runtime=str(runtime.path),
         runtime_kind=runtime.kind,

@@ -8,6 +8,7 @@ from pathlib import Path
 import msgspec
 
 from limpet import __version__
+from limpet.actions.image_known import with_known
 from limpet.actions.mpi import look_for_mpi
 from limpet.actions.overlay import Chosen, choose_overlays
 from limpet.actions.settle import settle
@@ -33,7 +34,6 @@ from limpet.tools import (
     apptainer,
     files,
     host,
-    image_known,
     images,
     launchers,
     personal,
@@ -155,7 +155,7 @@ def _write(
     *,
     dry_run: bool,
 ) -> WrapReport:
-    seen = image_known.with_known(seen, files.cache_folder(config.cache_dir))
+    seen = with_known(seen, files.cache_folder(config.cache_dir))
     here = _probe(seen, request, config)
     chosen_overlays = choose_overlays(seen, here, request.launch.overlays)
     notes = (*chosen_overlays.notes, *fuse_notes(seen, here))

@@ -64,14 +64,20 @@ def _read_line(line: str) -> Iterator[tuple[str, str]]:
                 yield pair[1], default[1] if default else pair[2]
 
 
+def select_sent(scripts: Iterable[str]) -> dict[str, str]:
+    """What the scripts set of the variables that a start would set."""
+    return {name: value for name, value in parse_variables(scripts).items() if name in SENT}
+
+
 def inherited_variables(image: ImageSeen) -> Mapping[str, str]:
     """What the image sets by scripts that no recipe of limpet's wrote."""
     return image.facts.base_env if image.facts else image.env
 
 
-def image_variables(image: ImageSeen) -> dict[str, str]:
-    """All that the image sets of what a start would set."""
-    return {**inherited_variables(image), **(image.facts.env if image.facts else {})}
+def leave_to_image(variables: Mapping[str, str], image: ImageSeen) -> dict[str, str]:
+    """Those that the image does not set itself."""
+    theirs = {*inherited_variables(image), *(image.facts.env if image.facts else {})}
+    return {name: value for name, value in variables.items() if name not in theirs}
 
 
 def image_caches(image: ImageSeen, request: Request, home: HomePolicy) -> dict[str, str]:

@@ -20,7 +20,7 @@ from limpet.core.gpu import Driver
 from limpet.core.handover import parse_env
 from limpet.core.homes import INSIDE, LOADED, PERSONAL, START_FILES
 from limpet.core.host_python import share_host
-from limpet.core.image_env import image_caches, image_variables
+from limpet.core.image_env import image_caches, leave_to_image
 from limpet.core.launch import Launch, plan_launch
 from limpet.core.launcher_command import COMMAND
 from limpet.core.launcher_job import job_parts
@@ -284,14 +284,10 @@ def _render_set(values: dict[str, str], ours: str) -> str:
 
 def _render_moved(image: ImageSeen, ours: str) -> str:
     """For each personal folder that the home lacks: the variables that lead to the image's own."""
-    fixed = image_variables(image)
     lines = []
     for personal in PERSONAL:
-        values = {
-            name: str(PurePosixPath(INSIDE, place))
-            for name, place in personal.variables.items()
-            if name not in fixed
-        }
+        moved = {n: str(PurePosixPath(INSIDE, place)) for n, place in personal.variables.items()}
+        values = leave_to_image(moved, image)
         if values:
             lines.append(f"{personal.folder}) {_render_set(values, ours)} ;;")
     return "\n".join(lines)

@@ -37,6 +37,14 @@ class ImageSeen(msgspec.Struct, frozen=True, kw_only=True):
     ahead: Ahead = Ahead()
 
 
+class Known(msgspec.Struct, frozen=True, kw_only=True):
+    """What a foreign image's file says, as in `ImageSeen`: read once, and kept."""
+
+    libc: Libc | None = None
+    needs: GpuNeeds = GpuNeeds()
+    env: dict[str, str] = msgspec.field(default_factory=dict)
+
+
 class Siblings(msgspec.Struct, frozen=True, kw_only=True):
     """The ranks of a step on this node: the process that starts them, how many, which this is.
 

@@ -11,10 +11,10 @@ from pathlib import Path
 
 from limpet.core.facts import Libc, parse_glibc
 from limpet.core.gpu import plan_needs
-from limpet.core.image_env import parse_variables
+from limpet.core.image_env import parse_variables, select_sent
+from limpet.core.seen import Known
 from limpet.formats.sif import read_sif, root_partition
 from limpet.formats.squashfs import Squashfs
-from limpet.tools.image_known import Known, select_sent
 
 _LIBC = ("lib/{arch}-linux-gnu/libc.so.6", "lib64/libc.so.6", "usr/lib/libc.so.6")
 _LIBRARIES = ("usr/local/lib", "usr/lib", "opt/conda/lib", "opt/venv/lib", "usr/lib64")

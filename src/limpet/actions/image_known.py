@@ -11,21 +11,11 @@ from pathlib import Path
 import msgspec
 
 from limpet.core.errors import LimpetError
-from limpet.core.facts import Libc
-from limpet.core.gpu import GpuNeeds
-from limpet.core.image_env import SENT, parse_variables
-from limpet.core.seen import ImageSeen
+from limpet.core.image_env import select_sent
+from limpet.core.seen import ImageSeen, Known
 from limpet.tools import files
 
 _SCRIPTS = ".singularity.d/env"
-
-
-class Known(msgspec.Struct, frozen=True, kw_only=True):
-    """Its C library, what its packages need of a GPU's driver, and what its scripts set."""
-
-    libc: Libc | None = None
-    needs: GpuNeeds = GpuNeeds()
-    env: dict[str, str] = msgspec.field(default_factory=dict)
 
 
 def with_known(image: ImageSeen, cache: Path) -> ImageSeen:
@@ -53,8 +43,3 @@ def _look(image: ImageSeen, cache: Path) -> Known:
         with files.written_beside(kept) as out:
             out.write(msgspec.json.encode(found))
     return found
-
-
-def select_sent(scripts: list[str]) -> dict[str, str]:
-    """What the scripts set of the variables that a start would set."""
-    return {n: v for n, v in parse_variables(scripts).items() if n in SENT}
