@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -18,11 +19,14 @@ GONE_AFTERWARDS = ("--pid", "--fork", "--kill-child", "--mount-proc")
 SEEN = 'pwd -P; cat "$@"'
 
 
-def start_with_links(person: Person, *words: str | Path) -> subprocess.CompletedProcess[str]:
+def start_with_links(
+    person: Person, *words: str | Path, then: str = ""
+) -> subprocess.CompletedProcess[str]:
+    """`limpet WORDS` on a machine with such a link; or what a shell reads."""
     root = person.home.parent / "root"
     root.mkdir(exist_ok=True)
     own = ("unshare", "--user", "--map-current-user", "--keep-caps", "--mount", *GONE_AFTERWARDS)
-    limpet = (sys.executable, "-P", "-m", "limpet")
+    limpet = (sys.executable, "-P", "-m", "limpet") if words else ("bash", "-c", then)
     return subprocess.run(
         [*own, "bash", WITH_LINKS, root, *limpet, *words],
         env=person.environment(),
@@ -45,6 +49,30 @@ def test_a_bind_has_both_its_names(person: Person, foreign_sif: Path, bound: str
     seen = ("sh", "-c", SEEN, "-", *data)
     done = start_with_links(person, "run", "--bind", bound, foreign_sif, *seen)
     assert done.stdout.endswith("\ndata\ndata\n"), done.stderr
+
+
+def test_launchers_know_both_names(person: Person, foreign_sif: Path) -> None:
+    data = [f"{name}/project/data" for name in NAMES]
+    folder = person.home.parent / "launchers"
+    words = ("wrap", foreign_sif, folder, "--folder", "/usr/bin", "--only", "sh", "--only", "cat")
+    limpet = " ".join(shlex.quote(str(word)) for word in (sys.executable, "-P", "-m", "limpet"))
+    made = " ".join(shlex.quote(str(word)) for word in words)
+    launcher = shlex.quote(str(folder / "bin/sh"))
+    seen = " ".join(("-c", shlex.quote(SEEN), "-", *data))
+    done = start_with_links(person, then=f"{limpet} {made} >&2 && {launcher} {seen}")
+    assert done.stdout == "/limpet-pfs/appl/project\ndata\ndata\n", done.stderr
+
+
+@pytest.mark.parametrize("named", ["/limpet-appl", "/limpet-pfs/appl"])
+def test_a_personal_folder_behind_a_link_at_the_top(
+    person: Person, foreign_sif: Path, named: str
+) -> None:
+    """Inside, the home's own link leads to the image's folder, whichever name it has in it."""
+    (person.home / ".cache").symlink_to(f"{named}/other")
+    script = 'ls -A "$HOME/.cache"; touch "$HOME/.cache/new" && echo written'
+    done = start_with_links(person, "run", foreign_sif, "sh", "-c", script)
+    listed = done.stdout.splitlines()
+    assert listed[-1:] == ["written"] and "data" not in listed, done.stderr
 
 
 def test_a_temporary_folder_of_the_job_is_there(person: Person, foreign_sif: Path) -> None:

@@ -6,6 +6,7 @@ started with; that is held against `plan_launch` for the same session.
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import shutil
@@ -77,6 +78,7 @@ class Stage:
         self.image.touch()
         self.root = self.top / "launchers"
         self.told = self.top / "told.json"
+        self.links: dict[str, str] = {}
         self.runtime = self.top / "apptainer"
         self.runtime.write_text(
             f"#!{sys.executable} -I\n"
@@ -111,7 +113,7 @@ class Stage:
             Path(pip.kit).mkdir(mode=0o700, parents=True, exist_ok=True)
             Path(pip.kit, "pip.zip").touch()
         mpi = MpiSeen(tasks=host_mpi.probe_tasks(), image=image.facts.mpi) if image.facts else None
-        return msgspec.structs.replace(here, pip=pip, links={}, setuid=False, mpi=mpi)
+        return msgspec.structs.replace(here, pip=pip, links=self.links, setuid=False, mpi=mpi)
 
     def write(self, image: ImageSeen, request: Request) -> Path:
         wrap = Wrap(
@@ -152,6 +154,13 @@ def shell(request: pytest.FixtureRequest) -> list[str]:
     return words
 
 
+def pairs_of(argv: list[str]) -> list[tuple[str, str]]:
+    """The mounts of a command line, in an order of their own."""
+    return sorted(
+        (flag, word) for flag, word in itertools.pairwise(argv) if flag in ("--bind", "--mount")
+    )
+
+
 def compare(
     stage: Stage,
     shell: list[str],
@@ -162,10 +171,12 @@ def compare(
     env: dict[str, str] | None = None,
     cwd: Path | None = None,
     starter: str = "",
+    links: bool = False,
 ) -> str:
     """Start the launcher, and hold what the runtime saw against the plan; what it said.
 
-    `starter` is the name of the program that starts it.
+    `starter` is the name of the program that starts it. With `links` the mounts may come in another
+    order: the runtime mounts what is higher first.
     """
     image = image or stage.seen()
     session = {"PATH": os.environ["PATH"], "HOME": str(stage.home)} | (env or {})
@@ -205,7 +216,10 @@ def compare(
         assert argv[parent + 3].startswith(f"{image.identity} ")
         for place in (parent, parent + 3):  # what ranks compare is the launchers' own affair
             argv[place] = planned[place]
-    assert argv[1:] == planned[1:]
+    if links:
+        assert pairs_of(argv) == pairs_of(planned)
+    else:
+        assert argv[1:] == planned[1:]
     there = {name: value for name, value in environment.items() if name not in OF_SHELLS}
     assert there == {name: value for name, value in plan.env.items() if name not in OF_SHELLS}
     for folder in plan.folders:
@@ -504,6 +518,27 @@ def test_working_folders_that_personal_ones_lead_to(
     (stage.home / ".local").mkdir()
     said = compare(stage, shell, monkeypatch, Request(), cwd=scratch / place)
     assert ("is not seen inside" in said) is not seen
+
+
+@pytest.mark.parametrize("home", ["isolated", "private", "none", "host"])
+@pytest.mark.parametrize(
+    "place", ["pfs/appl/project", "pfs/appl", "pfs", "pfs/other", "homes/me ä"]
+)
+def test_links_at_the_top(
+    stage: Stage, shell: list[str], monkeypatch: pytest.MonkeyPatch, home: str, place: str
+) -> None:
+    """Here they are not at the top, which only the look at the machine knows."""
+    for folder in ("pfs/appl/project", "pfs/appl/cache", "pfs/other", "pfs/gone"):
+        (stage.top / folder).mkdir(parents=True)
+    (stage.top / "appl").symlink_to("pfs/appl")
+    (stage.home / ".cache").symlink_to(stage.top / "appl/cache")
+    stage.links = {str(stage.top / "appl"): str(stage.top / "pfs/appl")}
+    binds = [f"{stage.top}/appl/project", f"{stage.top}/pfs/other:{stage.top}/pfs/other:ro"]
+    request = msgspec.convert({"home": home, "binds": binds}, Request)
+    compare(stage, shell, monkeypatch, request, cwd=stage.top / place, links=True)
+    shutil.rmtree(stage.root)
+    request = msgspec.convert({"home": home}, Request)
+    compare(stage, shell, monkeypatch, request, cwd=stage.top / place, links=True)
 
 
 def test_a_served_folder_below_the_working_folder_in_a_personal_one(

@@ -24,6 +24,7 @@ from limpet.core.image_env import image_caches, leave_to_image
 from limpet.core.launch import Launch, plan_launch
 from limpet.core.launcher_command import COMMAND
 from limpet.core.launcher_job import job_parts
+from limpet.core.launcher_links import link_parts
 from limpet.core.launcher_mpi import mpi_parts
 from limpet.core.launcher_places import place_parts
 from limpet.core.launcher_seldom import BESIDE
@@ -91,6 +92,7 @@ def _describe(
         job_parts(host, image.identity, image.facts.prefix if image.facts else ""),
         mpi_parts(image, host, wrap.request.launch, plan.mpi),
         place_parts(image),
+        link_parts(host, [mount for mount, _ in _wished(image, wrap.request.launch)]),
     ):
         seldom |= more
         holds |= words

@@ -8,6 +8,7 @@ short lines, because bash takes ten microseconds to put something before a long 
 
 from __future__ import annotations
 
+from limpet.core.launcher_links import LINKS
 from limpet.core.launcher_places import POINT, SERVE
 
 _START = r"""
@@ -236,4 +237,4 @@ exec "$_limpet_runtime" @HEAD@ $_limpet_flag ${_limpet_word:+"$_limpet_word"} $_
     @REST@ "$@"
 """
 
-COMMAND = _START + SERVE + _MOUNTS + POINT + _END
+COMMAND = _START + SERVE + _MOUNTS + POINT + LINKS + _END

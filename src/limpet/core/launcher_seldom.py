@@ -263,6 +263,8 @@ _limpet_cover_odd() {
         ;;
     esac
     _limpet_mount "$_limpet_own/$_limpet_folder" "$_limpet_target"
+    case $_limpet_target/ in "$_limpet_home"/* | "$_limpet_real"/*) return ;; esac
+@LINKED_COVERS@
 }
 # The working folder lies in one of them: it is mounted again, or stays out as in `plan_place`.
 _limpet_uncover() {

@@ -75,14 +75,28 @@ def seen_at(path: str, host: HostSeen) -> str:
 
 def home_mounts(home: Home, host: HostSeen) -> tuple[Mount, ...]:
     """The home's, and all of it again under the home's real name where a link leads to it."""
+    mounts = (*home.mounts, *_covers_again(home, host)) if home.visible else home.mounts
     if not home.visible or host.real_home == host.home:
-        return home.mounts
+        return mounts
     again = [
         Mount(source=mount.source, target=host.real_home + mount.target.removeprefix(host.home))
         for mount in home.mounts
         if is_below(mount.target, host.home)
     ]
-    return (Mount(source=host.real_home, target=host.real_home), *home.mounts, *again)
+    return (Mount(source=host.real_home, target=host.real_home), *mounts, *again)
+
+
+def _covers_again(home: Home, host: HostSeen) -> tuple[Mount, ...]:
+    """What lies over something outside the home, under its other names: links there may use them.
+
+    `~/.cache` may lead to `/scratch/me`, and `/scratch` to `/pfs/scratch`.
+    """
+    return tuple(
+        Mount(source=mount.source, target=link + mount.target.removeprefix(place))
+        for mount in home.mounts
+        for link, place in host.links.items()
+        if is_below(mount.target, place) and not is_below(mount.target, host.home)
+    )
 
 
 def plan_place(
