@@ -37,7 +37,10 @@ def link_parts(host: HostSeen, binds: Sequence[Mount]) -> tuple[dict[str, str], 
             f"case $_limpet_place/ in {folder}/*)",
             f'    _limpet_alias "$_limpet_place" {name}"${{_limpet_place#{folder}}}" ;;',
             "esac",
-            f'case {folder}/ in "${{_limpet_place:-//}}"/?*) _limpet_alias {folder} {name} ;; esac',
+            f"_limpet_to={folder}",
+            'case $_limpet_to/ in "${_limpet_place:-//}"/?*)',
+            f'    _limpet_alias "$_limpet_to" {name} ;;',
+            "esac",
         ]
         covers += [
             f"    case $_limpet_target/ in {folder}/*)",
