@@ -105,7 +105,8 @@ own over:
 
 What packages write at import or first use. Unless you or the image set the variable, or with
 `--home host`, it names a folder of this image's own; what is marked so is on the node's own disk
-in a job that has one.
+in a job that has one. Where an image's maker named a place that cannot be written here,
+[that does not count](../explanation/isolation.md#good-to-know).
 
 | package | variable | writes | place | |
 | --- | --- | --- | --- | --- |

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from limpet.tools.images import read_image
 from tests import images
 from tests.build.workshop import Workshop, check_refused
 from tests.conftest import Base
@@ -99,6 +100,22 @@ def test_isolated_from_base_takes_none_of_it(workshop: Workshop, vendor_base: st
     image = workshop.build("requirements.in", "--base", vendor_base, "--isolated-from-base")
     where = workshop.python(image, "import torch; print(torch.__file__)")
     assert where.startswith("/opt/env/")
+
+
+def test_what_the_vendor_set_for_caches_counts_where_it_can_be_written(
+    workshop: Workshop, tmp_path: Path, cache_dir: Path
+) -> None:
+    folder = tmp_path / "layout"
+    theirs = ("TRITON_CACHE_DIR=/tmp/their triton", "NUMBA_CACHE_DIR=/opt/numba", "OTHER=1")
+    env = (f"PATH={images.PATH}", *theirs)
+    images.make_oci_layout(folder, [images.debian_tar(cache_dir)], env=env)
+    image = workshop.build("requirements.in", "--base", f"oci:{folder}")
+    seen = read_image(str(image))
+    assert seen.facts is not None
+    assert seen.facts.base_env == dict(pair.split("=") for pair in theirs[:2])
+    code = "import os; print(os.environ['TRITON_CACHE_DIR'], os.environ['NUMBA_CACHE_DIR'])"
+    done = workshop.run(workshop.words("run", image, "python", "-c", code))
+    assert done.stdout == "/tmp/their triton /.limpet/home/.cache/node-local/numba\n", done.stderr
 
 
 # ---- from every place ----------------------------------------------------------------------------

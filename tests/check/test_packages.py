@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from limpet.core.image_judge import parse_variables
+from limpet.core.image_env import parse_variables
 from limpet.core.package_files import Metadata
 from limpet.tools.conda_check import judge_conda
 from tests.check.images import SITE, contents, environment, findings, package, squashfs

@@ -10,6 +10,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from limpet.actions import image_known
 from limpet.core.facts import Libc
 from limpet.core.gpu import Driver, GpuNeeds
 from limpet.core.numbers import numbers
@@ -144,19 +145,19 @@ def foreign(path: Path, members: dict[str, bytes]) -> Path:
 
 def test_a_foreign_image_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     image = read_image(str(foreign(tmp_path / "a.sqfs", FOREIGN)))
-    seen = image_needs.with_needs(image, tmp_path / "cache")
+    seen = image_known.with_known(image, tmp_path / "cache")
     assert seen.libc == Libc(family="glibc", version="2.31")
     assert seen.needs == GpuNeeds(cuda="12.4", cuda_of="its CUDA_VERSION")
-    monkeypatch.setattr(image_needs, "read_needs", lambda *_: pytest.fail("read again"))
-    assert image_needs.with_needs(image, tmp_path / "cache") == seen
+    monkeypatch.setattr(image_needs, "read_known", lambda *_: pytest.fail("read again"))
+    assert image_known.with_known(image, tmp_path / "cache") == seen
 
 
 def test_images_that_say_nothing(tmp_path: Path) -> None:
     musl = read_image(str(foreign(tmp_path / "m.sqfs", {"usr/lib/ld-musl-x86_64.so.1": b""})))
-    seen = image_needs.with_needs(musl, tmp_path)
+    seen = image_known.with_known(musl, tmp_path)
     assert seen.libc and seen.libc.family == "musl"
     (tmp_path / "bad.sqfs").write_bytes(b"hsqs" + bytes(200))
     bad = read_image(str(tmp_path / "bad.sqfs"))
-    assert image_needs.with_needs(bad, tmp_path) == bad
+    assert image_known.with_known(bad, tmp_path) == bad
     sandbox = msgspec.structs.replace(bad, kind="sandbox")
-    assert image_needs.with_needs(sandbox, tmp_path) == sandbox
+    assert image_known.with_known(sandbox, tmp_path) == sandbox

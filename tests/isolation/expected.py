@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 # What the probe looks at, in the words of the documentation; True: the host's is seen.
 HOME_LOOKS = {
     "other files": "your other files",
@@ -39,6 +41,26 @@ PASSES = {
     "strict": set[str](),
 }
 
+# Of each single thing that leaks: what the probe calls it, and its row in the tables.
+LOOKS = {
+    "PYTHONPATH": ("PYTHONPATH", "PYTHONPATH"),
+    "PYTHONHOME": ("PYTHONHOME", "PYTHONPATH"),
+    "PYTHONUSERBASE": ("PYTHONUSERBASE", "PYTHONPATH"),
+    "PYTHONSTARTUP": ("PYTHONSTARTUP", "PYTHONSTARTUP"),
+    "CONDA_*": ("CONDA", "CONDA"),
+    "VIRTUAL_ENV": ("VIRTUAL_ENV", "CONDA"),
+    "LD_LIBRARY_PATH": ("LD_LIBRARY_PATH", "LD"),
+    "LD_PRELOAD": ("LD_PRELOAD", "LD"),
+    "~/.local": ("user site", "user site"),
+    "~/.config/matplotlib": ("matplotlib", "matplotlib"),
+    "~/.ipython": ("IPython", "IPython"),
+    "~/.jupyter": ("Jupyter", "Jupyter"),
+    "~/.keras": ("Keras", "Keras"),
+    "~/.conda": ("conda's list", "conda's list"),
+    "~/.condarc": (".condarc", ".condarc"),
+    "~/.bashrc": ("conda's hook", "conda's hook"),
+}
+
 OWN_NUMPY = "2.9.9"
 
 
@@ -48,11 +70,20 @@ def home_seen(image: str, policy: str) -> dict[str, bool]:
     return {look: look in seen for look in HOME_LOOKS}
 
 
-def numpy_seen(image: str, policy: str) -> str:
+def numpy_seen(image: str, policy: str, *, in_home: bool = True) -> str:
     """Which numpy is imported: the image's own, the one in the home, or none."""
     if image == "own":
         return OWN_NUMPY
-    return "0.0.0" if policy == "host" else "none"
+    return "0.0.0" if policy == "host" and in_home else "none"
+
+
+def looks_seen(poisons: Collection[str], image: str, variables: str, home: str) -> dict[str, bool]:
+    """What the probe says of each single thing, where only `poisons` are there."""
+    of_home = home_seen(image, home)
+    return {
+        look: poison in poisons and (of_home[row] if row in of_home else row in PASSES[variables])
+        for poison, (look, row) in LOOKS.items()
+    }
 
 
 def _row(words: str, cells: list[str]) -> str:

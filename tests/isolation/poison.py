@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 PYTHON_MINORS = ("3.11", "3.12", "3.13", "3.14")
@@ -39,15 +42,26 @@ FILES = {
 
 def fill_home(home: Path) -> None:
     """Write all of it below `home`."""
-    for name, text in FILES.items():
+    _write(home, FILES)
+    for base in NUMPY:
+        _add_base(home, base)
+
+
+def _write(home: Path, names: Iterable[str]) -> None:
+    for name in names:
         path = home / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
-    for program in (home / "miniconda3/bin").iterdir():
-        program.chmod(0o755)
-    for base, version in ((".local", "0.0.0"), ("userbase", "0.0.1")):
-        for minor in PYTHON_MINORS:
-            add_numpy(home / base / f"lib/python{minor}/site-packages", version)
+        path.write_text(FILES[name])
+        if "bin" in path.parts:
+            path.chmod(0o755)
+
+
+NUMPY = {".local": "0.0.0", "userbase": "0.0.1"}
+
+
+def _add_base(home: Path, base: str) -> None:
+    for minor in PYTHON_MINORS:
+        add_numpy(home / base / f"lib/python{minor}/site-packages", NUMPY[base])
 
 
 def add_numpy(site: Path, version: str) -> None:
@@ -87,3 +101,63 @@ def poisoned_variables(home: Path) -> dict[str, str]:
         "BASH_FUNC_python3%%": "() { echo poison; }",
         "PROMPT_COMMAND": "echo poison",
     }
+
+
+@dataclass(frozen=True)
+class Poison:
+    """One thing that leaks: the session's variables, and what lies in the home.
+
+    `personal` is what a launch notices of it in the home.
+    """
+
+    variables: tuple[str, ...] = ()
+    files: tuple[str, ...] = ()
+    personal: str = ""
+
+
+CONDA_VARIABLES = ("CONDA_PREFIX", "CONDA_DEFAULT_ENV", "CONDA_EXE", "CONDA_SHLVL", "_CE_CONDA")
+_PROGRAMS = ("miniconda3/bin/python3", "miniconda3/bin/conda")
+POISONS = {
+    "PYTHONPATH": Poison(variables=("PYTHONPATH",), files=("path/poison_path.py",)),
+    "PYTHONHOME": Poison(variables=("PYTHONHOME",)),
+    "PYTHONSTARTUP": Poison(variables=("PYTHONSTARTUP",), files=("startup.py",)),
+    "PYTHONUSERBASE": Poison(variables=("PYTHONUSERBASE",), files=("userbase",)),
+    "CONDA_*": Poison(variables=CONDA_VARIABLES, files=_PROGRAMS),
+    "VIRTUAL_ENV": Poison(variables=("VIRTUAL_ENV",)),
+    "LD_LIBRARY_PATH": Poison(variables=("LD_LIBRARY_PATH",)),
+    "LD_PRELOAD": Poison(variables=("LD_PRELOAD",)),
+    "~/.local": Poison(files=(".local",), personal=".local"),
+    "~/.config/matplotlib": Poison(files=(".config/matplotlib/matplotlibrc",), personal=".config"),
+    "~/.ipython": Poison(
+        files=(".ipython/profile_default/startup/00-poison.py",), personal=".ipython"
+    ),
+    "~/.jupyter": Poison(files=(".jupyter/jupyter_config.py",), personal=".jupyter"),
+    "~/.keras": Poison(files=(".keras/keras.json",), personal=".keras"),
+    "~/.conda": Poison(files=(".conda/environments.txt",), personal=".conda"),
+    "~/.condarc": Poison(files=(".condarc",), personal=".condarc"),
+    "~/.bashrc": Poison(files=(".bashrc", *_PROGRAMS), personal=".bashrc"),
+}
+
+
+def apply_poisons(home: Path, names: Iterable[str], passing: Path) -> dict[str, str]:
+    """Write what these have in the home; the variables that they set.
+
+    `passing` is a folder below /tmp, which every container sees, with no space in its path.
+    """
+    library = passing / "poison.so"
+    shutil.copy(harmless_library(), library)
+    variables = poisoned_variables(home) | {"LD_PRELOAD": str(library)}
+    session: dict[str, str] = {}
+    for name in names:
+        poison = POISONS[name]
+        _write(home, [file for file in poison.files if file in FILES])
+        for base in set(poison.files) & set(NUMPY):
+            _add_base(home, base)
+        session |= {variable: variables[variable] for variable in poison.variables}
+    return session
+
+
+def harmless_library() -> Path:
+    """A library that can be loaded into every program of this machine."""
+    above = ("lib64", "usr/lib64", "lib/*-gnu")
+    return next(path for folder in above for path in Path("/").glob(f"{folder}/libm.so.6"))

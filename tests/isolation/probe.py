@@ -58,14 +58,24 @@ def write_everywhere():
     return written
 
 
+HOST_CONDA = os.path.join(HOME, "miniconda3")
+with open("/proc/self/maps") as mapped:
+    maps = mapped.read()
 config = below("XDG_CONFIG_HOME", ".config")
 startup_of = below("IPYTHONDIR", ".ipython")
 bash = said("bash", "-i", "-c", 'echo "$PATH"; command -v python3; type python3')
 seen = {
     "numpy": numpy_version(),
     "PYTHONPATH": any(os.path.exists(os.path.join(p, "poison_path.py")) for p in sys.path),
+    "PYTHONHOME": os.environ.get("PYTHONHOME") == "/no/such/python",
+    "PYTHONUSERBASE": site.getuserbase().endswith("/userbase"),
+    "CONDA": any(v.startswith(HOST_CONDA) for n, v in os.environ.items() if n.startswith("CONDA"))
+    or os.environ.get("CONDA_DEFAULT_ENV") == "base",
+    "VIRTUAL_ENV": os.environ.get("VIRTUAL_ENV", "").endswith("/venv"),
+    "LD_LIBRARY_PATH": "/no/such" in os.environ.get("LD_LIBRARY_PATH", ""),
+    "LD_PRELOAD": "poison.so" in maps or "poison" in os.environ.get("LD_PRELOAD", ""),
     "user site": getattr(sys, "poisoned_by_pth", False),
-    "PYTHONSTARTUP": "PYTHONSTARTUP" in said(sys.executable, "-i", "-c", ""),
+    "PYTHONSTARTUP": "PYTHONSTARTUP" in said(sys.executable, "-q", "-i"),
     "BASH_ENV": "BASH_ENV" in said("bash", "-c", ":"),
     "matplotlib": read(below("MPLCONFIGDIR", config, "matplotlib"), "matplotlibrc"),
     "IPython": read(startup_of, "profile_default/startup/00-poison.py"),

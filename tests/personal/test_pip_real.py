@@ -140,15 +140,16 @@ def test_unknown_image_command_and_package(user: User, images: dict[str, Path]) 
     assert done.returncode == 125 and "no personal packages" in done.stderr
 
 
-def test_two_installs_at_once(user: User, images: dict[str, Path]) -> None:
-    one = images["one"]
+@pytest.mark.parametrize(("name", "place"), [("one", "packages"), ("foreign", "home/.local")])
+def test_two_installs_at_once(user: User, images: dict[str, Path], name: str, place: str) -> None:
+    one = images[name]
     user.said("pip", one, "install", "plain==1.0")
-    (lock,) = user.state.glob("*/packages/.limpet-lock")
+    (lock,) = user.state.glob(f"*/{place}/.limpet-lock")
     with lock.open("ab") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         done = user.limpet("pip", one, "install", "-U", "plain")
         assert done.returncode == 75 and "Another pip" in done.stderr
-        done = user.limpet("state", "clean", "one")
+        done = user.limpet("state", "clean", one)
         assert done.returncode == 9 and "just now" in done.stderr
         assert user.said("run", one, "plain") == "plain 1.0\n"
     user.said("pip", one, "install", "-U", "plain")

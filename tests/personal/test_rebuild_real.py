@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 import time
 from pathlib import Path
 
@@ -38,20 +39,66 @@ def test_a_rebuilt_image_keeps_what_fits(user: User, images: dict[str, Path]) ->
     assert user.said("pip", image, "freeze") == "plain==2.0\npluginone==1.0\n"
 
 
+def rebuilt(image: Path, kept: Path, ident: int) -> Path:
+    """Another SIF of the same content in the place of `image`; the old one, moved to `kept`."""
+    old = image.rename(kept)
+    data = bytearray(old.read_bytes())
+    data[48:64] = bytes([ident]) * 16  # a SIF's identifier
+    image.write_bytes(data)
+    return old
+
+
 def test_a_foreign_image_in_the_place_of_another(user: User, images: dict[str, Path]) -> None:
-    """What was installed for it is not used with the new one, and stays with the old one."""
+    """What was installed for it is taken over where it fits, and stays with the old one."""
+    image = user.folder / "site.sif"
+    image.write_bytes(images["foreign"].read_bytes())
+    user.said("pip", image, "install", "plain", "framework==1.0", "pluginone")
+    (site,) = user.state.glob("*/home/.local/lib/python3.13/site-packages")
+    script = site.parents[2] / "bin/plain"
+    script.write_text(script.read_text().replace("/usr/bin/python3", "/opt/other/bin/python3"))
+    # The requirement of something that another image's Python had of its own.
+    metadata = site / "pluginone-1.0.dist-info/METADATA"
+    metadata.write_text(metadata.read_text().replace("framework<2", "of-the-image>=3"))
+    old = rebuilt(image, user.folder / "kept.sif", 1)
+    done = user.limpet("run", image, "plain")
+    assert done.stdout == "plain 2.0\n", done.stderr
+    assert "taken over: framework 1.0, helper 1.5, plain 2.0" in done.stderr
+    assert "set aside: pluginone: it needs of-the-image, which is not there" in done.stderr
+    assert user.limpet("run", image, "python3", "-c", "import pluginone").returncode == 1
+    assert user.limpet("run", image, "plain").stderr == ""
+    user.said("pip", image, "uninstall", "-y", "plain")
+    assert "plain==2.0" in user.said("pip", old, "freeze")
+
+
+def test_a_foreign_image_with_another_python(user: User, images: dict[str, Path]) -> None:
     image = user.folder / "site.sif"
     image.write_bytes(images["foreign"].read_bytes())
     user.said("pip", image, "install", "plain")
-    old = image.rename(user.folder / "kept.sif")
-    data = bytearray(old.read_bytes())
-    data[48:64] = bytes(range(16))  # a SIF's identifier
-    image.write_bytes(data)
+    # What an image with Python 3.12 would have left.
+    (folder,) = user.state.glob("*/home/.local/lib/python3.13")
+    folder.rename(folder.with_name("python3.12"))
+    old = rebuilt(image, user.folder / "kept.sif", 2)
     done = user.limpet("run", image, "python3", "-c", "import plain")
     assert "No module named 'plain'" in done.stderr
-    assert "has personal packages" in done.stderr
-    assert "not used with this one" in done.stderr
-    assert "plain==2.0" in user.said("pip", old, "freeze")
+    assert "plain: it is for Python 3.12, and the image has 3.13" in done.stderr
+    assert "set aside" in done.stderr and "taken over" not in done.stderr
+    assert user.limpet("run", image, "true").stderr == ""
+    assert (folder.with_name("python3.12") / "site-packages/plain.py").exists()
+    assert user.limpet("run", old, "true").returncode == 0
+
+
+def test_a_foreign_image_without_python(user: User, images: dict[str, Path]) -> None:
+    """A start does not fail for what was installed for the image before it."""
+    image = user.folder / "site"
+    subprocess.run(["apptainer", "-q", "build", "--sandbox", image, images["foreign"]], check=True)
+    user.said("pip", image, "install", "plain")
+    labels = image / ".singularity.d/labels.json"
+    labels.write_text(labels.read_text().replace("}", " }") if labels.exists() else "{}")
+    for python in (image / "usr/bin").glob("python3*"):
+        python.unlink()
+    done = user.limpet("run", image, "echo", "started")
+    assert done.stdout == "started\n", done.stderr
+    assert "no Python that says what it has" in done.stderr
 
 
 def test_promote_and_build_again(user: User, images: dict[str, Path]) -> None:

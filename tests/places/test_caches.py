@@ -5,10 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from limpet.core.caches import CACHES, plan_caches
 from limpet.core.homes import INSIDE, plan_home
+from limpet.core.image_env import SENT, image_caches, parse_variables
 from limpet.core.launch import plan_launch
 from limpet.core.mounts import Mount
 from limpet.core.recipe import HomePolicy
@@ -16,8 +18,21 @@ from limpet.core.seen import HostSeen, ImageSeen, Request
 from limpet.core.slurm import PLACES
 from limpet.tools.mounts import is_shared
 from limpet.tools.node_local import find_node_local
+from tests.launch.conftest import FACTS
 
 OWN = "/state/img/home"
+HOST = HostSeen(
+    runtime="/usr/bin/apptainer",
+    runtime_kind="apptainer",
+    runtime_version="1.4.5",
+    arch="x86_64",
+    environment={},
+    home="/home/u",
+    real_home="/home/u",
+    account_home="/home/u",
+    state="/state",
+    cwd="/home/u",
+)
 
 
 def caches(policy: HomePolicy = "isolated", local: str = "", **taken: str) -> Any:
@@ -70,6 +85,7 @@ def test_what_the_user_or_the_image_sets_wins() -> None:
         ("floatX=float32", "floatX=float32,base_compiledir=PLACE"),
         ("base_compiledir=/mine", None),
         ("compiledir=/mine,floatX=float32", None),
+        ("$FLAGS", None),
     ],
 )
 def test_a_variable_of_flags_gets_one_more(given: str, expected: str | None) -> None:
@@ -80,24 +96,69 @@ def test_a_variable_of_flags_gets_one_more(given: str, expected: str | None) -> 
 
 def test_flags_of_the_user_and_ours_both_arrive() -> None:
     image = ImageSeen(path="/i.sif", kind="sif", identity="img", title="i")
-    host = HostSeen(
-        runtime="/usr/bin/apptainer",
-        runtime_kind="apptainer",
-        runtime_version="1.4.5",
-        arch="x86_64",
-        environment={"APPTAINERENV_CUPY_CACHE_DIR": "/mine"},
-        home="/home/u",
-        real_home="/home/u",
-        account_home="/home/u",
-        state="/state",
-        cwd="/home/u",
-    )
+    environment = {"APPTAINERENV_CUPY_CACHE_DIR": "/mine"}
+    host = msgspec.structs.replace(HOST, environment=environment)
     request = Request(command=("true",), env=("PYTENSOR_FLAGS=floatX=float32", "NLTK_DATA=/n"))
     launch = plan_launch(image, host, request)
     assert launch.env["APPTAINERENV_PYTENSOR_FLAGS"].startswith("floatX=float32,base_compiledir=/")
     assert launch.env["APPTAINERENV_NLTK_DATA"] == "/n"
     assert launch.env["APPTAINERENV_CUPY_CACHE_DIR"] == "/mine"
     assert "/state/img/home/.cache/nltk_data" not in launch.folders
+
+
+@pytest.mark.parametrize(
+    ("line", "found"),
+    [
+        ('export A="${A:-"two words: \\$x \\"q\\""}"', {"A": 'two words: $x "q"'}),
+        ("export A=1 B='2 3' # why", {"A": "1", "B": "2 3"}),
+        ("A=1; export A", {"A": "1"}),
+        ('if [ -z "$B" ]; then export B=${B:-/tmp/b}; fi', {"B": "/tmp/b"}),
+        ("A=1 some-program --of A=2", {}),
+        ("export A='begins here", {}),
+        ("echo A=1", {}),
+    ],
+)
+def test_what_a_script_sets(line: str, found: dict[str, str]) -> None:
+    assert parse_variables([f"#!/bin/sh\n{line}\n"]) == found
+
+
+# What the maker of an image set: whether it counts for what is written there.
+THEIRS = {
+    "/tmp/numba": True,
+    "/tmp/$USER/numba": True,
+    "/dev/shm": True,
+    "$HOME/numba": True,
+    "${HOME}/numba": True,
+    "~/numba": True,
+    "/bound/numba": True,
+    "/read-only/numba": False,
+    "/opt/cache": False,
+    "/root/.cache/numba": False,
+    "/tmpfoo": False,
+    "$SOMEWHERE/numba": False,
+}
+
+
+@pytest.mark.parametrize("value", THEIRS)
+@pytest.mark.parametrize("made", ["foreign", "on a base"])
+def test_what_an_images_maker_set_counts_where_it_can_be_written(value: str, made: str) -> None:
+    theirs = {"NUMBA_CACHE_DIR": value, "NLTK_DATA": "/usr/share/nltk_data", "KERAS_HOME": "/k"}
+    image = ImageSeen(path="/i.sif", kind="sif", identity="img", title="i", env=theirs)
+    if made == "on a base":
+        facts = msgspec.structs.replace(FACTS, base_env=theirs, env={"CUPY_CACHE_DIR": "/opt/c"})
+        image = msgspec.structs.replace(image, facts=facts, env={})
+    request = Request(command=("true",), binds=("/scratch:/bound", "/x:/read-only:ro"))
+    launch = plan_launch(image, HOST, request)
+    assert ("NUMBA_CACHE_DIR" not in launch.added) is THEIRS[value]
+    assert not {"NLTK_DATA", "KERAS_HOME"} & launch.added.keys()
+    assert ("CUPY_CACHE_DIR" in launch.added) is (made == "foreign")
+    homeless = image_caches(image, request, "none")
+    assert ("NUMBA_CACHE_DIR" in homeless) is (THEIRS[value] and value[0] not in "$~")
+
+
+def test_only_what_a_start_sets_is_asked_for() -> None:
+    assert {"NUMBA_CACHE_DIR", "XDG_CONFIG_HOME", "PYTENSOR_FLAGS", "XDG_CACHE_HOME"} <= SENT
+    assert not {"PATH", "HF_HOME", "CUDA_VERSION"} & SENT
 
 
 def test_each_row_has_a_source_and_either_a_place_or_a_reason() -> None:

@@ -6,6 +6,7 @@ started with; that is held against `plan_launch` for the same session.
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import shutil
@@ -77,6 +78,7 @@ class Stage:
         self.image.touch()
         self.root = self.top / "launchers"
         self.told = self.top / "told.json"
+        self.links: dict[str, str] = {}
         self.runtime = self.top / "apptainer"
         self.runtime.write_text(
             f"#!{sys.executable} -I\n"
@@ -111,7 +113,7 @@ class Stage:
             Path(pip.kit).mkdir(mode=0o700, parents=True, exist_ok=True)
             Path(pip.kit, "pip.zip").touch()
         mpi = MpiSeen(tasks=host_mpi.probe_tasks(), image=image.facts.mpi) if image.facts else None
-        return msgspec.structs.replace(here, pip=pip, links={}, setuid=False, mpi=mpi)
+        return msgspec.structs.replace(here, pip=pip, links=self.links, setuid=False, mpi=mpi)
 
     def write(self, image: ImageSeen, request: Request) -> Path:
         wrap = Wrap(
@@ -152,6 +154,13 @@ def shell(request: pytest.FixtureRequest) -> list[str]:
     return words
 
 
+def pairs_of(argv: list[str]) -> list[tuple[str, str]]:
+    """The mounts of a command line, in an order of their own."""
+    return sorted(
+        (flag, word) for flag, word in itertools.pairwise(argv) if flag in ("--bind", "--mount")
+    )
+
+
 def compare(
     stage: Stage,
     shell: list[str],
@@ -162,10 +171,12 @@ def compare(
     env: dict[str, str] | None = None,
     cwd: Path | None = None,
     starter: str = "",
+    links: bool = False,
 ) -> str:
     """Start the launcher, and hold what the runtime saw against the plan; what it said.
 
-    `starter` is the name of the program that starts it.
+    `starter` is the name of the program that starts it. With `links` the mounts may come in another
+    order: the runtime mounts what is higher first.
     """
     image = image or stage.seen()
     session = {"PATH": os.environ["PATH"], "HOME": str(stage.home)} | (env or {})
@@ -205,7 +216,10 @@ def compare(
         assert argv[parent + 3].startswith(f"{image.identity} ")
         for place in (parent, parent + 3):  # what ranks compare is the launchers' own affair
             argv[place] = planned[place]
-    assert argv[1:] == planned[1:]
+    if links:
+        assert pairs_of(argv) == pairs_of(planned)
+    else:
+        assert argv[1:] == planned[1:]
     there = {name: value for name, value in environment.items() if name not in OF_SHELLS}
     assert there == {name: value for name, value in plan.env.items() if name not in OF_SHELLS}
     for folder in plan.folders:
@@ -448,9 +462,96 @@ def test_homes_and_working_folders(
     env = {"TMPDIR": str(stage.home / "tmp"), "TMP": str(stage.project / "x")}
     said = compare(stage, shell, monkeypatch, request, cwd=places[place], env=env)
     hidden = place in ("usr", "above", "root") or (home in ("private", "none") and place == "home")
+    hidden |= home == "isolated" and place == "project"  # ~/.config leads there
     assert ("is not seen inside" in said) == (
         hidden and not (home == "private" and place == "home")
     )
+
+
+# Below the personal folders, and whether one may stand there under each policy.
+STANDS = {
+    ".cache/x y/deep": True,
+    ".local/share/x": True,
+    ".conda/envs/e": True,
+    ".config": False,
+    ".local/lib/python3.13/site-packages": False,
+    ".local/bin": False,
+    ".hidden/x": True,
+}
+
+
+@pytest.mark.parametrize("linked", [False, True], ids=["", "a home over a link"])
+@pytest.mark.parametrize("home", ["isolated", "private", "none", "host"])
+@pytest.mark.parametrize("place", STANDS)
+def test_working_folders_below_personal_ones(
+    stage: Stage,
+    shell: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    home: str,
+    place: str,
+    linked: bool,
+) -> None:
+    folder = stage.home / place
+    folder.mkdir(parents=True)
+    (stage.home / ".bashrc").touch()
+    env = {"TMPDIR": str(folder)}
+    if linked:
+        (stage.top / "users").symlink_to("homes")
+        env["HOME"] = str(stage.top / "users" / stage.home.name)
+    request = msgspec.convert({"home": home}, Request)
+    said = compare(stage, shell, monkeypatch, request, cwd=folder, env=env)
+    assert ("is not seen inside" in said) == (not STANDS[place] and home != "host")
+
+
+@pytest.mark.parametrize(
+    ("place", "seen"),
+    [("cache", False), ("cache/x", True), (".", True), ("cache/.conda", False)],
+)
+def test_working_folders_that_personal_ones_lead_to(
+    stage: Stage, shell: list[str], monkeypatch: pytest.MonkeyPatch, place: str, seen: bool
+) -> None:
+    scratch = stage.top / "scratch"
+    (scratch / "cache/x/keras").mkdir(parents=True)
+    (scratch / "cache/.conda/pkgs").mkdir(parents=True)
+    (stage.home / ".cache").symlink_to(scratch / "cache")
+    (stage.home / ".conda").symlink_to(scratch / "cache/.conda")
+    (stage.home / ".local").mkdir()
+    said = compare(stage, shell, monkeypatch, Request(), cwd=scratch / place)
+    assert ("is not seen inside" in said) is not seen
+
+
+@pytest.mark.parametrize("home", ["isolated", "private", "none", "host"])
+@pytest.mark.parametrize(
+    "place", ["pfs/appl/project", "pfs/appl", "pfs", "pfs/other", "homes/me ä"]
+)
+def test_links_at_the_top(
+    stage: Stage, shell: list[str], monkeypatch: pytest.MonkeyPatch, home: str, place: str
+) -> None:
+    """Here they are not at the top, which only the look at the machine knows."""
+    for folder in ("pfs/appl/project", "pfs/appl/cache", "pfs/other", "pfs/gone"):
+        (stage.top / folder).mkdir(parents=True)
+    (stage.top / "appl").symlink_to("pfs/appl")
+    (stage.home / ".cache").symlink_to(stage.top / "appl/cache")
+    stage.links = {str(stage.top / "appl"): str(stage.top / "pfs/appl")}
+    binds = [f"{stage.top}/appl/project", f"{stage.top}/pfs/other:{stage.top}/pfs/other:ro"]
+    request = msgspec.convert({"home": home, "binds": binds}, Request)
+    compare(stage, shell, monkeypatch, request, cwd=stage.top / place, links=True)
+    shutil.rmtree(stage.root)
+    request = msgspec.convert({"home": home}, Request)
+    compare(stage, shell, monkeypatch, request, cwd=stage.top / place, links=True)
+
+
+def test_a_served_folder_below_the_working_folder_in_a_personal_one(
+    stage: Stage, shell: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = stage.home / ".local/share"
+    folder.mkdir(parents=True)
+    own = msgspec.structs.replace(facts(), places=(f"{folder}/env", f"{stage.home}/.local/env"))
+    image = msgspec.structs.replace(stage.seen(), facts=own)
+    compare(stage, shell, monkeypatch, Request(), image=image, cwd=folder)
+    compare_again = Request(pwd="/elsewhere")
+    shutil.rmtree(stage.root)
+    compare(stage, shell, monkeypatch, compare_again, image=image, cwd=folder)
 
 
 @pytest.mark.parametrize("place", ["home", "below", "project"])
@@ -516,6 +617,30 @@ def test_an_image_that_has_flags_of_its_own(
 ) -> None:
     image = stage.seen(env={"PYTENSOR_FLAGS": "device=cpu", "NUMBA_CACHE_DIR": "/fixed"})
     compare(stage, shell, monkeypatch, Request(), image=image, env=SETTINGS)
+
+
+@pytest.mark.parametrize("home", ["isolated", "private", "none", "host"])
+def test_what_an_images_maker_set(
+    stage: Stage, shell: list[str], monkeypatch: pytest.MonkeyPatch, home: str
+) -> None:
+    theirs = {
+        "NUMBA_CACHE_DIR": "/tmp/numba",
+        "TRITON_CACHE_DIR": "/opt/triton",
+        "CUPY_CACHE_DIR": "$HOME/cupy",
+        "NLTK_DATA": "/usr/share/nltk_data",
+        "PYTENSOR_FLAGS": "device=cpu",
+        "KERAS_HOME": "/opt/keras",
+        "XDG_CACHE_HOME": "/opt/cache",
+        "MIOPEN_USER_DB_PATH": "/bound/miopen",
+    }
+    foreign = msgspec.structs.replace(stage.seen(), facts=None, env=theirs)
+    request = msgspec.convert({"home": home, "binds": [f"{stage.top}:/bound"]}, Request)
+    compare(stage, shell, monkeypatch, request, image=foreign, env=SETTINGS)
+    shutil.rmtree(stage.root)
+    theirs["PYTENSOR_FLAGS"] = "compiledir=$HOME/x"
+    own = msgspec.structs.replace(facts(env={"TRITON_CACHE_DIR": "/fixed"}), base_env=theirs)
+    image = msgspec.structs.replace(stage.seen(), facts=own)
+    compare(stage, shell, monkeypatch, request, image=image, env=SETTINGS)
 
 
 def test_a_home_over_a_link(

@@ -189,7 +189,8 @@ def test_the_scripts_are_clean(tmp_path: Path, variables: str, home: str) -> Non
     mpi = ImageMpi(consumers=(Consumer(name="mpi4py", needs={}),))
     own = msgspec.structs.replace(facts(), places=("/it's", "/home/me/$x"), mpi=mpi)
     image = msgspec.structs.replace(IMAGE, facts=own)
-    host = msgspec.structs.replace(HOST, setuid=False)
+    links = {"/appl": "/pfs/appl", "/it's": "/pfs/it's $x"}
+    host = msgspec.structs.replace(HOST, setuid=False, links=links)
     texts = {"tool": render_launcher(wrap, image, host, "/my $launchers")}
     texts |= render_beside(wrap, image, host, "/my $launchers")
     assert {"job.sh", "ranks.sh", "share.sh", "mpi.sh"} <= texts.keys()

@@ -40,6 +40,7 @@ from limpet.core.errors import BaseError, ExistsError, RecipeError, SpaceError, 
 from limpet.core.events import Event, Notify, ignore
 from limpet.core.gpu import plan_needs
 from limpet.core.image import ImageFacts
+from limpet.core.image_env import SENT
 from limpet.core.mpi import without_symbols
 from limpet.core.package_files import Metadata, parse_metadata
 from limpet.core.plan import BuildPlan, BuildReport, LockReport, plan_build
@@ -334,6 +335,7 @@ def describe(
         base=prepared.lock.base,
         run=prepared.recipe.run,
         env=prepared.recipe.env,
+        base_env={n: v for n, v in prepared.facts.variables.items() if n in SENT},
         libc=prepared.facts.libc,
         gpu=plan_needs(
             lock.provided

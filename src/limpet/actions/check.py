@@ -7,6 +7,7 @@ from pathlib import Path
 
 import msgspec
 
+from limpet.actions.image_known import with_known
 from limpet.core.errors import HostError, ImageError, UsageError
 from limpet.core.launch import Launch, plan_launch
 from limpet.core.mounts import Mount, is_below, render_mount
@@ -48,6 +49,7 @@ def check_imports(
         runtime=str(runtime.path), runtime_kind=runtime.kind, runtime_version=runtime.version
     )
     cache = files.cache_folder(cache_dir or read_config(config_file).cache_dir)
+    seen = with_known(seen, cache)
     with files.passing_folder(cache / "tmp", prefix="check-") as folder:
         run = _Run(seen, here, folder, tuple(names), timeout_s)
         _, plain = run.go("plain", layer="")

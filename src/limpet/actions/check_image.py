@@ -18,7 +18,8 @@ from limpet.core.findings import Finding
 from limpet.core.gpu import plan_gpu
 from limpet.core.image import LOCK_OBJECT
 from limpet.core.image_contents import Heap, ImageContents
-from limpet.core.image_judge import judge_contents, parse_variables
+from limpet.core.image_env import parse_variables
+from limpet.core.image_judge import judge_contents
 from limpet.core.machine import Trouble
 from limpet.core.pylock import parse_lock
 from limpet.core.seen import ImageSeen
@@ -210,7 +211,7 @@ def _judge_fit(seen: ImageSeen, contents: ImageContents) -> Iterator[Finding]:
     needs, libc = seen.needs, seen.libc
     if makers and not seen.facts and seen.kind != "sandbox":
         try:
-            known = image_needs.read_needs(Path(seen.path), seen.kind == "sif")
+            known = image_needs.read_known(Path(seen.path), seen.kind == "sif")
             needs, libc = known.needs, known.libc
         except (LimpetError, OSError):
             return

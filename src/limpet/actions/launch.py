@@ -10,6 +10,7 @@ from typing import NoReturn
 
 import msgspec
 
+from limpet.actions.image_known import with_known
 from limpet.actions.mpi import look_for_mpi
 from limpet.actions.overlay import choose_overlays
 from limpet.core.errors import HostError, UsageError
@@ -59,10 +60,7 @@ def plan_start(image: str, request: Request, *, config_file: str = "", system: s
     cache = files.cache_folder(config.cache_dir)
     runtime = apptainer.probe_runtime(cache)
     gpus = gpu.probe_gpus()
-    if gpus:
-        from limpet.tools import image_needs  # brings a squashfs reader, which few starts need
-
-        seen = image_needs.with_needs(seen, cache)
+    seen = with_known(seen, cache)
     here = host.probe_host(
         runtime=str(runtime.path),
         runtime_kind=runtime.kind,

@@ -8,6 +8,7 @@ from pathlib import Path
 import msgspec
 
 from limpet import __version__
+from limpet.actions.image_known import with_known
 from limpet.actions.mpi import look_for_mpi
 from limpet.actions.overlay import Chosen, choose_overlays
 from limpet.actions.settle import settle
@@ -29,7 +30,15 @@ from limpet.core.wrap import (
     check_host_allowed,
     choose_programs,
 )
-from limpet.tools import apptainer, files, host, images, launchers, personal, programs
+from limpet.tools import (
+    apptainer,
+    files,
+    host,
+    images,
+    launchers,
+    personal,
+    programs,
+)
 from limpet.tools.config import read_config
 from limpet.tools.host_python import check_host_python
 
@@ -146,6 +155,7 @@ def _write(
     *,
     dry_run: bool,
 ) -> WrapReport:
+    seen = with_known(seen, files.cache_folder(config.cache_dir))
     here = _probe(seen, request, config)
     chosen_overlays = choose_overlays(seen, here, request.launch.overlays)
     notes = (*chosen_overlays.notes, *fuse_notes(seen, here))

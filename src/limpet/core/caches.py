@@ -25,7 +25,7 @@ class Cache(msgspec.Struct, frozen=True, kw_only=True):
 
     `place` lies below the cache folder, `local` sends it to the job's node-local folder. With
     `flag` the variable holds `name=value` pairs between commas, and this is the name. `make` is for
-    folders that the package does not make itself.
+    folders that the package does not make itself. `read`: an image may bring what lies there.
     """
 
     package: str
@@ -36,6 +36,7 @@ class Cache(msgspec.Struct, frozen=True, kw_only=True):
     local: bool = False
     flag: str = ""
     make: bool = False
+    read: bool = False
     reason: str = ""
 
 
@@ -113,6 +114,7 @@ CACHES = (
         variable="NLTK_DATA",
         place="nltk_data",
         make=True,
+        read=True,
         writes="downloaded corpora, in ~/nltk_data, or in the first folder named that exists",
         source="https://www.nltk.org/data.html",
     ),
@@ -217,11 +219,16 @@ def plan_caches(
     return Caches(mounts=tuple(mounts), variables=variables, folders=tuple(folders), local=local)
 
 
+def is_decided(flags: str) -> bool:
+    """Whether flags name a place already, or are not plain and so cannot be added to."""
+    return "compiledir" in flags or "$" in flags
+
+
 def _value(cache: Cache, path: str, taken: Mapping[str, str]) -> str:
     """What the variable is set to; empty where the user or the image decided."""
     given = taken.get(cache.variable, "")
     if not cache.flag:
         return "" if given else path
-    if "compiledir" in given:
+    if is_decided(given):
         return ""
     return ",".join(word for word in (given, f"{cache.flag}={path}") if word)

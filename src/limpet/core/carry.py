@@ -22,9 +22,10 @@ _OLD_NAMES = {"1": (2, 5), "2010": (2, 12), "2014": (2, 17)}
 
 
 class ImageInside(msgspec.Struct, frozen=True, kw_only=True):
-    """What an image's Python says of itself: version, glibc, and all distributions it sees."""
+    """What an image's Python says of itself: version, place, glibc, and what it sees."""
 
     python: str
+    executable: str = ""
     libc: str = ""
     versions: dict[str, str] = msgspec.field(default_factory=dict)
 

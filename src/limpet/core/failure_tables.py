@@ -417,6 +417,14 @@ _LIMITS = (
         source="https://man7.org/linux/man-pages/man7/signal.7.html",
     ),
     Failure(
+        name="Python's own modules",
+        pattern=r"ModuleNotFoundError: No module named 'encodings'",
+        answer="Python does not find its own modules: PYTHONHOME names another place "
+        "(--env and pass_variables let it in), or the image is damaged (limpet check IMAGE).",
+        example="ModuleNotFoundError: No module named 'encodings'",
+        source="https://docs.python.org/3/using/cmdline.html#envvar-PYTHONHOME",
+    ),
+    Failure(
         name="module missing",
         pattern=r"(?:ModuleNotFoundError|python[\d.]*): No module named '?(?P<module>[\w.]+)",
         answer="{module} is not in the image: limpet pip IMAGE install it for yourself, "

@@ -52,6 +52,9 @@ PERSONAL = (
     Personal(folder=".pip", variables={}),
 )
 
+# Of the host's, even where someone stands in them, nothing is found or imported inside.
+LOADED = (".local/bin", ".local/lib")
+
 # What runs or configures at the start of a shell, of conda or of an installer: with the host's,
 # `limpet run IMAGE bash` would bring the host's conda and modules back.
 START_FILES = (

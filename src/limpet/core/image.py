@@ -38,7 +38,8 @@ class ImageFacts(msgspec.Struct, frozen=True, kw_only=True):
     `prefix` is the environment's place inside, `python` its interpreter's full version, `layout`
     how it was laid out, `libc` its C library, `gpu` what its packages need of a GPU's driver,
     `mpi` the MPI in it, without symbols' names (None: an older limpet did not look). `host` is the
-    Python of the host that the packages are for, where the image has none of its own. `places` are
+    Python of the host that the packages are for, where the image has none of its own. `env` is what
+    the recipe sets, `base_env` what the base sets of the variables that a start sets. `places` are
     folders inside that a home or working folder of the host's may cover.
     `format` counts changes that an older limpet cannot run.
     """
@@ -54,6 +55,7 @@ class ImageFacts(msgspec.Struct, frozen=True, kw_only=True):
     base: LockedBase
     run: Run = msgspec.field(default_factory=Run)
     env: dict[str, str] = msgspec.field(default_factory=dict)
+    base_env: dict[str, str] = msgspec.field(default_factory=dict)
     libc: Libc | None = None
     host: HostPython | None = None
     gpu: GpuNeeds = GpuNeeds()

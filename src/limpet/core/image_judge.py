@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 
 from packaging.markers import InvalidMarker, UndefinedEnvironmentName
@@ -212,14 +211,3 @@ def _judge_heap(heap: Heap) -> Finding:
 
 def _size(size_bytes: int) -> str:
     return f"{size_bytes / 1e6:.1f} MB"
-
-
-def parse_variables(scripts: list[str]) -> dict[str, str]:
-    """What `.singularity.d/env` sets, as far as it is plain: later scripts win."""
-    found: dict[str, str] = {}
-    for script in scripts:
-        for name, value in re.findall(r"(?m)^\s*(?:export\s+)?([A-Za-z_]\w*)=(.*)$", script):
-            plain = value.strip().strip("\"'")
-            default = re.fullmatch(r"\$\{\w+:-\"?(.*?)\"?\}", plain)
-            found[name] = default[1] if default else plain
-    return found

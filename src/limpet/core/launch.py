@@ -13,6 +13,7 @@ from limpet.core.gpu import Gpu, plan_gpu
 from limpet.core.handover import find_meddling, hand_over, parse_env, prefixed, set_by_prefix
 from limpet.core.homes import Home, plan_home
 from limpet.core.image import ImageFacts
+from limpet.core.image_env import image_caches, leave_to_image
 from limpet.core.mounts import Mount, render_mount
 from limpet.core.mpi_plan import MpiPlan, plan_mpi
 from limpet.core.personal import Personal, plan_personal
@@ -87,14 +88,13 @@ def plan_launch(image: ImageSeen, host: HostSeen, request: Request) -> Launch:
     hidden = [mount.target for mount in (*home.first, *home.mounts)]
     seen = {"visible": visible, "hidden": hidden}
     passed, verdicts = select_variables(host.environment, policy, named=names, **seen)
-    ours = image.facts.env if image.facts else {}
-    taken = set_by_prefix(passed) | passed | ours | values
+    taken = set_by_prefix(passed) | passed | image_caches(image, request, home_policy) | values
     caches = plan_caches(home_policy, home, state=own, local=host.local, taken=taken)
     # The home's last: they cover what the others may bring in.
     mpi = plan_mpi(request.mpi or wants.mpi, host.mpi)
-    own_mounts = (*home_mounts(home, host), *caches.mounts, *personal.mounts)
+    own_mounts = (*home_mounts(home, host), *place.uncovered, *caches.mounts, *personal.mounts)
     mounts, points = _serve(image, (*place.mounts, *mpi.mounts, *own_mounts), home, host)
-    added = {n: v for n, v in home.variables.items() if n not in ours}
+    added = leave_to_image(home.variables, image)
     # The caches' last: to a variable of flags they add one.
     added |= personal.variables | values | caches.variables
     gpu, gpu_notes = _gpu(request.gpu or wants.gpu, image, host)

@@ -15,14 +15,16 @@ from pathlib import PurePosixPath
 
 import msgspec
 
-from limpet.core.caches import CACHES, FOLDER, LOCAL, Cache
+from limpet.core.caches import CACHES, FOLDER, LOCAL, Cache, is_decided
 from limpet.core.gpu import Driver
 from limpet.core.handover import parse_env
-from limpet.core.homes import INSIDE, PERSONAL, START_FILES
+from limpet.core.homes import INSIDE, LOADED, PERSONAL, START_FILES
 from limpet.core.host_python import share_host
+from limpet.core.image_env import image_caches, leave_to_image
 from limpet.core.launch import Launch, plan_launch
 from limpet.core.launcher_command import COMMAND
 from limpet.core.launcher_job import job_parts
+from limpet.core.launcher_links import link_parts
 from limpet.core.launcher_mpi import mpi_parts
 from limpet.core.launcher_places import place_parts
 from limpet.core.launcher_seldom import BESIDE
@@ -90,6 +92,7 @@ def _describe(
         job_parts(host, image.identity, image.facts.prefix if image.facts else ""),
         mpi_parts(image, host, wrap.request.launch, plan.mpi),
         place_parts(image),
+        link_parts(host, [mount for mount, _ in _wished(image, wrap.request.launch)]),
     ):
         seldom |= more
         holds |= words
@@ -97,7 +100,7 @@ def _describe(
         **_CONSTANTS,
         **_names(host),
         **_of_folder(wrap, image, host, root),
-        **_of_image(image, host, plan, named),
+        **_of_image(image, wrap.request.launch, host, plan, named),
         **request,
         **seldom,
         "ACCOUNT": shlex.quote(f"{user}:{host.account_home}"),
@@ -152,7 +155,7 @@ def _of_folder(wrap: Wrap, image: ImageSeen, host: HostSeen, root: str) -> dict[
 
 
 def _of_image(
-    image: ImageSeen, host: HostSeen, plan: Launch, named: Sequence[str]
+    image: ImageSeen, request: Request, host: HostSeen, plan: Launch, named: Sequence[str]
 ) -> dict[str, str]:
     ours, others = (f"{name}ENV_" for name in _siblings(host))
     prefix = image.facts.prefix if image.facts else ""
@@ -162,7 +165,7 @@ def _of_image(
         "BIN_OF_PREFIX": re.sub(r'([\\"$`])', r"\\\1", f"{prefix}/bin:") if prefix else "",
         "TREES": _patterns((*OWN_TREES, prefix) if prefix else OWN_TREES, below=True),
         "HAS_PACKAGES": ":" if prefix else kit,
-        **_render_caches(image, plan, named, ours, others),
+        **_render_caches(image, request, plan, named, ours, others),
         "SET_PACKAGES": _render_set(
             {VARIABLE: PACKAGES, "JUPYTER_PATH": f"{PACKAGES}/share/jupyter"}
             if prefix
@@ -283,34 +286,30 @@ def _render_set(values: dict[str, str], ours: str) -> str:
 
 def _render_moved(image: ImageSeen, ours: str) -> str:
     """For each personal folder that the home lacks: the variables that lead to the image's own."""
-    fixed = image.facts.env if image.facts else {}
     lines = []
     for personal in PERSONAL:
-        values = {
-            name: str(PurePosixPath(INSIDE, place))
-            for name, place in personal.variables.items()
-            if name not in fixed
-        }
+        moved = {n: str(PurePosixPath(INSIDE, place)) for n, place in personal.variables.items()}
+        values = leave_to_image(moved, image)
         if values:
             lines.append(f"{personal.folder}) {_render_set(values, ours)} ;;")
     return "\n".join(lines)
 
 
 def _render_caches(
-    image: ImageSeen, plan: Launch, named: Sequence[str], ours: str, others: str
+    image: ImageSeen, request: Request, plan: Launch, named: Sequence[str], ours: str, others: str
 ) -> dict[str, str]:
     """Where packages write: `core.caches`, for what neither the user nor the image has set.
 
     Seldom has a session set any of them, so that is asked of all at once.
     """
-    fixed = image.facts.env if image.facts else {}
+    fixed = image_caches(image, request, plan.home)
     sets: dict[str, str] = {}
     lines = []
     given = ""
     rows = [Cache(package="", variable="XDG_CACHE_HOME", writes="", source="", place=".")]
     for cache in (*(rows if plan.home == "none" else ()), *CACHES):
         there = fixed.get(cache.variable, "")
-        if not cache.place or (there and (not cache.flag or "compiledir" in there)):
+        if not cache.place or (there and (not cache.flag or is_decided(there))):
             continue
         value = _cache_value(cache, there)
         sets[cache.variable] = value
@@ -396,7 +395,7 @@ def _render_values(request: Request, policy: HomePolicy) -> tuple[str, str]:
         cache = flags.get(name)
         if given:
             value = values[name]
-            if cache and "compiledir" not in value:
+            if cache and not is_decided(value):
                 value = _cache_value(cache, value)
             lines.append(f"_limpet_put {name} {quoted(value)}")
         else:
@@ -425,6 +424,14 @@ _CONSTANTS = {
     "START_FILES": " ".join(reversed(START_FILES)),
     "CACHE_FOLDERS": " ".join(_cache_folders()),
     "CACHES_MADE": " && ".join(f'[ -d "$_limpet_own/{folder}" ]' for folder in _cache_folders()),
+    "LOADED": "|".join(f"*:{folder}/*" for folder in LOADED),
+    "STANDS": "|".join(
+        f'"${{_limpet_real:-//}}"/{place}'
+        for place in (
+            *(personal.folder for personal in PERSONAL),
+            *(place for folder in LOADED for place in (folder, f"{folder}/*")),
+        )
+    ),
     "TEMPORARY": " ".join(TEMPORARY),
     "PACKAGES": PACKAGES,
     "PACKAGES_VARIABLE": VARIABLE,

@@ -8,6 +8,7 @@ short lines, because bash takes ten microseconds to put something before a long 
 
 from __future__ import annotations
 
+from limpet.core.launcher_links import LINKS
 from limpet.core.launcher_places import POINT, SERVE
 
 _START = r"""
@@ -44,10 +45,14 @@ elif _limpet_bound "$_limpet_cwd"; then _limpet_pwd=$_limpet_cwd
 else
     case $_limpet_cwd in
 #if private
+        @STANDS@) _limpet_why="the host's personal folders stay outside" ;;
         "$_limpet_home"/?*) _limpet_pwd=$_limpet_cwd _limpet_place=$_limpet_cwd ;;
         "$_limpet_home") ;;
 #end
         @ALWAYS@) _limpet_pwd=$_limpet_cwd ;;
+#if none
+        @STANDS@) _limpet_why="the host's personal folders stay outside" ;;
+#end
         @FOLDERS@|@TREES@) _limpet_why='that place is the image'"'s own" ;;
         *)
             case $_limpet_real/:$_limpet_home/ in
@@ -128,8 +133,9 @@ if ! { @CACHES_MADE@; }; then _limpet_seldom _limpet_make_caches; fi
 #if isolated
 
 # Puts the image's own over a thing of the home; `odd` is what one has to look at more closely.
-_limpet_odd=''
+_limpet_odd='' _limpet_late=''
 case $_limpet_home$_limpet_own in *[:,\"\\\']*) _limpet_odd=1 ;; esac
+case $_limpet_cwd/ in "$_limpet_real"/.*) _limpet_odd=1 ;; esac
 #if clean host_variables
 case :${TMPDIR-}:${TMP-}:${TEMP-} in *":$_limpet_home"/*) _limpet_odd=1 ;; esac
 #end
@@ -165,6 +171,7 @@ _limpet_covers() {
 if [ "$_limpet_real" != "$_limpet_home" ]; then _limpet_seldom _limpet_cover_again; fi
 _limpet_covers
 _limpet_mounts_2=$_limpet_mounts _limpet_mounts=''
+if [ -n "$_limpet_late" ]; then _limpet_seldom _limpet_uncover; fi
 _limpet_mount "$_limpet_own" @INSIDE_HOME@
 #end
 #if isolated host
@@ -230,4 +237,4 @@ exec "$_limpet_runtime" @HEAD@ $_limpet_flag ${_limpet_word:+"$_limpet_word"} $_
     @REST@ "$@"
 """
 
-COMMAND = _START + SERVE + _MOUNTS + POINT + _END
+COMMAND = _START + SERVE + _MOUNTS + POINT + LINKS + _END

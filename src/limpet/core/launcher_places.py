@@ -33,6 +33,7 @@ for _limpet_folder in @POINTS@; do
         "$_limpet_home"/*) _limpet_to=$_limpet_own/${_limpet_folder#"$_limpet_home"/} ;;
 #end
 #if isolated
+        "${_limpet_late:-//}"/*) _limpet_to=$_limpet_cwd${_limpet_folder#"$_limpet_late"} ;;
         "$_limpet_home"/*)
             _limpet_to=$_limpet_folder _limpet_top=${_limpet_folder#"$_limpet_home"/}
             case ${_limpet_top%%/*} in @PERSONAL_CASE@)

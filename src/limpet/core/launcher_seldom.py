@@ -255,7 +255,31 @@ _limpet_cover_odd() {
         done
 #end
     fi
+    case ${_limpet_again-}@PWD@ in '')
+        case $_limpet_target/ in "$_limpet_pwd"/*) _limpet_whole=1 ;; esac
+        case $_limpet_pwd/ in "$_limpet_target"/*)
+            _limpet_late="$_limpet_late:$_limpet_folder${_limpet_pwd#"$_limpet_target"}/" ;;
+        esac
+        ;;
+    esac
     _limpet_mount "$_limpet_own/$_limpet_folder" "$_limpet_target"
+    case $_limpet_target/ in "$_limpet_home"/* | "$_limpet_real"/*) return ;; esac
+@LINKED_COVERS@
+}
+# The working folder lies in one of them: it is mounted again, or stays out as in `plan_place`.
+_limpet_uncover() {
+    _limpet_place=''
+    case ${_limpet_whole-}$_limpet_late in 1* | @LOADED@)
+        _limpet_pwd=$_limpet_start _limpet_late=''
+        _limpet_why="the host's personal folders stay outside"
+        _limpet_say "The working folder $_limpet_cwd is not seen inside: $_limpet_why." \
+            "The program starts in $_limpet_start."
+        return
+        ;;
+    esac
+    if [ "$_limpet_pwd" != "$_limpet_cwd" ]; then _limpet_mount "$_limpet_cwd" "$_limpet_cwd"; fi
+    _limpet_mount "$_limpet_cwd" "$_limpet_pwd"
+    _limpet_mounts_1=$_limpet_mounts$_limpet_mounts_1 _limpet_mounts='' _limpet_late=$_limpet_pwd
 }
 # All of it under the home's real name as well.
 _limpet_cover_again() {
@@ -266,7 +290,7 @@ _limpet_cover_again() {
 
 _limpet_flags() {
     case $2 in
-        *compiledir*) ;;
+        *compiledir* | *'$'*) ;;
         *) _limpet_put "$1" "${2:+$2,}$3" ;;
     esac
 }

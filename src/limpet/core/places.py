@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import msgspec
 
 from limpet.core.errors import HostError
-from limpet.core.homes import Home
+from limpet.core.homes import LOADED, PERSONAL, Home
 from limpet.core.host_python import share_host
 from limpet.core.mounts import Mount, is_below, parse_bind
 from limpet.core.seeing import ALWAYS, is_own, plan_aliases, plan_temporaries
@@ -52,14 +52,19 @@ def plan_sight(
         mounts += plan_temporaries(host.temporaries, visible=visible, home=host.home, prefix=prefix)
     mounts += plan_aliases(mounts, host.links, home=host.home, prefix=prefix)
     mounts = (*home.first, *mounts)
-    return Place(pwd=place.pwd, mounts=mounts, notes=(*bind_notes, *place.notes))
+    notes = (*bind_notes, *place.notes)
+    return msgspec.structs.replace(place, mounts=mounts, notes=notes)
 
 
 class Place(msgspec.Struct, frozen=True, kw_only=True):
-    """Where the program starts, and what is mounted so that it finds its way."""
+    """Where the program starts, and what is mounted so that it finds its way.
+
+    `uncovered` is mounted after the home's folders: something of the host's below one of them.
+    """
 
     pwd: str
     mounts: tuple[Mount, ...] = ()
+    uncovered: tuple[Mount, ...] = ()
     notes: tuple[str, ...] = ()
 
 
@@ -70,14 +75,28 @@ def seen_at(path: str, host: HostSeen) -> str:
 
 def home_mounts(home: Home, host: HostSeen) -> tuple[Mount, ...]:
     """The home's, and all of it again under the home's real name where a link leads to it."""
+    mounts = (*home.mounts, *_covers_again(home, host)) if home.visible else home.mounts
     if not home.visible or host.real_home == host.home:
-        return home.mounts
+        return mounts
     again = [
         Mount(source=mount.source, target=host.real_home + mount.target.removeprefix(host.home))
         for mount in home.mounts
         if is_below(mount.target, host.home)
     ]
-    return (Mount(source=host.real_home, target=host.real_home), *home.mounts, *again)
+    return (Mount(source=host.real_home, target=host.real_home), *mounts, *again)
+
+
+def _covers_again(home: Home, host: HostSeen) -> tuple[Mount, ...]:
+    """What lies over something outside the home, under its other names: links there may use them.
+
+    `~/.cache` may lead to `/scratch/me`, and `/scratch` to `/pfs/scratch`.
+    """
+    return tuple(
+        Mount(source=mount.source, target=link + mount.target.removeprefix(place))
+        for mount in home.mounts
+        for link, place in host.links.items()
+        if is_below(mount.target, place) and not is_below(mount.target, host.home)
+    )
 
 
 def plan_place(
@@ -86,15 +105,20 @@ def plan_place(
     """The working folder inside: the same as outside wherever that can be."""
     if request.pwd:
         return Place(pwd=request.pwd)
-    cwd = host.cwd
-    if home.visible and is_below(cwd, host.real_home):
-        # A home that is reached over a symbolic link is seen under its own name only.
-        return Place(pwd=seen_at(cwd, host))
-    covered = any(is_below(cwd, mount.target) for mount in home.first)
-    shown = (*(() if covered else ALWAYS), *same_inside(binds))
-    if any(is_below(cwd, folder) for folder in shown):
+    cwd, seen = host.cwd, seen_at(host.cwd, host)
+    covered, kept_out = _stands_in(seen, host, home)
+    if home.visible and (covered or is_below(cwd, host.real_home)) and not kept_out:
+        # A home that is reached over a symbolic link is seen under its own name first.
+        names = dict.fromkeys((seen, cwd)) if covered else {}
+        again = tuple(Mount(source=cwd, target=name) for name in names)
+        return Place(pwd=seen, uncovered=again)
+    hidden = any(is_below(cwd, mount.target) for mount in home.first)
+    shown = (*(() if hidden else ALWAYS), *same_inside(binds))
+    if any(is_below(cwd, folder) for folder in shown) and not (home.visible and kept_out):
         return Place(pwd=cwd)
-    if is_own(cwd, image.facts.prefix if image.facts else ""):
+    if kept_out:
+        why = "the host's personal folders stay outside"
+    elif is_own(cwd, image.facts.prefix if image.facts else ""):
         why = "that place is the image's own"
     elif is_below(host.real_home, cwd) or is_below(host.home, cwd):
         why = "the home lies below it, and would be seen whole"
@@ -106,6 +130,23 @@ def plan_place(
         f"The working folder {cwd} is not seen inside: {why}. The program starts in {home.start}."
     )
     return Place(pwd=home.start, notes=(note,))
+
+
+def _stands_in(seen: str, host: HostSeen, home: Home) -> tuple[bool, bool]:
+    """Whether that place is in a personal folder that is the host's alone, and has to stay out.
+
+    The folder itself has, for it is the image's own inside; and what is loaded from unasked.
+    """
+    if home.visible:
+        covers = {mount.target for mount in home.mounts}
+        places = {name: seen_at(path, host) for name, path in host.personal.items()}
+        places = {name: place for name, place in places.items() if place in covers}
+    else:
+        places = {p.folder: f"{host.home}/{p.folder}" for p in PERSONAL if host.home}
+    within = {name + seen.removeprefix(p) for name, p in places.items() if is_below(seen, p)}
+    whole = any(is_below(place, seen) for place in places.values())
+    loaded = any(is_below(name, folder) for name in within for folder in LOADED)
+    return bool(within), bool(within) and (whole or loaded)
 
 
 def serve_places(image: ImageSeen) -> tuple[Mount, ...]:

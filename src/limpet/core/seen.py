@@ -20,8 +20,9 @@ class ImageSeen(msgspec.Struct, frozen=True, kw_only=True):
     """An image as it lies there; `facts` only where limpet made it.
 
     `identity` names what is in it and stays the same for every copy: its personal folders are kept
-    under that name. `title` is for people. `arch` is empty where nothing tells. `needs` and `libc`
-    are read on machines with GPUs only. `ahead` is what a start reads first, where that is known.
+    under that name. `title` is for people. `arch` is empty where nothing tells. `needs`, `libc` and
+    `env` (what its scripts set of the variables that a start sets) of a foreign image are read from
+    its file. `ahead` is what a start reads first, where that is known.
     """
 
     path: str
@@ -32,7 +33,16 @@ class ImageSeen(msgspec.Struct, frozen=True, kw_only=True):
     facts: ImageFacts | None = None
     needs: GpuNeeds = GpuNeeds()
     libc: Libc | None = None
+    env: dict[str, str] = msgspec.field(default_factory=dict)
     ahead: Ahead = Ahead()
+
+
+class Known(msgspec.Struct, frozen=True, kw_only=True):
+    """What a foreign image's file says, as in `ImageSeen`: read once, and kept."""
+
+    libc: Libc | None = None
+    needs: GpuNeeds = GpuNeeds()
+    env: dict[str, str] = msgspec.field(default_factory=dict)
 
 
 class Siblings(msgspec.Struct, frozen=True, kw_only=True):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from pathlib import Path
 from typing import BinaryIO
@@ -102,7 +103,10 @@ def _read_sandbox(path: Path) -> ImageSeen:
             why="It has neither .singularity.d nor bin/sh.",
             now="Name a SIF file or a sandbox folder.",
         )
-    return _seen(path, "sandbox", hashlib.sha256(bytes(path.resolve())).hexdigest())
+    digest = hashlib.sha256(bytes(path.resolve()))
+    with contextlib.suppress(OSError):  # what the runtime notes at each build, its date too
+        digest.update((path / ".singularity.d/labels.json").read_bytes())
+    return _seen(path, "sandbox", digest.hexdigest())
 
 
 def _digest(file: BinaryIO) -> str:

@@ -73,19 +73,31 @@ def site_folders(folder: Path) -> list[Path]:
     return [site for place in places for site in (folder / place).glob("lib/python*/site-packages")]
 
 
-def read_packages(folder: Path) -> tuple[PersonalPackage, ...]:
-    """The personal packages in an image's folder."""
+def read_packages(folder: Path, *, python: str = "") -> tuple[PersonalPackage, ...]:
+    """The personal packages in an image's folder; `python` (`3.13`): only those for it."""
     found = {}
-    for distribution in _distributions(folder):
+    for distribution in _distributions(folder, python):
         package = _described(distribution)
         found[package.name] = package
     return tuple(found[name] for name in sorted(found))
 
 
-def _distributions(folder: Path) -> Iterator[Distribution]:
+def read_packages_by_python(folder: Path) -> dict[str, tuple[PersonalPackage, ...]]:
+    """The personal packages in an image's folder, for each Python (`3.13`)."""
+    pythons = {_python_of(site) for site in site_folders(folder)}
+    return {python: read_packages(folder, python=python) for python in sorted(pythons)}
+
+
+def _python_of(site: Path) -> str:
+    return site.parent.name.removeprefix("python")
+
+
+def _distributions(folder: Path, python: str = "") -> Iterator[Distribution]:
     from importlib.metadata import distributions
 
     for site in site_folders(folder):
+        if python and _python_of(site) != python:
+            continue
         for one in distributions(path=[str(site)]):
             if one.metadata and one.metadata["Name"] and one.version:
                 yield one
@@ -108,17 +120,40 @@ def _described(distribution: Distribution) -> PersonalPackage:
     )
 
 
-def carry_packages(source: Path, target: Path, names: frozenset[str]) -> None:
-    """Give `target` the named packages of `source`: links to the same bytes where that can be."""
+def carry_packages(
+    source: Path, target: Path, names: frozenset[str], *, python: str = "", executable: str = ""
+) -> None:
+    """Give `target` the named packages of `source`: links to the same bytes where that can be.
+
+    `python` as in `read_packages`; scripts that another interpreter starts get `executable`.
+    """
     from packaging.utils import canonicalize_name
 
-    for distribution in _distributions(source):
+    for distribution in _distributions(source, python):
         if canonicalize_name(distribution.metadata["Name"]) not in names:
             continue
         for file in distribution.files or ():
             place = Path(os.path.normpath(str(distribution.locate_file(file))))
             if place.is_relative_to(source) and place.is_file():
-                _link(place, target / place.relative_to(source))
+                goal = target / place.relative_to(source)
+                if not (
+                    executable and place.parent.name == "bin" and _adapt(place, goal, executable)
+                ):
+                    _link(place, goal)
+
+
+def _adapt(source: Path, target: Path, executable: str) -> bool:
+    """A copy of a Python script for another interpreter; False where that is not needed."""
+    data = source.read_bytes()
+    first, _, rest = data.partition(b"\n")
+    line = b"#!" + os.fsencode(executable)
+    if not first.startswith(b"#!") or b"python" not in first or first == line:
+        return False
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if not target.exists():
+        target.write_bytes(line + b"\n" + rest)
+        target.chmod(source.stat().st_mode)
+    return True
 
 
 def _link(source: Path, target: Path) -> None:
@@ -161,19 +196,19 @@ def describe(folder: Path, whereabouts: Whereabouts) -> Kept:
 @contextlib.contextmanager
 def held(folder: Path) -> Iterator[None]:
     """Keep pip out of an image's packages for a while; HostError where one is at work."""
-    packages = folder / "packages"
-    if not packages.is_dir():
-        yield
-        return
-    with (packages / ".limpet-lock").open("ab") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise HostError(
-                f"A pip changes the packages in {folder} just now.", now="Wait for it to end."
-            ) from None
-        except OSError:
-            pass  # a file system without locks
+    with contextlib.ExitStack() as stack:
+        for packages in (folder / "packages", folder / "home/.local"):
+            if not packages.is_dir():
+                continue
+            file = stack.enter_context((packages / ".limpet-lock").open("ab"))
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise HostError(
+                    f"A pip changes the packages in {folder} just now.", now="Wait for it to end."
+                ) from None
+            except OSError:
+                pass  # a file system without locks
         yield
 
 
