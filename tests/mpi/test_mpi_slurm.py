@@ -18,8 +18,8 @@ pytestmark = [
 
 
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[Cluster]:
-    with start_cluster() as made:
+def cluster(libpmix: Path) -> Iterator[Cluster]:
+    with start_cluster(libpmix) as made:
         yield made
 
 
@@ -33,6 +33,22 @@ def test_srun_with_pmi2_serves_the_images_mpich_and_the_hosts(
     env = cluster.env | {"LD_LIBRARY_PATH": str(hosts["mpich"] / "lib")}
     said = worker.said(*srun, *run, env=env)
     check_ranks(said, 4, "5.0.2", f"{HOSTS}/libmpi.so.12")
+
+
+def test_srun_with_pmix_serves_the_images_open_mpi(
+    cluster: Cluster, worker: Worker, mpi_images: dict[str, Path]
+) -> None:
+    """Several ranks on each of two nodes, by `limpet run` and by launchers."""
+    assert "pmix_v4" in worker.said("srun", "--mpi=list", env=cluster.env)
+    srun = ("srun", "-N2", "-n4", "--mpi=pmix")
+    library = "/opt/env/lib/libmpi.so.40"
+    run = worker.limpet("run", mpi_images["openmpi"], "python", "x.py")
+    said = worker.said(*srun, *run, env=cluster.env)
+    check_ranks(said, 4, "Open MPI v5.0.11", library)
+    worker.said(*worker.limpet("-q", "wrap", mpi_images["openmpi"], "env"))
+    said = worker.said(*srun, worker.folder / "env/bin/python", "x.py", env=cluster.env)
+    check_ranks(said, 4, "Open MPI v5.0.11", library)
+    cluster.wait_until_clean()
 
 
 def test_four_tasks_without_pmi_are_never_rank_0_of_1(

@@ -181,7 +181,7 @@ WAITS = """\
 import signal, sys, time
 def told(number, frame):
     print("told", signal.Signals(number).name, flush=True)
-    sys.exit(7)
+    sys.exit(int(sys.argv[1]))
 for name in ("SIGTERM", "SIGUSR1"):
     signal.signal(getattr(signal, name), told)
 print("ready", flush=True)
@@ -189,12 +189,17 @@ time.sleep(90)
 """
 
 
-def started(user: User, images: Images, *options: str) -> subprocess.Popen[str]:
+def started(
+    user: User,
+    images: Images,
+    *options: str,
+    command: tuple[str | Path, ...] = (),
+    ends: str = "7",
+) -> subprocess.Popen[str]:
     (user.home / "waits.py").write_text(WAITS)
-    python = images.apart / "bin/python"
-    running = user.start(
-        "srun", "-N2", "--ntasks-per-node=2", "-J", "waits", *options, python, "waits.py"
-    )
+    command = command or (images.apart / "bin/python",)
+    size = ("-N2", "--ntasks-per-node=2", "-J", "waits")
+    running = user.start("srun", *size, *options, *command, "waits.py", ends)
     assert running.stdout
     for _ in range(4):
         assert running.stdout.readline() == "ready\n"
@@ -218,15 +223,24 @@ def test_scancel_reaches_the_program(user: User, images: Images) -> None:
     user.cluster.wait_until_clean()
 
 
-def test_a_signal_of_ones_own_reaches_the_program_and_its_code_comes_back(
-    user: User, images: Images
-) -> None:
-    running = started(user, images)
+@pytest.mark.parametrize("way", ["run", "launcher"])
+def test_a_rank_that_hears_a_signal_ends_as_it_says(way: str, user: User, images: Images) -> None:
+    """Of ranks that joined a container too: the task is not ended by what the program handles."""
+    command: tuple[str | Path, ...] = (images.apart / "bin/python",)
+    if way == "run":
+        command = (*LIMPET, "run", "--mpi", "none", images.mpi, "python")
+    running = started(user, images, command=command)
     user.said("scancel", "-s", "USR1", number(user))
-    code, out, _ = ended(running)
+    code, out, err = ended(running)
     assert out.count("told SIGUSR1") == 4
-    # of the ranks that joined, Slurm sees the runtime's process end
-    assert code in (7, 128 + signal.SIGUSR1)
+    assert code == 7, err
+    assert err.count("Exited with exit code 7") == 2, err  # a line a node
+    user.cluster.wait_until_clean()
+    running = started(user, images, command=command, ends="0")
+    user.said("scancel", "-s", "TERM", f"{number(user)}.0")
+    code, out, err = ended(running)
+    assert out.count("told SIGTERM") == 4
+    assert code == 0, err
     user.cluster.wait_until_clean()
 
 
@@ -244,13 +258,16 @@ def test_a_time_limit_reaches_the_program(user: User, images: Images) -> None:
 def test_after_sigkill_nothing_is_left(user: User, images: Images) -> None:
     """Files in memory are the next step's to remove: none runs any more that could."""
     running = started(user, images, "-w", "n1,n2")
-    user.said("scancel", "-s", "KILL", number(user))
-    code, _, _ = ended(running)
-    assert code in (137, 143)
+    job = number(user)
+    user.said("scancel", "-s", "KILL", f"{job}.0")
+    code, out, _ = ended(running)
+    assert (code, out) == (137, "")
+    user.cluster.wait_for_job(job)
     user.cluster.wait_until_clean(killed=True)
     marks = Path(f"/proc/{user.cluster.daemons['n1'].pid}/root/dev/shm")
     for name in ("limpet.999999.1.first", "sharens_instance_999999"):  # of processes long gone
         (marks / name).touch()
+    (marks / "limpet.999999.d").mkdir()
     python = images.launchers / "bin/python"
     user.said("srun", "-w", "n1,n2", "--ntasks-per-node=2", python, "-c", "")
     user.cluster.wait_until_clean()
@@ -259,7 +276,8 @@ def test_after_sigkill_nothing_is_left(user: User, images: Images) -> None:
 def test_in_a_step_without_a_place_of_the_jobs_own(user: User, images: Images) -> None:
     """As on sites that give jobs none: the runtime's record is in the home, and goes again."""
     python = images.apart / "bin/python"
-    start = ("srun", "-N1", "-n2", "env", "-u", "SLURM_TMPDIR", python)
+    start = ("srun", "-w", "n1", "-n2", "env", "-u", "SLURM_TMPDIR", python)
     assert user.said(*start, "-c", "print(1)") == "1\n1\n"
-    records = user.home / ".apptainer/instances/app"
-    assert list(Path(records).rglob("sharens*")) == []
+    records = user.home / ".apptainer/instances/app/n1"
+    assert records.is_dir()
+    assert list(records.rglob("sharens*")) == []

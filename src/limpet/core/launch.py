@@ -37,13 +37,14 @@ class Launch(msgspec.Struct, frozen=True, kw_only=True):
     `overlays` (folders that are written to), then become `argv` with `env`. `points` are folders
     of the host's that parts of the image are mounted on, and are made where they are missing.
 
-    `options` are those words of `argv` that say what is mounted and how, `inside` the words that
-    the image is given to run.
+    `before` are the words of `argv` before the runtime's, `options` those that say what is mounted
+    and how, `inside` the words that the image is given to run.
 
     The rest explains it: the policies in force, the verdict on every variable, and notes.
     """
 
     argv: tuple[str, ...]
+    before: tuple[str, ...] = ()
     options: tuple[str, ...] = ()
     inside: tuple[str, ...] = ()
     env: dict[str, str]
@@ -102,7 +103,8 @@ def plan_launch(image: ImageSeen, host: HostSeen, request: Request) -> Launch:
     inside = (*shared.words, *_inside(image, request, mpi, tuple(values)))
     folders = tuple(dict.fromkeys((*home.folders, *caches.folders, *personal.folders)))
     return Launch(
-        argv=(*runtime, "exec", *options, "--pwd", place.pwd, image.path, *inside),
+        argv=(*shared.before, *runtime, "exec", *options, "--pwd", place.pwd, image.path, *inside),
+        before=shared.before,
         options=options,
         inside=inside,
         env=hand_over(passed, added, host.runtime_kind) | shared.env,
