@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +16,8 @@ import pytest
 
 from limpet.tools import files
 from limpet.tools.uv import uv_program
+from tests.conda.conftest import channel as conda_channel  # noqa: F401 - a fixture
+from tests.mpi.conda_packages import make_mpi_channel
 
 if TYPE_CHECKING:
     from tests.conftest import Base
@@ -75,6 +79,20 @@ def libpmix(cache_dir: Path) -> Path:
             subprocess.run(["dpkg-deb", "-x", package, folder / "unpacked"], check=True)
             found = sorted(folder.glob("unpacked/usr/lib/*/pmix2/lib/libpmix.so.2"))
     return found[0]
+
+
+@pytest.fixture(scope="session")
+def mpi_channel(cache_dir: Path) -> Path:
+    """A channel with MPI; Python itself is in the large one."""
+    folder = cache_dir / "mpi-channel"
+    with files.held(cache_dir / "mpi-channel.lock"):
+        if not folder.exists():
+            partial = cache_dir / "mpi-channel.partial"
+            shutil.rmtree(partial, ignore_errors=True)
+            with tempfile.TemporaryDirectory() as scratch:
+                make_mpi_channel(partial, Path(scratch))
+            partial.replace(folder)
+    return folder
 
 
 @dataclass

@@ -51,6 +51,33 @@ def test_srun_with_pmix_serves_the_images_open_mpi(
     cluster.wait_until_clean()
 
 
+def test_condas_mpi_serves_ranks_and_gives_way_to_the_hosts(
+    cluster: Cluster,
+    worker: Worker,
+    hosts: dict[str, Path],
+    conda_channel: Path,
+    mpi_channel: Path,
+) -> None:
+    """conda's mpi4py is linked to the environment's library by an RPATH."""
+    (worker.folder / "limpet.toml").write_text(
+        '[image]\nbase = "debian:trixie"\n\n[packages]\n'
+        f'channels = ["{mpi_channel}", "{conda_channel}"]\nconda = ["mpi4py", "mpich"]\n'
+    )
+    worker.said(*worker.limpet("-q", "build", "limpet.toml", "-o", "conda.sif"))
+    told = worker.said(*worker.limpet("mpi", "conda.sif"), env=cluster.env)
+    assert "MPICH 4.3.2 (libmpi.so.12), speaks PMI-1, PMI-2: /opt/env/lib/libmpi.so.12" in told
+    srun = ("srun", "-N2", "-n4", "--mpi=pmi2")
+    run = worker.limpet("run", "conda.sif", "python", "x.py")
+    check_ranks(worker.said(*srun, *run, env=cluster.env), 4, "4.3.2", OWN)
+    said = worker.said(*worker.limpet("run", "conda.sif", "mpiexec", "-n", "2", "python", "x.py"))
+    check_ranks(said, 2, "4.3.2", OWN)
+    run = worker.limpet("run", "--mpi", "host", "conda.sif", "python", "x.py")
+    env = cluster.env | {"LD_LIBRARY_PATH": str(hosts["mpich"] / "lib")}
+    said = worker.said(*srun, *run, env=env)
+    assert said.count("5.0.2") == 4, said
+    assert said.count(" of 4 sum 10 ") == 4, said
+
+
 def test_four_tasks_without_pmi_are_never_rank_0_of_1(
     cluster: Cluster, worker: Worker, mpi_images: dict[str, Path]
 ) -> None:
