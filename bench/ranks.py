@@ -1,11 +1,11 @@
 """Ranks of a node share one mount: what reaches the shared file system, processes, memory.
 
 Starts an image's Python on 1, 2 and 4 nodes with 1, 4 and 16 ranks on each, by `limpet run`, by a
-launcher and by a bare `apptainer exec`. The nodes are those of the tests' Slurm, all on this machine,
-and a plain user's own. Counted on each node are the operations that reach the folders which would lie
-on a cluster's shared file system (through `slowfs.c`, without a delay): the image's, and that of
-the launchers or, for `limpet run`, of limpet and its Python. While all ranks wait, their processes
-are counted and what memory they have. Nothing is timed.
+launcher and by a bare `apptainer exec`. The nodes are those of the tests' Slurm, all on this
+machine, and a plain user's own. Counted on each node are the operations that reach the folders
+which would lie on a cluster's shared file system (through `slowfs.c`, without a delay): the
+image's, and that of the launchers or, for `limpet run`, of limpet and its Python. While all ranks
+wait, their processes are counted and what memory they have. Nothing is timed.
 
     python bench/ranks.py IMAGE [--json ranks.json]
 
@@ -27,9 +27,8 @@ from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parent)]
-from slowfs import build_slowfs
-
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from bench.slowfs import build_slowfs
 from tests.cluster import NODES, Cluster, Counts, start_cluster
 
 SOURCE = Path(__file__).parents[1] / "src"

@@ -303,8 +303,7 @@ class Cluster:
             found: Counts = json.loads(seen.read_text())
             return found
 
-        aside = self.folder / f"aside-{node}"
-        aside.mkdir(exist_ok=True)
+        aside = Path(tempfile.mkdtemp(prefix=f"aside-{node}-", dir=self.folder))
         options = f"source={aside},delay_us=0"
         words = self._mount_words(node, "mount", str(program), str(folder), "fuse", options)
         with self.mounted(node, aside, folder):

@@ -113,7 +113,7 @@ class Worker:
         return [sys.executable, "-P", "-m", "limpet", *map(str, words)]
 
     def run(
-        self, *argv: str | Path, env: dict[str, str] | None = None
+        self, *argv: str | Path, env: dict[str, str] | None = None, timeout_s: float = 90
     ) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [*map(str, argv)],
@@ -122,12 +122,14 @@ class Worker:
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
-            timeout=90,
+            timeout=timeout_s,
             check=False,
         )
 
-    def said(self, *argv: str | Path, env: dict[str, str] | None = None) -> str:
-        done = self.run(*argv, env=env)
+    def said(
+        self, *argv: str | Path, env: dict[str, str] | None = None, timeout_s: float = 90
+    ) -> str:
+        done = self.run(*argv, env=env, timeout_s=timeout_s)
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 

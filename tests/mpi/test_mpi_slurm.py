@@ -51,6 +51,16 @@ def test_srun_with_pmix_serves_the_images_open_mpi(
     cluster.wait_until_clean()
 
 
+def test_srun_with_pmi2_serves_the_images_intel_mpi(cluster: Cluster, worker: Worker) -> None:
+    """On each node as many: three and one this Intel MPI cannot do without a container either."""
+    pip = ("--pip", "mpi4py", "--pip", "impi-rt==2021.11.0")
+    worker.said(*worker.limpet("-q", "build", "--base", "debian:trixie", *pip, "-o", "intel.sif"))
+    run = worker.limpet("run", "intel.sif", "python", "x.py")
+    srun = ("srun", "-N2", "--ntasks-per-node=2", "--mpi=pmi2")
+    said = worker.said(*srun, *run, env=cluster.env)
+    check_ranks(said, 4, "Intel(R) MPI Library 2021.11", "/opt/env/lib/libmpi.so")
+
+
 def test_condas_mpi_serves_ranks_and_gives_way_to_the_hosts(
     cluster: Cluster,
     worker: Worker,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import signal
 import subprocess
 import time
@@ -10,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from bench.ranks import measure, prepare
 from tests.cluster import Cluster
 from tests.slurm.conftest import LIMPET, Images, User
 
@@ -152,27 +152,26 @@ def test_ranks_of_a_node_share_one_mount(user: User, images: Images, cluster: Cl
     cluster.wait_until_clean(killed=True)
 
 
-def test_what_reaches_the_shared_file_system(
-    user: User, images: Images, cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_what_ranks_ask_of_the_shared_file_system_and_of_their_node(
+    cluster: Cluster, images: Images, tmp_path: Path
 ) -> None:
-    """The image is opened for each node, and by no rank more; a rank opens its launcher's files:
-    the script, which the kernel and then the shell open, and four beside it."""
-    monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "bench"))
-    program = importlib.import_module("slowfs").build_slowfs(tmp_path / "bench")
-    folder = images.mpi.parent
-    counts = []
-    for ranks in (1, 4):
-        with (
-            cluster.counted("n1", folder, program) as first,
-            cluster.counted("n2", folder, program) as second,
-        ):
-            start = ("srun", "-w", "n1,n2", f"--ntasks-per-node={ranks}")
-            user.said(*start, images.apart / "bin/python", "-c", "")
-            counts.append([first(), second()])
-    for one, four in zip(*counts, strict=True):
-        assert four["attributes"] == one["attributes"]
-        assert four["listings"] == one["listings"] == 0
-        assert four["opens"] - one["opens"] <= 3 * 6, (one, four)
+    """As `bench/ranks.py` counts it: the image is opened and mounted for each node, not for each
+    rank; a rank opens its launcher's files."""
+    shared = prepare(tmp_path / "shared", images.mpi)
+    one = measure(cluster, shared, "launcher", 2, 1)
+    four = measure(cluster, shared, "launcher", 2, 4)
+    assert four.image_opens == one.image_opens
+    assert four.image_others == one.image_others
+    assert four.squashfuse == one.squashfuse == 1
+    assert four.beside_opens - one.beside_opens <= 3 * 7
+    assert four.beside_others - one.beside_others <= 3 * 7
+    run = measure(cluster, shared, "limpet run", 2, 4)
+    assert run.squashfuse == 1
+    assert run.image_opens <= one.image_opens + 4  # limpet looks into the image itself
+    bare = measure(cluster, shared, "apptainer exec", 2, 4)
+    assert bare.squashfuse == 4
+    assert bare.image_opens >= 4 * four.image_opens
+    assert bare.squashfuse_kb > 2 * four.squashfuse_kb > 0
 
 
 # ---- signals, limits, kills ----------------------------------------------------------------------

@@ -124,13 +124,18 @@ def test_variables_of_another_job(user: User, images: Images) -> None:
 def test_slurm_does_not_answer(
     daemon: str, says: str, user: User, images: Images, cluster: Cluster
 ) -> None:
+    job = {"SLURM_JOB_ID": "1", "SLURM_JOB_NUM_NODES": "2"}
     with cluster.stopped(daemon):
         words = ("sbatch", images.mpi, "--mpi", "none", "--submit", "--", "true")
-        done = user.run(*LIMPET, *words)
-    assert done.returncode == 9
-    assert says in done.stderr
-    assert "Traceback" not in done.stderr
-    assert len(done.stderr.splitlines()) <= 3
+        submitted = user.run(*LIMPET, *words)
+        staged = user.limpet("stage", images.mpi, env=job)
+        started = user.limpet("run", images.mpi, "python", "-c", "print(1)", env=job)
+    for done in (submitted, staged):
+        assert done.returncode == 9
+        assert says in done.stderr
+        assert "Traceback" not in done.stderr
+        assert len(done.stderr.splitlines()) <= 3
+    assert started.stdout == "1\n", started.stderr  # a start asks Slurm for nothing
 
 
 def test_a_node_without_the_runtime(user: User, images: Images, cluster: Cluster) -> None:
@@ -160,7 +165,15 @@ def test_a_node_with_an_older_runtime(user: User, images: Images, cluster: Clust
 
 
 def test_an_image_that_a_node_does_not_see(user: User, images: Images, cluster: Cluster) -> None:
+    launchers = user.home / "launchers"
+    user.said(*LIMPET, "-q", "wrap", "--mpi", "none", images.mpi, launchers)
     with cluster.mounted("n2", images.mpi.parent):
-        done = user.run("srun", "-l", "-w", "n1,n2", "-n2", *LIMPET, "run", images.mpi, "true")
-    assert f"1: limpet: There is no image {images.mpi}" in done.stderr
-    assert "task 1: Exited with exit code 125" in done.stderr
+        for start in (
+            (*LIMPET, "run", images.mpi, "true"),
+            (launchers / "bin/python", "-V"),
+        ):
+            done = user.run("srun", "-l", "-w", "n1,n2", "-n2", *start)
+            assert "1: limpet: " in done.stderr, done.stderr
+            assert str(images.mpi) in done.stderr
+            assert "task 1: Exited with exit code 125" in done.stderr
+            assert "task 0" not in done.stderr
