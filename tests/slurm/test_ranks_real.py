@@ -101,6 +101,20 @@ def test_ranks_of_different_images_do_not_share_silently(user: User, images: Ima
     assert user.run("srun", "-N1", "-n2", "--multi-prog", config, env=apart).returncode == 0
 
 
+@pytest.mark.parametrize("first", ["false", "apptainer -q exec --sharens /nowhere.sif true"])
+def test_ranks_whose_first_one_does_not_come(first: str, user: User, images: Images) -> None:
+    """Or cannot start its container: the others go on without it, in one of their own."""
+    config = user.home / "programs"
+    script = "import os; print(os.readlink('/proc/self/ns/mnt'))"
+    python = images.apart / "bin/python"
+    config.write_text(f'0 {first}\n1-2 "{python}" -c "{script}"\n')
+    done = user.run("srun", "-N1", "-n3", "--multi-prog", config, timeout_s=120)
+    spaces = done.stdout.split()
+    assert len(spaces) == 2, done.stderr
+    assert len(set(spaces)) == 1
+    user.cluster.wait_until_clean()
+
+
 SPACE = (
     "import os, time; time.sleep(2); "
     "print(os.environ['SLURM_ARRAY_TASK_ID'], os.readlink('/proc/self/ns/mnt'))"

@@ -82,8 +82,7 @@ def plan_launch(image: ImageSeen, host: HostSeen, request: Request) -> Launch:
     visible = (*ALWAYS, *home.visible, *same_inside(place.mounts))
     named, values, env_notes = parse_env(request.env, host.environment)
     names = (*wants.pass_variables, *named)
-    hidden = [mount.target for mount in (*home.first, *home.mounts)]
-    seen = {"visible": visible, "hidden": hidden}
+    seen = {"visible": visible, "hidden": [m.target for m in (*home.first, *home.mounts)]}
     passed, verdicts = select_variables(host.environment, policy, named=names, **seen)
     ours = image.facts.env if image.facts else {}
     taken = set_by_prefix(passed) | passed | ours | values

@@ -134,20 +134,21 @@ def plan_share(host: HostSeen, same: str, prefix: str) -> Shared:
 # program does. The runtime knows the container by its parent's process, which this shell now is:
 # what it looks for under that name (its lock, and the record in its folder) are links to those of
 # the process that has started all ranks. They lie in memory: the home may be on a file system that
-# all nodes share. A rank whose first one does not come in half a minute, or has failed, starts as
-# the first would.
+# all nodes share. A rank whose first one does not come in ten seconds, or has failed (nobody holds
+# its lock), starts as the first would.
 JOIN = r"""_limpet_o=$1 _limpet_t=0 _limpet_r=''
 _limpet_c=${APPTAINER_CONFIGDIR:-${SINGULARITY_CONFIGDIR:-${HOME-}/.apptainer}}
 shift
 _limpet_l=/dev/shm/sharens_instance_ _limpet_d=/dev/shm/limpet.$$.d
-_limpet_failed() {
-    [ "$((_limpet_t % 20))" = 0 ] && [ -e "$_limpet_l$_limpet_o" ] || return 1
+_limpet_given_up() {
+    [ -e "$_limpet_l$_limpet_o" ] || { [ "$_limpet_t" -gt 200 ]; return; }
+    [ "$((_limpet_t % 20))" = 0 ] || return 1
     set -- $(ls -i "$_limpet_l$_limpet_o" 2>/dev/null)
-    ! grep -q ":$1 " /proc/locks
+    ! grep -q ":${1-} " /proc/locks
 }
 until [ -s "$_limpet_l$_limpet_o" ]; do
     _limpet_t=$((_limpet_t + 1))
-    if [ "$_limpet_t" -gt 600 ] || _limpet_failed; then exec "$@"; fi
+    if _limpet_given_up; then exec "$@"; fi
     sleep 0.05 2>/dev/null || sleep 1
 done
 IFS= read -r _limpet_h </proc/sys/kernel/hostname
@@ -157,13 +158,21 @@ for _limpet_m in "$_limpet_c/instances/app/$_limpet_h"/*/"sharens_instance_$_lim
 done
 _limpet_m=$_limpet_m/sharens_instance_$_limpet_o.json
 rm -rf "$_limpet_d" "$_limpet_l$$"
-[ -e "$_limpet_m" ] && mkdir -p -m 700 "$_limpet_r" &&
+# The folder is made by this command or not used: everybody can write beside it.
+[ -e "$_limpet_m" ] && mkdir -m 700 "$_limpet_d" && mkdir -p "$_limpet_r" &&
     ln -s "$_limpet_m" "$_limpet_r/sharens_instance_$$.json" &&
-    ln -s "$_limpet_l$_limpet_o" "$_limpet_l$$" || exec "$@"
+    ln -s "$_limpet_l$_limpet_o" "$_limpet_l$$" || {
+    rm -rf "$_limpet_d"
+    exec "$@"
+}
 trap '' HUP INT QUIT TERM USR1 USR2 ALRM XCPU VTALRM PROF
-exec 3>&2 2>/dev/null # a shell says that its child was killed
+# A shell says that its child was killed. Ranks have open files of MPI's: no number is taken twice.
+for _limpet_f in 9 8 7 6 5 4 3 ''; do
+    [ -e "/proc/$$/fd/$_limpet_f" ] || break
+done
+[ -z "$_limpet_f" ] || eval "exec $_limpet_f>&2 2>/dev/null"
 (
-    exec 2>&3 3>&-
+    [ -z "$_limpet_f" ] || eval "exec 2>&$_limpet_f $_limpet_f>&-"
     trap - HUP INT QUIT TERM USR1 USR2 ALRM XCPU VTALRM PROF
     APPTAINER_CONFIGDIR=$_limpet_d
     export APPTAINER_CONFIGDIR
