@@ -107,7 +107,8 @@ def test_ranks_whose_first_one_does_not_come(first: str, user: User, images: Ima
     config = user.home / "programs"
     script = "import os; print(os.readlink('/proc/self/ns/mnt'))"
     python = images.apart / "bin/python"
-    config.write_text(f'0 {first}\n1-2 "{python}" -c "{script}"\n')
+    (user.home / "second.sh").write_text(f'exec "{python}" -c "{script}"\n')
+    config.write_text(f"0 {first}\n1-2 /bin/sh second.sh\n")
     done = user.run("srun", "-N1", "-n3", "--multi-prog", config, timeout_s=120)
     spaces = done.stdout.split()
     assert len(spaces) == 2, done.stderr
