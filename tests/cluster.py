@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import re
 import secrets
 import shutil
@@ -18,7 +19,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -28,7 +29,7 @@ NODES = ("n1", "n2", "n3", "n4")
 RANKS_PER_NODE = 16
 PARTS = ("key", "pid", "log", "seed")
 # What sharing a container puts into /dev/shm.
-SHARED = re.compile(r"(?:sharens_instance_|limpet\.)(\d+)")
+SHARED = re.compile(r"sharens_instance_|limpet\.")
 
 CONFIG = """\
 ClusterName=test
@@ -36,7 +37,7 @@ SlurmctldHost={host}(127.0.0.1)
 SlurmUser={user}
 SlurmdUser={user}
 AuthInfo=socket={folder}/munge
-SlurmctldPort={ports[0]}
+SlurmctldPort={port}
 StateSaveLocation={folder}/ctl
 SlurmdSpoolDir={folder}/spool-%n
 SlurmctldPidFile={folder}/slurmctld.pid
@@ -70,11 +71,25 @@ SCRIPTS = {
 # Two things that Slurm's daemons do only as root, or with control groups. sbcast's file is written
 # by a child of slurmd that first takes on the user's groups. And signals other than SIGKILL
 # go to the tasks alone, which are slurmstepd's children, not to all that those have started.
+# And Debian's plug-in for PMIx opens a library that is only in a package for developers.
 AS_ROOT = """\
 #include <dlfcn.h>
+#include <errno.h>
 #include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
+
+__attribute__((constructor)) static void hide(void) {  /* from what srun starts */
+    if (!strcmp(program_invocation_short_name, "srun")) unsetenv("LD_PRELOAD");
+}
+
+void *dlopen(const char *name, int how) {
+    void *(*really)(const char *, int) = (void *(*)(const char *, int))dlsym(RTLD_NEXT, "dlopen");
+    const char *end = name ? strrchr(name, '/') : 0;
+    return really(end && !strcmp(end, "/libpmix.so") && !access(PMIX, R_OK) ? PMIX : name, how);
+}
 
 int setgroups(unsigned long count, const void *groups) { return 0; }
 
@@ -93,12 +108,14 @@ int kill(pid_t pid, int number) {
 """
 
 # The first process of a node. Whether the tests end or are killed, its input closes, it ends, and
-# with it all that was started there.
+# with it all that was started there. It waits, for an init takes away whoever has lost its parent.
 NODE = """\
 mount --bind "$1" "$2" && mount -t tmpfs none /dev/shm && hostname "$0" || exit 1
+exec 3<&0
 setpriv --inh-caps=-all --ambient-caps=-all \\
-    env LD_PRELOAD="$4" slurmd -D -f "$3" -N "$0" </dev/null &
-read -r _
+    env LD_PRELOAD="$4" slurmd -D -f "$3" -N "$0" </dev/null 3<&- &
+cat <&3 &
+wait "$!"
 """
 
 # Joins the node's namespaces and mounts there, or takes the last mount away again.
@@ -128,6 +145,38 @@ else:
 Counts = dict[str, int]
 
 
+class PortTakenError(AssertionError):
+    """Another program has a port of the cluster's."""
+
+
+@dataclass(frozen=True)
+class Ports:
+    """Ports that no other cluster of these tests takes as long as `claim` is open."""
+
+    controller: int
+    nodes: tuple[int, ...]
+    claim: socket.socket
+
+
+def claim_ports() -> Ports:
+    """Below those that the kernel gives to programs that ask for any."""
+    count = 1 + len(NODES)
+    blocks = list(range(20_000, 32_000, count))
+    random.SystemRandom().shuffle(blocks)
+    for first in blocks:
+        claim = socket.socket(socket.AF_UNIX)
+        with suppress(OSError):
+            claim.bind(f"\0limpet-test-ports-{first}")  # gone with its process
+            ports = range(first, first + count)
+            for port in ports:
+                with socket.socket() as one:
+                    one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                    one.bind(("", port))
+            return Ports(controller=ports[0], nodes=tuple(ports[1:]), claim=claim)
+        claim.close()
+    raise AssertionError("no free ports")
+
+
 @dataclass
 class Cluster:
     """Nodes `n1` to `n4`; `env` has the variables that name this cluster, `PATH` among them.
@@ -138,11 +187,12 @@ class Cluster:
 
     folder: Path
     config: Path
+    ports: Ports
     daemons: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
 
     @property
     def env(self) -> dict[str, str]:
-        return {"SLURM_CONF": str(self.config), "PATH": PATH}
+        return {"SLURM_CONF": str(self.config), "PATH": f"{self.folder}/bin:{PATH}"}
 
     @property
     def local(self) -> Path:
@@ -193,6 +243,8 @@ class Cluster:
         for _ in range(int(timeout_s * 10)):
             if self.is_up():
                 return
+            if "Address already in use" in self.logs():
+                raise PortTakenError(self.logs())
             time.sleep(0.1)
         raise AssertionError(self.run("scontrol", "show", "node").stdout + self.logs())
 
@@ -251,8 +303,7 @@ class Cluster:
             found: Counts = json.loads(seen.read_text())
             return found
 
-        aside = self.folder / f"aside-{node}"
-        aside.mkdir(exist_ok=True)
+        aside = Path(tempfile.mkdtemp(prefix=f"aside-{node}-", dir=self.folder))
         options = f"source={aside},delay_us=0"
         words = self._mount_words(node, "mount", str(program), str(folder), "fuse", options)
         with self.mounted(node, aside, folder):
@@ -282,7 +333,8 @@ class Cluster:
                     inside
                     and words
                     and not re.match(
-                        r"\S*(slurm|sleep 100000000)|sh -c mount|/bin/sh \\S*/(pro|epi)log", words
+                        r"\S*(slurm|sleep 100000000)|sh -c mount|/bin/sh \S*/(pro|epi)log|cat$",
+                        words,
                     )
                 ):
                     found[int(folder.name)] = words
@@ -303,11 +355,7 @@ class Cluster:
             left += [f"{node} runs {words}" for words in self.processes(node).values()]
             left += [f"{node} has {path}" for path in self.on_disk(node).iterdir()]
             names = () if killed else self.shared_memory(node)
-            proc = Path(f"/proc/{self.daemons[node].pid}/root/proc")
-            for name in names:  # named by the process that started the ranks
-                found = SHARED.match(name)
-                if found and not (proc / found[1]).exists():
-                    left.append(f"{node} has /dev/shm/{name}")
+            left += [f"{node} has /dev/shm/{name}" for name in names if SHARED.match(name)]
             mounts = Path(f"/proc/{self.daemons[node].pid}/mountinfo").read_text()
             left += [
                 f"{node} mounts {line}" for line in mounts.splitlines() if "squashfuse" in line
@@ -373,17 +421,7 @@ class Cluster:
         return "".join(f"\n== {f.name}\n{f.read_text(errors='replace')[-3000:]}" for f in files)
 
 
-def free_ports(count: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(count)]
-    for one in sockets:
-        one.bind(("127.0.0.1", 0))
-    ports: list[int] = [one.getsockname()[1] for one in sockets]
-    for one in sockets:
-        one.close()
-    return ports
-
-
-def make_cluster(folder: Path) -> Cluster:
+def make_cluster(folder: Path, libpmix: Path | None = None) -> Cluster:
     """The cluster's files, in an empty folder of a short name (a socket's has 107 letters)."""
     for name in ("ctl", "local", *(f"disks/{node}" for node in NODES)):
         (folder / name).mkdir(parents=True)
@@ -393,27 +431,52 @@ def make_cluster(folder: Path) -> Cluster:
     for name, text in SCRIPTS.items():
         (folder / name).write_text(f"#!/bin/sh\n{text.format(folder=folder)}\n")
         (folder / name).chmod(0o755)
-    build = ["gcc", "-D_GNU_SOURCE", "-shared", "-fPIC", "-x", "c", "-"]
-    build += ["-o", f"{folder}/as-root.so"]
+    build = ["gcc", "-D_GNU_SOURCE", f'-DPMIX="{folder}/libpmix.so"', "-shared", "-fPIC"]
+    build += ["-x", "c", "-", "-o", f"{folder}/as-root.so"]
     subprocess.run(build, input=AS_ROOT.encode(), check=True)
+    if libpmix:
+        (folder / "libpmix.so").symlink_to(libpmix)
+        srun = folder / "bin/srun"
+        srun.parent.mkdir()
+        real = shutil.which("srun", path=PATH)
+        srun.write_text(f'#!/bin/sh\nLD_PRELOAD={folder}/as-root.so exec {real} "$@"\n')
+        srun.chmod(0o755)
     host = socket.gethostname().split(".")[0]
     user = subprocess.check_output(["id", "-un"], text=True).strip()
-    ports = free_ports(1 + len(NODES))
+    ports = claim_ports()
     nodes = "\n".join(
         f"NodeName={node} NodeHostname={host} NodeAddr=127.0.0.1 Port={port} CPUs={RANKS_PER_NODE}"
-        for node, port in zip(NODES, ports[1:], strict=True)
+        for node, port in zip(NODES, ports.nodes, strict=True)
     )
     config = folder / "slurm.conf"
-    config.write_text(CONFIG.format(host=host, user=user, folder=folder, ports=ports, nodes=nodes))
-    return Cluster(folder=folder, config=config)
+    config.write_text(
+        CONFIG.format(host=host, user=user, folder=folder, port=ports.controller, nodes=nodes)
+    )
+    return Cluster(folder=folder, config=config, ports=ports)
 
 
 @contextmanager
-def start_cluster() -> Iterator[Cluster]:
-    """A cluster that is up; all of it is gone afterwards, also where this process is killed."""
+def start_cluster(libpmix: Path | None = None) -> Iterator[Cluster]:
+    """A cluster that is up; all of it is gone afterwards, also where this process is killed.
+
+    `libpmix` is the library that its plug-in for PMIx opens: `--mpi=pmix` needs one.
+    """
+    with ExitStack() as held:
+        for left in reversed(range(3)):
+            try:
+                cluster = held.enter_context(_running(libpmix))
+                break
+            except PortTakenError:  # by another program, since it was found free
+                if not left:
+                    raise
+        yield cluster
+
+
+@contextmanager
+def _running(libpmix: Path | None) -> Iterator[Cluster]:
     folder = Path(tempfile.mkdtemp(prefix="slurm-"))
     folder.chmod(0o755)
-    cluster = make_cluster(folder)
+    cluster = make_cluster(folder, libpmix)
     try:
         for name in ("munged", "slurmctld", *NODES):
             cluster.start(name)
@@ -428,6 +491,7 @@ def start_cluster() -> Iterator[Cluster]:
                 cluster.run("scancel", "--user", str(os.getuid()), timeout_s=10)
         for name in reversed(list(cluster.daemons)):
             cluster.stop(name)
+        cluster.ports.claim.close()
         shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +16,8 @@ import pytest
 
 from limpet.tools import files
 from limpet.tools.uv import uv_program
+from tests.conda.conftest import channel as conda_channel  # noqa: F401 - a fixture
+from tests.mpi.conda_packages import make_mpi_channel
 
 if TYPE_CHECKING:
     from tests.conftest import Base
@@ -55,6 +59,44 @@ def hosts(cache_dir: Path) -> dict[str, Path]:
     return made
 
 
+@pytest.fixture(scope="session")
+def libpmix(cache_dir: Path) -> Path | None:
+    """The PMIx library that this machine's Slurm was built for, out of Debian's package.
+
+    Unpacked, not installed: that would take away a newer one, which other packages may need. None
+    where Slurm is not Debian 12's, or its archive is not at hand.
+    """
+    if not list(Path("/usr/lib").glob("*/slurm-wlm/mpi_pmix_v4.so")):
+        return None
+    folder = cache_dir / "pmix-4"
+    files.make_folder(folder)
+    with files.held(cache_dir / "pmix.lock"):
+        if not (found := sorted(folder.glob("unpacked/usr/lib/*/pmix2/lib/libpmix.so.2"))):
+            fetch = ["apt-get", "-q", "download", "libpmix2"]
+            done = subprocess.run(fetch, cwd=folder, capture_output=True, text=True, check=False)
+            if "Unable to locate" in done.stderr or "no installation candidate" in done.stderr:
+                return None
+            assert done.returncode == 0, done.stdout + done.stderr
+            (package,) = folder.glob("libpmix2_*.deb")
+            subprocess.run(["dpkg-deb", "-x", package, folder / "unpacked"], check=True)
+            found = sorted(folder.glob("unpacked/usr/lib/*/pmix2/lib/libpmix.so.2"))
+    return found[0]
+
+
+@pytest.fixture(scope="session")
+def mpi_channel(cache_dir: Path) -> Path:
+    """A channel with MPI; Python itself is in the large one."""
+    folder = cache_dir / "mpi-channel"
+    with files.held(cache_dir / "mpi-channel.lock"):
+        if not folder.exists():
+            partial = cache_dir / "mpi-channel.partial"
+            shutil.rmtree(partial, ignore_errors=True)
+            with tempfile.TemporaryDirectory() as scratch:
+                make_mpi_channel(partial, Path(scratch))
+            partial.replace(folder)
+    return folder
+
+
 @dataclass
 class Worker:
     """Somebody with limpet, a folder to work in, and `x.py` in it."""
@@ -73,7 +115,7 @@ class Worker:
         return [sys.executable, "-P", "-m", "limpet", *map(str, words)]
 
     def run(
-        self, *argv: str | Path, env: dict[str, str] | None = None
+        self, *argv: str | Path, env: dict[str, str] | None = None, timeout_s: float = 90
     ) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [*map(str, argv)],
@@ -82,12 +124,14 @@ class Worker:
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
-            timeout=90,
+            timeout=timeout_s,
             check=False,
         )
 
-    def said(self, *argv: str | Path, env: dict[str, str] | None = None) -> str:
-        done = self.run(*argv, env=env)
+    def said(
+        self, *argv: str | Path, env: dict[str, str] | None = None, timeout_s: float = 90
+    ) -> str:
+        done = self.run(*argv, env=env, timeout_s=timeout_s)
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 

@@ -173,6 +173,24 @@ def test_mpi_says_what_goes_together_and_a_probe_is_a_set(
     check_ranks(worker.said(*run, "python", "x.py"), 1, "Open MPI v", f"{HOSTS}/libmpi.so.40")
 
 
+@pytest.mark.parametrize("way", ["MPICH_DIR", "CRAY_MPICH_DIR", "mpicc", "mpirun", "the path"])
+def test_a_module_is_found_by_what_it_sets(
+    worker: Worker, hosts: dict[str, Path], mpi_images: dict[str, Path], way: str
+) -> None:
+    root = worker.folder / "modules" / "mpich"
+    (root / "bin").mkdir(parents=True)
+    shutil.copytree(hosts["mpich"] / "lib", root / "lib")
+    env = {way: str(root)}
+    if way.startswith("mpi"):
+        (root / "bin" / way).symlink_to(hosts["mpich"] / "bin" / way)
+        env = {"PATH": f"{root}/bin:/usr/bin:/bin:/usr/sbin:/sbin"}
+    elif way == "the path":
+        env = {"LD_LIBRARY_PATH": f"{root}/lib"}
+    told = worker.said(*worker.limpet("mpi", "--json", mpi_images["mpich"]), env=env)
+    found = [one["library"]["path"] for one in json.loads(told)["sets"]]
+    assert f"{root}/lib/libmpi.so.12" in found, found
+
+
 def test_a_sites_set_sets_and_takes_away_variables(
     worker: Worker, hosts: dict[str, Path], mpi_images: dict[str, Path]
 ) -> None:

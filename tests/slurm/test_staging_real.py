@@ -32,11 +32,35 @@ def test_staged_once_and_used_by_all_starts(user: User, images: Images, cluster:
 
 
 def test_a_full_disk_on_one_node(user: User, images: Images, cluster: Cluster) -> None:
-    text = f"limpet stage '{images.mpi}'\necho code $?\nls -A $SLURM_TMPDIR/*\n"
+    """That node alone goes on with the shared file, of three; a second staging copies nothing."""
+    text = f"cd '{images.mpi.parent}'\nlimpet stage mpi.sif\necho code $?\n"
+    text += f'srun -l apart/bin/python -c "{WHERE}"\nlimpet stage mpi.sif\n'
+    text += "srun -l sh -c 'ls -A $SLURM_TMPDIR/limpet-job-*'\n"
     with cluster.mounted("n2", cluster.local, size="1m"):
+        _, said = user.job(text, "-w", "n1,n2,n3", "--ntasks-per-node=1")
+        first, code, *starts = said.splitlines()
+        assert ", on 2 nodes. The shared file is used on n2: " in first, said
+        assert "has 1.0 MB of room on n2, and the image needs " in first
+        assert first.count("was copied") == said.count("was copied") == 1
+        assert code == "code 0"
+        copy = rf"from {cluster.local}/job-\d+/limpet-job-\S+"
+        for rank, place in ((0, copy), (1, f"from {re.escape(str(images.mpi))}"), (2, copy)):
+            assert re.fullmatch(f"{rank}: {place}", sorted(starts[:3])[rank]), said
+        assert "is there already, on 2 nodes. The shared file is used on n2: " in starts[3]
+        assert {line[:2] for line in starts[4:] if line.endswith(".sif")} == {"0:", "2:"}
+        assert ".part-" not in said
+    cluster.wait_until_clean()
+
+
+def test_full_disks_on_all_nodes(user: User, images: Images, cluster: Cluster) -> None:
+    text = f"limpet stage '{images.mpi}'\necho code $?\nls -A $SLURM_TMPDIR/*\n"
+    with (
+        cluster.mounted("n1", cluster.local, size="1m"),
+        cluster.mounted("n2", cluster.local, size="1m"),
+    ):
         _, said = user.job(text, "-w", "n1,n2")
     assert f"limpet: The shared file {images.mpi} is used: " in said
-    assert "has 1.0 MB of room on n2" in said
+    assert "has 1.0 MB of room on n1" in said
     assert "code 0" in said
     assert ".sif" not in said.partition("code 0")[2]
 
@@ -100,13 +124,18 @@ def test_variables_of_another_job(user: User, images: Images) -> None:
 def test_slurm_does_not_answer(
     daemon: str, says: str, user: User, images: Images, cluster: Cluster
 ) -> None:
+    job = {"SLURM_JOB_ID": "1", "SLURM_JOB_NUM_NODES": "2"}
     with cluster.stopped(daemon):
         words = ("sbatch", images.mpi, "--mpi", "none", "--submit", "--", "true")
-        done = user.run(*LIMPET, *words)
-    assert done.returncode == 9
-    assert says in done.stderr
-    assert "Traceback" not in done.stderr
-    assert len(done.stderr.splitlines()) <= 3
+        submitted = user.run(*LIMPET, *words)
+        staged = user.limpet("stage", images.mpi, env=job)
+        started = user.limpet("run", images.mpi, "python", "-c", "print(1)", env=job)
+    for done in (submitted, staged):
+        assert done.returncode == 9
+        assert says in done.stderr
+        assert "Traceback" not in done.stderr
+        assert len(done.stderr.splitlines()) <= 3
+    assert started.stdout == "1\n", started.stderr  # a start asks Slurm for nothing
 
 
 def test_a_node_without_the_runtime(user: User, images: Images, cluster: Cluster) -> None:
@@ -136,7 +165,15 @@ def test_a_node_with_an_older_runtime(user: User, images: Images, cluster: Clust
 
 
 def test_an_image_that_a_node_does_not_see(user: User, images: Images, cluster: Cluster) -> None:
+    launchers = user.home / "launchers"
+    user.said(*LIMPET, "-q", "wrap", "--mpi", "none", images.mpi, launchers)
     with cluster.mounted("n2", images.mpi.parent):
-        done = user.run("srun", "-l", "-w", "n1,n2", "-n2", *LIMPET, "run", images.mpi, "true")
-    assert f"1: limpet: There is no image {images.mpi}" in done.stderr
-    assert "task 1: Exited with exit code 125" in done.stderr
+        for start in (
+            (*LIMPET, "run", images.mpi, "true"),
+            (launchers / "bin/python", "-V"),
+        ):
+            done = user.run("srun", "-l", "-w", "n1,n2", "-n2", *start)
+            assert "1: limpet: " in done.stderr, done.stderr
+            assert str(images.mpi) in done.stderr
+            assert "task 1: Exited with exit code 125" in done.stderr
+            assert "task 0" not in done.stderr

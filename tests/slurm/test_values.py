@@ -14,7 +14,14 @@ from limpet.core.mpi_plan import choose_for_srun
 from limpet.core.sbatch import parse_batch, render_batch
 from limpet.core.seen import Siblings
 from limpet.core.share import find_siblings, tasks_on_node
-from limpet.core.slurm import NodeCopy, explain_failure, parse_job, parse_nodes, why_not
+from limpet.core.slurm import (
+    NodeCopy,
+    StagePlan,
+    explain_failure,
+    parse_job,
+    parse_nodes,
+    plan_stage,
+)
 
 STEP = {"SLURM_STEP_TASKS_PER_NODE": "2(x2),1", "SLURM_NODEID": "1", "SLURM_LOCALID": "1"}
 
@@ -45,10 +52,15 @@ def test_a_job_of_the_environment() -> None:
 def test_what_nodes_say() -> None:
     nodes = parse_nodes("welcome\nlimpet-node n2 room 100\nlimpet-node n1 have\nlimpet-node !\n")
     assert [node.node for node in nodes] == ["n1", "n2"]
-    assert "has 0.1 MB of room on n2" in why_not(nodes, 2, "/local", 200_000)
-    assert why_not(nodes, 2, "/local", 1000) == ""
-    assert "only 2 of 3" in why_not(nodes, 3, "/local", 1000)
-    assert "on n9" in why_not([NodeCopy(node="n9", state="missing")], 1, "/local", 1)
+    plan = plan_stage(nodes, 2, "/local", 200_000)
+    assert (plan.have, plan.need) == (("n1",), ())
+    assert "has 0.1 MB of room on n2" in plan.apart[0].reason
+    assert plan_stage(nodes, 2, "/local", 1000) == StagePlan(have=("n1",), need=("n2",))
+    assert "only 2 of 3" in plan_stage(nodes, 3, "/local", 1000).apart[0].reason
+    for state, word in (("missing", "written on n9"), ("damaged", "on n9 is damaged")):
+        plan = plan_stage([NodeCopy(node="n9", state=state)], 1, "/local", 1)
+        assert not plan.have and not plan.need
+        assert word in plan.apart[0].reason
 
 
 def test_failures_are_explained() -> None:

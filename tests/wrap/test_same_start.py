@@ -29,7 +29,7 @@ from limpet.core.mpi_plan import MpiSeen
 from limpet.core.places import wished_binds
 from limpet.core.recipe import Run
 from limpet.core.seen import HostSeen, ImageSeen, Request
-from limpet.core.share import find_siblings
+from limpet.core.share import JOIN, find_siblings
 from limpet.core.wrap import Wrap, WrapRequest
 from limpet.tools import host, host_mpi, personal, slurm
 from tests.wrap.conftest import MACHINE, facts
@@ -209,7 +209,9 @@ def compare(
     own = argv.index(str(stage.root))
     assert argv[own - 1] == "--bind"
     del argv[own - 1 : own + 1]
-    planned = list(plan.argv)
+    planned = list(plan.argv[len(plan.before) :])
+    joins = siblings and siblings.rank and "--sharens" in planned
+    assert plan.before == (("/bin/sh", "-c", JOIN, "limpet", str(PARENT)) if joins else ())
     if str(PARENT) in planned:
         parent = planned.index(str(PARENT))
         assert argv[parent] == (stage.top / "starter.pid").read_text().strip()
@@ -240,7 +242,10 @@ def started_by(stage: Stage, starter: str) -> list[str]:
         return []
     program = stage.top / starter
     shutil.copy("/bin/dash", program)
-    return [str(program), "-c", f'echo $$ >"{stage.top}/starter.pid"; "$@"; exit $?', "x"]
+    # A container that is there, and yet cannot be joined: the runtime is started at once.
+    lock = "/dev/shm/sharens_instance_$$"
+    script = f'echo $$ | tee {lock} >"{stage.top}/starter.pid"; "$@"; end=$?; rm {lock}; exit $end'
+    return [str(program), "-c", script, "x"]
 
 
 RANKS = {"MPI_LOCALNRANKS": "3", "MPI_LOCALRANKID": "2"}

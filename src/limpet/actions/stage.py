@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import secrets
 import time
 from pathlib import Path
 
-from limpet.core.errors import LimpetError, UsageError
-from limpet.core.slurm import PLACES, Staged, job_folder, parse_job, staged_name, why_not
+from limpet.core.errors import UsageError
+from limpet.core.slurm import PLACES, Staged, job_folder, parse_job, plan_stage, staged_name
 from limpet.tools import files, images, launchers, staging
 from limpet.tools.mounts import is_shared
 
 
 def stage_image(image: str, *, compress: bool = False) -> Staged:
-    """The copy on all nodes of this job, or the reason why the shared file stays in use.
+    """The copy on the nodes of this job, or the reason why the shared file stays in use.
 
-    A site without room on its nodes does not end a job; a job that Slurm does not know, or a Slurm
-    that does not answer, is an error.
+    A node without room goes on alone with the shared file, and where none has any, all do. That
+    ends no job; a job that Slurm does not know, or a Slurm that does not answer, is an error.
     """
     began = time.monotonic()
     job = parse_job(os.environ)
@@ -36,28 +35,27 @@ def stage_image(image: str, *, compress: bool = False) -> Staged:
     part = f"{copy}.part-{secrets.token_hex(4)}"
     words = (place, f"{place}/{job_folder(job.id)}", copy, files.hash_file(path), part)
     nodes = staging.on_each_node(job, staging.LOOK, *words[:4])
-    if reason := why_not(nodes, job.nodes, place, size_bytes):
-        return _without(kept, reason)
-    copied = any(node.state != "have" for node in nodes)
-    if copied:
-        said = staging.broadcast(job, path, part, compress=compress)
-        if not said:
-            nodes = staging.on_each_node(job, staging.SETTLE, *words)
-            bad = [node for node in nodes if node.state != "placed"]
-            said = f"the copy on {bad[0].node} is {bad[0].state}" if bad else ""
-            said = said or why_not(nodes, job.nodes, place, size_bytes)
-        if said:
-            with contextlib.suppress(LimpetError):
-                staging.on_each_node(job, staging.FORGET, *words)
-            return _without(kept, said.splitlines()[-1])
-    elapsed_s = time.monotonic() - began
+    plan = plan_stage(nodes, job.nodes, place, size_bytes)
+    if not plan.have and not plan.need:
+        return _without(kept, plan.apart[0].reason)
+    have, apart, copied = plan.have, plan.apart, False
+    if plan.need:
+        chosen = plan.need if plan.have or plan.apart else ()
+        said = staging.broadcast(job, path, part, compress=compress, nodes=chosen)
+        # Where some nodes got all of it, the others go on without.
+        after = staging.on_each_node(job, staging.SETTLE, *words, nodes=chosen)
+        done = plan_stage(after, len(plan.need), place, size_bytes)
+        if not plan.have and not done.have:
+            return _without(kept, (said or done.apart[0].reason).splitlines()[-1])
+        have, apart, copied = (*have, *done.have), (*apart, *done.apart), bool(done.have)
     return Staged(
         image=str(path),
         copy=copy,
-        nodes=job.nodes,
+        nodes=len(have),
         size_bytes=size_bytes,
         copied=copied,
-        elapsed_s=elapsed_s,
+        elapsed_s=time.monotonic() - began,
+        apart=apart,
     )
 
 

@@ -38,8 +38,8 @@ class Launch(msgspec.Struct, frozen=True, kw_only=True):
     `overlays` (folders that are written to), then become `argv` with `env`. `points` are folders
     of the host's that parts of the image are mounted on, and are made where they are missing.
 
-    `options` are those words of `argv` that say what is mounted and how, `inside` the words that
-    the image is given to run.
+    `before` are the words of `argv` before the runtime's, `options` those that say what is mounted
+    and how, `inside` the words that the image is given to run.
 
     `answers` says whether image and site want limpet to explain failures.
 
@@ -47,6 +47,7 @@ class Launch(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     argv: tuple[str, ...]
+    before: tuple[str, ...] = ()
     options: tuple[str, ...] = ()
     inside: tuple[str, ...] = ()
     env: dict[str, str]
@@ -85,8 +86,7 @@ def plan_launch(image: ImageSeen, host: HostSeen, request: Request) -> Launch:
     visible = (*ALWAYS, *home.visible, *same_inside(place.mounts))
     named, values, env_notes = parse_env(request.env, host.environment)
     names = (*wants.pass_variables, *named)
-    hidden = [mount.target for mount in (*home.first, *home.mounts)]
-    seen = {"visible": visible, "hidden": hidden}
+    seen = {"visible": visible, "hidden": [m.target for m in (*home.first, *home.mounts)]}
     passed, verdicts = select_variables(host.environment, policy, named=names, **seen)
     taken = set_by_prefix(passed) | passed | image_caches(image, request, home_policy) | values
     caches = plan_caches(home_policy, home, state=own, local=host.local, taken=taken)
@@ -105,7 +105,8 @@ def plan_launch(image: ImageSeen, host: HostSeen, request: Request) -> Launch:
     inside = (*shared.words, *_inside(image, request, mpi, tuple(values)))
     folders = tuple(dict.fromkeys((*home.folders, *caches.folders, *personal.folders)))
     return Launch(
-        argv=(*runtime, "exec", *options, "--pwd", place.pwd, image.path, *inside),
+        argv=(*shared.before, *runtime, "exec", *options, "--pwd", place.pwd, image.path, *inside),
+        before=shared.before,
         options=options,
         inside=inside,
         env=hand_over(passed, added, host.runtime_kind) | shared.env,

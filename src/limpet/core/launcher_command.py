@@ -226,6 +226,7 @@ if [ "$_limpet_home" = "${_limpet_account%/}" ]; then _limpet_flag='' _limpet_wo
 
 _END = r"""# In few steps, for each one copies all the words.
 #if share
+_limpet_join=''
 if [ -n "$_limpet_ranks" ]; then . "$_limpet_root/@VERSION_FOLDER@/share.sh"; else
 #end
 set -- --pwd "$_limpet_pwd" "$_limpet_image" @INSIDE@ "$@"
@@ -233,7 +234,11 @@ set -- --pwd "$_limpet_pwd" "$_limpet_image" @INSIDE@ "$@"
 fi
 #end
 eval "set -- $_limpet_mounts $_limpet_mounts_2 $_limpet_mounts_1 \"\$@\""
-exec "$_limpet_runtime" @HEAD@ $_limpet_flag ${_limpet_word:+"$_limpet_word"} $_limpet_gpu \
+exec \
+#if share
+    ${_limpet_join:+/bin/sh -c "$_limpet_join" limpet "$PPID"} \
+#end
+    "$_limpet_runtime" @HEAD@ $_limpet_flag ${_limpet_word:+"$_limpet_word"} $_limpet_gpu \
     @REST@ "$@"
 """
 

@@ -12,7 +12,7 @@ import shlex
 import msgspec
 
 from limpet.core.seen import HostSeen
-from limpet.core.share import GATHER, LAUNCHERS, RECORDS, SLURM, SWITCH, TUNE, can_share
+from limpet.core.share import GATHER, JOIN, LAUNCHERS, RECORDS, SLURM, SWITCH, TUNE, can_share
 from limpet.core.slurm import OWN_PLACES, PLACES, job_folder, staged_name
 
 JOB = r"""# In a job: the image's copy on this node's own disk, and the ranks beside this one.
@@ -83,6 +83,7 @@ set -- --pwd "$_limpet_pwd" "$_limpet_image" /bin/sh -c @GATHER@ limpet \
     "$PPID" "$_limpet_ranks" "$_limpet_rank" \
     @IDENTITY@" $_limpet_gpu $_limpet_root." @TUNE@ @INSIDE@ "$@"
 _limpet_mounts="--sharens $_limpet_mounts"
+[ "$_limpet_rank" = 0 ] || _limpet_join=@JOIN@
 #end
 """
 
@@ -109,6 +110,7 @@ def job_parts(host: HostSeen, identity: str, prefix: str) -> tuple[dict[str, str
         "RECORDS": RECORDS,
         "JOB_FOLDER": job_folder("$SLURM_JOB_ID"),
         "GATHER": shlex.quote(GATHER),
+        "JOIN": shlex.quote(JOIN),
         "TUNE": shlex.join((f"{prefix}/bin/python", TUNE) if prefix else ("", "")),
     }
     return parts, {"share"} if shares else set()

@@ -100,12 +100,14 @@ def check_shareable(host: HostSeen) -> None:
 
 
 class Shared(msgspec.Struct, frozen=True, kw_only=True):
-    """What a launch needs to share: options of the runtime, words before the program's, variables.
+    """What a launch needs to share: words before the runtime's, options of the runtime's, words
+    before the program's, variables.
 
     The runtime keeps a record of the container that is shared, by default in the home: `env` has it
     in the job's own place, where there is one.
     """
 
+    before: tuple[str, ...] = ()
     options: tuple[str, ...] = ()
     words: tuple[str, ...] = ()
     env: dict[str, str] = msgspec.field(default_factory=dict)
@@ -122,13 +124,69 @@ def plan_share(host: HostSeen, same: str, prefix: str) -> Shared:
     words = ("/bin/sh", "-c", GATHER, "limpet", *told)
     own = seen.folder and RECORDS not in host.environment
     env = {RECORDS: f"{seen.folder}/apptainer"} if own else {}
-    return Shared(options=(SHARENS,), words=words, env=env)
+    joins = ("/bin/sh", "-c", JOIN, "limpet", str(seen.parent))
+    return Shared(before=joins if seen.rank else (), options=(SHARENS,), words=words, env=env)
 
 
-# A signal to a rank kills the runtime's process before it, except before the first one: that hands
-# it on, to the process group of its program. So all programs of the node are put into that group
-# and outlive the process before them: each hears the signal once, for whoever starts ranks signals
-# all of a node alike. The first one's task lasts until all have ended, as they hold its lock.
+# A rank that joins the container of the first: the runtime's process before its program would be
+# killed by any signal to the task (it only waits, `wait_child` in Apptainer's starter.c), and the
+# program's exit code be lost. So the task is this shell, which hears no signal and ends as the
+# program does. The runtime knows the container by its parent's process, which this shell now is:
+# what it looks for under that name (its lock, and the record in its folder) are links to those of
+# the process that has started all ranks. They lie in memory: the home may be on a file system that
+# all nodes share. A rank whose first one does not come in ten seconds, or has failed (nobody holds
+# its lock), starts as the first would.
+JOIN = r"""_limpet_o=$1 _limpet_t=0 _limpet_r=''
+_limpet_c=${APPTAINER_CONFIGDIR:-${SINGULARITY_CONFIGDIR:-${HOME-}/.apptainer}}
+shift
+_limpet_l=/dev/shm/sharens_instance_ _limpet_d=/dev/shm/limpet.$$.d
+_limpet_given_up() {
+    [ -e "$_limpet_l$_limpet_o" ] || { [ "$_limpet_t" -gt 200 ]; return; }
+    [ "$((_limpet_t % 20))" = 0 ] || return 1
+    set -- $(ls -i "$_limpet_l$_limpet_o" 2>/dev/null)
+    ! grep -q ":${1-} " /proc/locks
+}
+until [ -s "$_limpet_l$_limpet_o" ]; do
+    _limpet_t=$((_limpet_t + 1))
+    if _limpet_given_up; then exec "$@"; fi
+    sleep 0.05 2>/dev/null || sleep 1
+done
+IFS= read -r _limpet_h </proc/sys/kernel/hostname
+for _limpet_m in "$_limpet_c/instances/app/$_limpet_h"/*/"sharens_instance_$_limpet_o"; do
+    _limpet_r=${_limpet_m%/*}
+    _limpet_r=$_limpet_d/instances/app/$_limpet_h/${_limpet_r##*/}/sharens_instance_$$
+done
+_limpet_m=$_limpet_m/sharens_instance_$_limpet_o.json
+rm -rf "$_limpet_d" "$_limpet_l$$"
+# The folder is made by this command or not used: everybody can write beside it.
+[ -e "$_limpet_m" ] && mkdir -m 700 "$_limpet_d" && mkdir -p "$_limpet_r" &&
+    ln -s "$_limpet_m" "$_limpet_r/sharens_instance_$$.json" &&
+    ln -s "$_limpet_l$_limpet_o" "$_limpet_l$$" || {
+    rm -rf "$_limpet_d"
+    exec "$@"
+}
+trap '' HUP INT QUIT TERM USR1 USR2 ALRM XCPU VTALRM PROF
+# A shell says that its child was killed. Ranks have open files of MPI's: no number is taken twice.
+for _limpet_f in 9 8 7 6 5 4 3 ''; do
+    [ -e "/proc/$$/fd/$_limpet_f" ] || break
+done
+[ -z "$_limpet_f" ] || eval "exec $_limpet_f>&2 2>/dev/null"
+(
+    [ -z "$_limpet_f" ] || eval "exec 2>&$_limpet_f $_limpet_f>&-"
+    trap - HUP INT QUIT TERM USR1 USR2 ALRM XCPU VTALRM PROF
+    APPTAINER_CONFIGDIR=$_limpet_d
+    export APPTAINER_CONFIGDIR
+    exec "$@"
+)
+_limpet_t=$?
+rm -rf "$_limpet_d" "$_limpet_l$$"
+exit "$_limpet_t"
+"""
+
+# A signal to the first rank is handed on by the runtime, to the process group of its program. So
+# all programs of the node are put into that group: each hears the signal once, for whoever starts
+# ranks signals all of a node alike. They outlive the process before them, which others may kill.
+# The first one's task lasts until all have ended, as they hold its lock.
 # Run by the image's Python, which becomes the program: a shell can do neither.
 TUNE = """\
 import ctypes, os, signal, sys, time
@@ -168,7 +226,7 @@ _limpet_sweep() {
     for _limpet_m in /dev/shm/sharens_instance_[0-9]* /dev/shm/limpet.[0-9]*; do
         _limpet_k=${_limpet_m##*/} _limpet_k=${_limpet_k#sharens_instance_}
         _limpet_k=${_limpet_k#limpet.} _limpet_k=${_limpet_k%%.*}
-        [ -d "/proc/$_limpet_k" ] || [ ! -e "$_limpet_m" ] || rm -f "$_limpet_m" 2>/dev/null
+        [ -d "/proc/$_limpet_k" ] || rm -rf "$_limpet_m" 2>/dev/null
     done
 }
 _limpet_nap() {

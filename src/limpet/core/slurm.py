@@ -31,10 +31,18 @@ class NodeCopy(msgspec.Struct, frozen=True, kw_only=True):
     room_bytes: int = 0
 
 
+class Apart(msgspec.Struct, frozen=True, kw_only=True):
+    """A node that goes on with the shared file, and why; `node` is empty where it is not known."""
+
+    node: str
+    reason: str
+
+
 class Staged(msgspec.Struct, frozen=True, kw_only=True):
     """How staging ended: the copy's path on each node, or (`fallback`) why there is none.
 
-    `copied` is false where all nodes had the copy already.
+    `copied` is false where all nodes had the copy already. `apart` are nodes without a copy, where
+    others have one.
     """
 
     image: str
@@ -43,6 +51,7 @@ class Staged(msgspec.Struct, frozen=True, kw_only=True):
     size_bytes: int
     copied: bool = False
     elapsed_s: float = 0.0
+    apart: tuple[Apart, ...] = ()
     fallback: str = ""
 
 
@@ -83,17 +92,34 @@ def parse_nodes(text: str) -> tuple[NodeCopy, ...]:
     )
 
 
-def why_not(nodes: Sequence[NodeCopy], expected: int, place: str, size_bytes: int) -> str:
-    """The one line that says why the copy cannot lie on all nodes; empty where it can."""
-    for node in nodes:
-        if node.state == "missing":
-            return f"{place} cannot be written on {node.node}"
-        if node.state == "room" and node.room_bytes < size_bytes:
-            have, need = (f"{size / 1e6:.1f} MB" for size in (node.room_bytes, size_bytes))
-            return f"{place} has {have} of room on {node.node}, and the image needs {need}"
-    if len(nodes) < expected:
-        return f"only {len(nodes)} of {expected} nodes answered"
-    return ""
+class StagePlan(msgspec.Struct, frozen=True, kw_only=True):
+    """The nodes that have the copy, those that are to get one, and those that cannot."""
+
+    have: tuple[str, ...] = ()
+    need: tuple[str, ...] = ()
+    apart: tuple[Apart, ...] = ()
+
+
+def plan_stage(nodes: Sequence[NodeCopy], expected: int, place: str, size_bytes: int) -> StagePlan:
+    """By what the nodes say, before the copying and once more after it."""
+    have, need, apart = [], [], []
+    for one in nodes:
+        if one.state in ("have", "placed"):
+            have.append(one.node)
+        elif one.state == "missing":
+            apart.append(Apart(node=one.node, reason=f"{place} cannot be written on {one.node}"))
+        elif one.state != "room":
+            reason = f"the copy on {one.node} is {one.state}"
+            apart.append(Apart(node=one.node, reason=reason))
+        elif one.room_bytes < size_bytes:
+            room, wanted = (f"{size / 1e6:.1f} MB" for size in (one.room_bytes, size_bytes))
+            reason = f"{place} has {room} of room on {one.node}, and the image needs {wanted}"
+            apart.append(Apart(node=one.node, reason=reason))
+        else:
+            need.append(one.node)
+    silent = f"only {len(nodes)} of {expected} nodes answered"
+    apart += [Apart(node="", reason=silent)] * (expected - len(nodes))
+    return StagePlan(have=tuple(have), need=tuple(need), apart=tuple(apart))
 
 
 _CAUSES = (

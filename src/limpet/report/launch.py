@@ -40,7 +40,7 @@ def render_explanation(launch: Launch, loaded: str = "") -> str:
     `loaded` is the MPI library that was seen in a program of the image.
     """
     lines = [
-        f"runtime      {launch.argv[0]} ({launch.runtime})",
+        f"runtime      {launch.argv[len(launch.before)]} ({launch.runtime})",
         f"home         {launch.home}",
         f"gpu          {launch.gpu or 'none'}",
         f"mpi          {_mpi(launch)}",

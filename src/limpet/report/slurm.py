@@ -15,4 +15,7 @@ def render_staged(staged: Staged) -> str:
         size = format_size(staged.size_bytes)
         done = f"was copied in {staged.elapsed_s:.1f} s" if staged.copied else "is there already"
         line = f"limpet: {staged.copy} ({size}) {done}, on {nodes}."
+        if staged.apart:
+            names = ", ".join(one.node for one in staged.apart if one.node) or "others"
+            line += f" The shared file is used on {names}: {staged.apart[0].reason}."
     return f"{safe(line)}\n"

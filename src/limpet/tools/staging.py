@@ -7,6 +7,7 @@ name, read back, compared by its sha256, and only then renamed: what has the cop
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from limpet.core.slurm import Job, NodeCopy, explain_failure, parse_nodes
@@ -38,7 +39,6 @@ rm -f -- "$5"
 say damaged
 """
 
-FORGET = 'rm -f -- "$5"'
 CLEAN = '[ ! -d "$2" ] || [ ! -O "$2" ] || rm -rf -- "$2"'
 
 
@@ -53,30 +53,47 @@ def check_job(job: Job) -> None:
         raise explain_failure(f"Job {job.id}", "Invalid job id specified")
 
 
-def on_each_node(job: Job, script: str, *words: str) -> tuple[NodeCopy, ...]:
-    """What the script says on each node of the job, run once on each."""
-    size = ["--nodes", str(job.nodes), "--ntasks", str(job.nodes), "--ntasks-per-node", "1"]
-    plain = ["--cpus-per-task", "1", "--overlap", "--mpi", "none", "--input", "none"]
-    done = process.run(
-        ["srun", *size, *plain, "--jobid", job.id, "sh", "-c", script, "limpet", *words],
-        env=_plain_environment(),
-    )
-    nodes = parse_nodes(done.text)
-    if done.code and not nodes:
+# Run in each of some nodes: to these alone sbcast copies, since it is told of their step.
+SOME = """\
+[ "$SLURM_PROCID" = 0 ] || exit 0
+exec sbcast "$@" --jobid "$SLURM_JOB_ID.$SLURM_STEP_ID" "$0" "$part"
+"""
+
+
+def on_each_node(
+    job: Job, script: str, *words: str, nodes: Sequence[str] = ()
+) -> tuple[NodeCopy, ...]:
+    """What the script says on each node of the job (or on these alone), run once on each."""
+    done = process.run([*_srun(job, nodes), "sh", "-c", script, "limpet", *words], env=_plain())
+    found = parse_nodes(done.text)
+    if done.code and not found:
         raise explain_failure("srun", done.stderr)
-    return nodes
+    return found
 
 
-def broadcast(job: Job, image: Path, target: str, *, compress: bool) -> str:
-    """Slurm's own copy to all nodes; what it said where it failed, else nothing."""
+def broadcast(
+    job: Job, image: Path, target: str, *, compress: bool, nodes: Sequence[str] = ()
+) -> str:
+    """Slurm's own copy to all nodes, or to these; what it said where it failed, else nothing."""
     options = ["--compress"] if compress else []
-    done = process.run(
-        ["sbcast", *options, "--jobid", job.id, str(image), target], env=_plain_environment()
-    )
+    argv = ["sbcast", *options, "--jobid", job.id, str(image), target]
+    env = _plain()
+    if nodes:
+        argv = [*_srun(job, nodes), "sh", "-c", SOME, str(image), *options]
+        env["part"] = target
+    done = process.run(argv, env=env)
     return (done.stderr.strip() or f"sbcast ended with {done.code}") if done.code else ""
 
 
-def _plain_environment() -> dict[str, str]:
+def _srun(job: Job, nodes: Sequence[str]) -> list[str]:
+    count = str(len(nodes) or job.nodes)
+    size = ["--nodes", count, "--ntasks", count, "--ntasks-per-node", "1"]
+    plain = ["--cpus-per-task", "1", "--overlap", "--mpi", "none", "--input", "none"]
+    chosen = ["--nodelist", ",".join(nodes)] if nodes else []
+    return ["srun", *size, *plain, *chosen, "--jobid", job.id]
+
+
+def _plain() -> dict[str, str]:
     """Without what would change those commands: sizes of the user's own steps, sbcast's habits."""
     kept = ("SLURM_CONF", "SLURM_CONF_SERVER")
     return {
