@@ -14,7 +14,7 @@ import msgspec
 
 from limpet.core.errors import LimpetError
 from limpet.core.facts import Libc, parse_glibc
-from limpet.core.gpu import GpuNeeds, plan_needs
+from limpet.core.gpu import GpuNeeds, find_compat, plan_needs
 from limpet.core.seen import ImageSeen
 from limpet.formats.sif import read_sif, root_partition
 from limpet.formats.squashfs import Squashfs
@@ -57,6 +57,8 @@ def read_needs(path: Path, is_sif: bool) -> Kept:
         offset = root_partition(read_sif(file)).offset if is_sif else 0
         root = Squashfs(file, offset)
         needs = plan_needs(dict(_read_packages(root)), dict(_read_variables(root)))
+        compat, at = find_compat(lambda folder: _list(root, folder), "opt/conda")
+        needs = msgspec.structs.replace(needs, compat=compat, compat_at=at)
         return Kept(libc=_read_libc(root), needs=needs)
 
 
