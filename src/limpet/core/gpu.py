@@ -227,7 +227,7 @@ def find_amd_troubles(driver: Driver, needs: GpuNeeds, libc: Libc | None) -> Ite
     if not driver.kfd:
         yield "/dev/kfd cannot be opened by this user: ask for the group `render` (or `video`)."
     elif not driver.cards:
-        yield "No card in /dev/dri can be opened by this user: ask for `render`, or a GPU in the job."
+        yield "This user may open no card in /dev/dri: ask for `render`, or for GPUs in the job."
     if needs.rocm and driver.rocm and numbers(needs.rocm)[0] != numbers(driver.rocm)[0]:
         yield (
             f"The image is for ROCm {needs.rocm} ({needs.rocm_of}), this machine has "
