@@ -157,7 +157,7 @@ def test_a_driver_in_the_middle_of_an_update() -> None:
 
 def test_amds_troubles() -> None:
     assert "group `render`" in notes(Driver(kfd=False), ROCM_6, gpu="amd")
-    assert "No card in /dev/dri" in notes(Driver(cards=False), ROCM_6, gpu="amd")
+    assert "no card in /dev/dri" in notes(Driver(cards=False), ROCM_6, gpu="amd")
     assert "this machine has 5.7.1" in notes(Driver(rocm="5.7.1"), ROCM_6, gpu="amd")
 
 
