@@ -10,6 +10,7 @@ is counted: FUSE processes, and the memory (proportional set size) of these and 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import shlex
@@ -29,7 +30,9 @@ def limpet(*words: str | Path) -> list[str]:
 
 
 def environment() -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": str(SOURCE)}
+    # An installed limpet has its byte code; this tree may not be this user's to write to.
+    code = Path.home() / ".cache/limpet-bench/pyc"
+    return {**os.environ, "PYTHONPATH": str(SOURCE), "PYTHONPYCACHEPREFIX": str(code)}
 
 
 def said(*words: str | Path) -> str:
@@ -92,19 +95,29 @@ def compare_starts(image: Path, program: list[str], rounds: int) -> dict[str, ob
     }
 
 
-def servers() -> tuple[int, int]:
-    """FUSE processes of this user, and kilobytes of memory of all that serve images."""
-    mounts = kilobytes = 0
+def servers(image: Path, starts: list[int]) -> tuple[int, int]:
+    """FUSE processes of these starts and of what keeps the image, and kilobytes of memory of all
+    that serve it: others on this machine may run containers, too."""
+    words: dict[int, str] = {}
+    parents: dict[int, int] = {}
     for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            words = (folder / "cmdline").read_bytes().decode(errors="replace")
-            if not any(name in words for name in SERVERS) or folder.stat().st_uid != os.getuid():
-                continue
-            rollup = (folder / "smaps_rollup").read_text()
-        except OSError:
-            continue
-        mounts += "squashfuse" in words
-        kilobytes += int(rollup.partition("\nPss:")[2].split()[0])
+        with contextlib.suppress(OSError):
+            stat = (folder / "stat").read_text().rpartition(")")[2].split()
+            parents[int(folder.name)] = int(stat[1])
+            words[int(folder.name)] = (folder / "cmdline").read_bytes().decode(errors="replace")
+    kept = [one["name"] for one in json.loads(said("kept", "list", "--json"))["kept"]]
+    marks = (str(image), *kept)
+    ours = {pid for pid, said_ in words.items() if any(mark in said_ for mark in marks)}
+    ours |= set(starts)
+    while more := {pid for pid, parent in parents.items() if parent in ours} - ours:
+        ours |= more
+    mounts = kilobytes = 0
+    for pid in ours & words.keys():
+        if any(name in words[pid] for name in SERVERS):
+            with contextlib.suppress(OSError):
+                rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
+                kilobytes += int(rollup.partition("\nPss:")[2].split()[0])
+                mounts += "squashfuse" in words[pid]
     return mounts, kilobytes
 
 
@@ -115,7 +128,6 @@ def compare_crowds(image: Path, code: str, count: int) -> dict[str, object]:
     for name, words in (("mounted", ("run",)), ("kept", ("run", "--keep"))):
         if name == "kept":
             said("run", "--keep", image, "true")
-        idle = servers() if name == "mounted" else (0, 0)
         begun_s = time.perf_counter()
         running = [
             subprocess.Popen(
@@ -130,13 +142,13 @@ def compare_crowds(image: Path, code: str, count: int) -> dict[str, object]:
             assert one.stdout
             one.stdout.readline()
         wall_s = time.perf_counter() - begun_s
-        mounts, kilobytes = servers()
+        mounts, kilobytes = servers(image, [one.pid for one in running])
         for one in running:
             one.communicate(b"\n")
         found[name] = {
             "wall_s": round(wall_s, 2),
-            "fuse_processes": mounts - idle[0],
-            "memory_mib": round((kilobytes - idle[1]) / 1024),
+            "fuse_processes": mounts,
+            "memory_mib": round(kilobytes / 1024),
         }
         said("kept", "end")
     return found

@@ -1,18 +1,19 @@
 """How long Python takes to start and import, through limpet's images and other ways.
 
-    python3 bench/start.py [--quick] [--rounds 7] [--delays 0 0.2 1 5] [--recipe science]
+    python3 bench/start.py [--quick] [--rounds 7] [--delays 0 0.2 1 5] [--minutes 11]
 
 Run as a plain user. All contenders (bench/start_peers.py) lie in one folder and are started in
 turn, in every round in another order. Delay 0 is the local disk: *cold*, after the contents of what
 is started were dropped from the page cache (its names and attributes stay there: only root can drop
 these), and *warm*, right afterwards. Other delays are milliseconds that each operation takes on an
-emulated slow file system (bench/slowfs.c), mounted anew for each start: *cold*, and, with the
-longest delay, *again* in the same mount. What reaches it is counted. `kept` has no cold start of
-its own: its instance was there.
+emulated slow file system (bench/slowfs.c), mounted anew for each start; what reaches it is counted.
+With --again the longest delay is measured a second time in the same mount. `kept` has no cold start
+of its own: its instance was there.
 
-The peers are made once and kept below --work; limpet's image is made anew. A venv's start on the
-slowest file system takes most of the time, and is done only as often as --venv-rounds says;
-the delays between the first and the last as often as --between-rounds says. Exit 0 whatever the
+The peers are made once and kept below --work (--make does only that); limpet's image is made anew.
+The first and the last delay come first. What is between them is measured --rounds times, too, but
+no new round begins after --minutes. From 5 ms on a virtual environment waits for nine tenths of its
+time: its starts run all at once, each in a mount of its own, before the rounds. Exit 0 whatever the
 outcome.
 """
 
@@ -27,6 +28,7 @@ import statistics
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -41,6 +43,7 @@ HERE = Path(__file__).resolve().parent
 SOURCE = HERE.parent / "src"
 COLD_TARGET, VENV_TARGET, WARM_TARGET = 0.65, 0.1, 1.0
 OURS = ("limpet", "launcher", "kept")
+NAMES = [one.name for one in peers(())]
 QUICK_IMPORT = "numpy, scipy.linalg, pandas"
 SLOW_MS = 5.0  # from here on a venv is started less often
 
@@ -141,30 +144,49 @@ def with_counts(sample: Sample, before: Counted, after: Counted) -> Sample:
     )
 
 
+def start_at_once(bench: Bench, peer: Peer, delay_ms: float, rounds: int) -> list[Sample]:
+    """Starts that mostly wait, side by side."""
+    with ThreadPoolExecutor(rounds) as pool:
+        found = pool.map(lambda _: start_slow(bench, peer, delay_ms, again=False), range(rounds))
+        return [sample for samples in found for sample in samples]
+
+
 def measure(bench: Bench, delays: list[float], options: argparse.Namespace) -> list[Sample]:
     """All in turn; the first local round warms what is warm for all, and does not count."""
-    members = peers(bench.limpet)
-    rounds, venv_rounds = options.rounds, options.venv_rounds
+    members = [one for one in peers(bench.limpet) if one.name in options.only]
+    begun_s = time.perf_counter()
     samples: list[Sample] = []
     for peer in members:
         bench.run(peer, bench.shared)
     bench.end_kept()
-    for number in range(rounds):
-        turn = number % len(members)
-        ends = sorted({delays[0], delays[-1]})
-        for delay_ms in delays if number < options.between_rounds else ends:
-            for peer in members[turn:] + members[:turn]:
-                is_slow_venv = peer.name == "venv" and delay_ms >= SLOW_MS
-                if is_slow_venv and number >= venv_rounds:
-                    continue
-                again = delay_ms == max(delays) and not is_slow_venv
-                if delay_ms and (again or not peer.kept):
-                    samples += start_slow(bench, peer, delay_ms, again=again)
-                elif not delay_ms:
-                    samples += start_local(bench, peer)
-            bench.end_kept()
-            say(f"round {number + 1} of {rounds}, {delay_ms:g} ms: done")
+    waiting = [one for one in members if one.name == "venv"]
+    for delay_ms in (one for one in delays if one >= SLOW_MS):
+        for peer in waiting:
+            samples += start_at_once(bench, peer, delay_ms, options.rounds)
+            say(f"{peer.name}, {delay_ms:g} ms: done")
+    ends = sorted({delays[0], delays[-1]})
+    for part in (ends, [one for one in delays if one not in ends]):
+        for number in range(options.rounds if part else 0):
+            if part is not ends and time.perf_counter() - begun_s > 60 * options.minutes:
+                break
+            turn = number % len(members)
+            for delay_ms in part:
+                for peer in members[turn:] + members[:turn]:
+                    if not (peer in waiting and delay_ms >= SLOW_MS):
+                        samples += start_once(bench, peer, delay_ms, options)
+                bench.end_kept()
+                say(f"round {number + 1} of {options.rounds}, {delay_ms:g} ms: done")
     return samples
+
+
+def start_once(
+    bench: Bench, peer: Peer, delay_ms: float, options: argparse.Namespace
+) -> list[Sample]:
+    """One contender's turn in a round."""
+    if not delay_ms:
+        return start_local(bench, peer)
+    again = options.again and delay_ms == max(options.delays)
+    return start_slow(bench, peer, delay_ms, again=again) if again or not peer.kept else []
 
 
 # ---- results -------------------------------------------------------------------------------------
@@ -195,14 +217,14 @@ def judge(found: dict[tuple[float, str], dict[str, float]]) -> list[dict[str, ob
     for (delay_ms, state), cell in found.items():
         rivals = [value for name, value in cell.items() if name not in (*OURS, "venv")]
         if state == "cold" and delay_ms >= SLOW_MS and rivals:
-            for name in ("limpet", "launcher"):
+            for name in (one for one in ("limpet", "launcher") if one in cell):
                 tell(
                     f"{name}, {delay_ms:g} ms, cold ÷ best image",
                     cell[name],
                     min(rivals),
                     COLD_TARGET,
                 )
-                if "venv" in cell:
+                if name in cell and "venv" in cell:
                     tell(
                         f"{name}, {delay_ms:g} ms, cold ÷ venv",
                         cell[name],
@@ -210,7 +232,7 @@ def judge(found: dict[tuple[float, str], dict[str, float]]) -> list[dict[str, ob
                         VENV_TARGET,
                     )
         if state == "warm" and rivals:
-            for name in OURS:
+            for name in (one for one in OURS if one in cell):
                 tell(f"{name}, local, warm ÷ best image", cell[name], min(rivals), WARM_TARGET)
     return verdicts
 
@@ -265,23 +287,28 @@ def parse_options() -> argparse.Namespace:
     )
     add = parser.add_argument
     add("--rounds", type=int, default=7, help="starts of each (7)")
-    add("--venv-rounds", type=int, default=2, help="of the venv, from 5 ms on (2)")
     add("--delays", type=float, nargs="+", default=[0, 0.2, 1, 5], help="in ms; 0 is local")
     add("--recipe", choices=[*RECIPES], default="science")
-    add("--between-rounds", type=int, default=3, help="of the delays between first and last (3)")
+    add("--minutes", type=float, default=11, help="after these no round of other delays begins")
+    add("--only", nargs="+", choices=NAMES, default=NAMES, help="these contenders")
+    add("--again", action="store_true", help="the longest delay also in a mount that was used")
+    add("--make", action="store_true", help="make the contenders and measure nothing")
     add("--import", dest="imports", metavar="NAMES", help="instead of all packages of the recipe")
-    add("--quick", action="store_true", help="2 rounds, 0 and 5 ms, fewer imports, the venv once")
+    add("--quick", action="store_true", help="2 rounds, 0 and 5 ms, fewer imports")
     add("--work", type=Path, default=HERE / "work", help="where the peers are kept (bench/work)")
     add("--out", type=Path, default=HERE / "out", help="where the results go (bench/out)")
     add("--base-tar", type=Path, help="a root file system with Python and pip to take as base")
     add("--limpet", type=shlex.split, help="limpet's command, instead of this tree's")
     options = parser.parse_args()
     if options.quick:
-        options.rounds, options.venv_rounds, options.delays = 2, 1, [0, 5]
+        options.rounds, options.delays = 2, [0, 5]
         options.imports = options.imports or QUICK_IMPORT
     options.imports = options.imports or RECIPES[options.recipe]
     if options.limpet is None:
-        options.limpet = ["env", f"PYTHONPATH={SOURCE}", sys.executable, "-P", "-m", "limpet"]
+        # An installed limpet has its byte code; this tree may not be this user's to write to.
+        code = options.work.resolve() / "starts/limpet-pyc"
+        own = ["env", f"PYTHONPATH={SOURCE}", f"PYTHONPYCACHEPREFIX={code}"]
+        options.limpet = [*own, sys.executable, "-P", "-m", "limpet"]
     return options
 
 
@@ -293,6 +320,8 @@ def main() -> None:
     adopt_orphans()
     folder = options.work.resolve() / "starts" / options.recipe
     versions = make_peers(folder, options.recipe, options)
+    if options.make:
+        return
     versions["load at start"] = " ".join(f"{load:.1f}" for load in os.getloadavg())
     bench = Bench(
         shared=folder / "shared",
@@ -304,6 +333,7 @@ def main() -> None:
     )
     begun_s = time.perf_counter()
     samples = measure(bench, sorted(set(options.delays)), options)
+    versions["load at end"] = " ".join(f"{load:.1f}" for load in os.getloadavg())
     versions["measured for"] = f"{time.perf_counter() - begun_s:.0f} s"
     verdicts = judge(medians(samples))
     told = render(samples, verdicts)

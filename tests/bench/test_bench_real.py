@@ -12,6 +12,7 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
+from tests.keep.test_keep_real import wait_until_gone
 from tests.personal.conftest import User, images, user, wheels
 
 __all__ = ["images", "user", "wheels"]
@@ -60,14 +61,46 @@ def test_an_image_and_a_folder_are_counted_and_timed(
     assert image["counted"]["reads"] is None or image["counted"]["read_bytes"] < 2 * size_bytes
     ways = {(one["way"], one["state"], one["processes"]) for one in found["starts"]}
     names = ("runtime", "limpet run", "launcher", "folder")
-    assert ways == {(way, s, n) for way in names for s in ("cold", "warm") for n in (1, 2)}
+    assert ways == {(way, s, n) for way in names for s in ("cold", "warm") for n in (1, 2)} | {
+        ("kept", "warm", 1),
+        ("kept", "warm", 2),
+    }
     assert all(one["taken"]["rounds"] == 2 for one in found["starts"])
     assert all(one["taken"]["least_s"] > 0 for one in found["starts"])
     assert image["dropped"]["size_bytes"] == size_bytes
     assert image["dropped"]["left_bytes"] < size_bytes
     ET.fromstring(picture.read_text())
-    # Nothing is left over: no mount, no launchers.
+    # Nothing is left over: no mount, no launchers, and what kept the image is let go.
+    wait_until_gone(images["one"])
+    assert json.loads(user.said("kept", "list", "--json")) == {"kept": []}
     assert not [path for path in (cache / "tmp").glob("*") if path.name != ".lock"]
+
+
+def test_without_a_word_the_packages_that_were_asked_for_are_imported(
+    user: User, venv: Path, images: dict[str, Path]
+) -> None:
+    pip = [sys.executable, "-m", "pip", "-q", "--python", str(venv / "bin/python"), "install"]
+    subprocess.run([*pip, "framework==1.0", "plain==1.0"], check=True, env=user.env())
+    few = ("--rounds", "1", "--processes", "1")
+    alone = told(user, venv, *few)
+    assert alone["imports"] == ["framework", "plain"]  # and not helper, which they brought
+    assert alone["chosen_from"] == str(venv)
+    # The image has framework and helper by name; the folder has these too.
+    both = told(user, images["one"], venv, *few)
+    assert both["imports"] == ["framework", "helper"]
+    text = user.said("bench", images["one"], *few)
+    assert "import framework, helper" in text
+    assert f"what {images['one']} was made for" in text
+
+
+def test_what_was_kept_before_is_still_kept(user: User, images: dict[str, Path]) -> None:
+    user.said("run", "--keep", images["one"], "true")
+    before = json.loads(user.said("kept", "list", "--json"))
+    words = ("--import", "json", "--rounds", "1", "--processes", "1")
+    found = told(user, images["one"], *words)
+    assert "kept" in {one["way"] for one in found["starts"]}
+    assert json.loads(user.said("kept", "list", "--json")) == before
+    user.said("kept", "end")
 
 
 def test_a_folders_start_is_counted_with_strace_and_without(user: User, venv: Path) -> None:
@@ -122,7 +155,7 @@ def test_bad_targets_are_refused(user: User, images: dict[str, Path]) -> None:
     assert "has no Python of its own" in done.stderr
     done = user.limpet("bench", user.folder / "none.sif", "--import", "json")
     assert (done.returncode, "There is no image" in done.stderr) == (8, True)
-    done = user.limpet("bench", images["one"])
+    done = user.limpet("bench", images["foreign"])
     assert (done.returncode, "nothing to import" in done.stderr) == (2, True)
     (user.folder / "there.svg").touch()
     done = user.limpet("bench", images["one"], "--import", "json", "-o", "there.svg")

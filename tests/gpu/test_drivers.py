@@ -93,6 +93,15 @@ def test_a_machine_with_amds(tmp_path: Path) -> None:
         assert not gpu.probe_driver(("amd",), root=root).kfd
 
 
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may open everything")
+def test_cards_that_are_closed(tmp_path: Path) -> None:
+    root = write(tmp_path, {"dev/kfd": "", "dev/dri/renderD128": "", "dev/dri/renderD129": ""})
+    (root / "dev/dri/renderD128").chmod(0)  # somebody else's, in a job that has the other one
+    assert gpu.probe_driver(("amd",), root=root).cards
+    (root / "dev/dri/renderD129").chmod(0)
+    assert not gpu.probe_driver(("amd",), root=root).cards
+
+
 def test_libraries_are_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root, cache = tmp_path / "root", tmp_path / "cache"
     add_library(root / "usr/lib64", "550.54.15")
@@ -150,6 +159,14 @@ def test_a_foreign_image_is_read_once(tmp_path: Path, monkeypatch: pytest.Monkey
     assert seen.needs == GpuNeeds(cuda="12.4", cuda_of="its CUDA_VERSION")
     monkeypatch.setattr(image_needs, "read_known", lambda *_: pytest.fail("read again"))
     assert image_known.with_known(image, tmp_path / "cache") == seen
+
+
+def test_a_foreign_image_with_a_libcuda_of_its_own(tmp_path: Path) -> None:
+    more = {"usr/local/cuda-13.0/compat/libcuda.so.580.65.06": b""}
+    image = read_image(str(foreign(tmp_path / "a.sqfs", FOREIGN | more)))
+    needs = image_needs.with_needs(image, tmp_path / "cache").needs
+    assert (needs.compat, needs.compat_at) == ("580.65.06", "/usr/local/cuda-13.0/compat")
+    assert needs.cuda == "12.4"
 
 
 def test_images_that_say_nothing(tmp_path: Path) -> None:

@@ -4,10 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 
 from limpet.core.facts import Libc
-from limpet.core.gpu import Driver, GpuNeeds, find_target_troubles, plan_gpu, plan_needs
+from limpet.core.gpu import (
+    Driver,
+    GpuNeeds,
+    find_compat,
+    find_target_troubles,
+    plan_gpu,
+    plan_needs,
+)
 
 DEBIAN = Libc(family="glibc", version="2.41")
 
@@ -89,6 +97,51 @@ def test_a_driver_that_is_too_old() -> None:
     assert "470.82.01 gives at most 11.4, 525.60.13 is the oldest" in said
 
 
+CUDA_13 = GpuNeeds(
+    cuda="13.0", cuda_of="torch 2.9+cu130", compat="580.65.06", compat_at="/usr/local/cuda/compat"
+)
+
+
+def test_an_image_that_brings_libcuda_for_older_drivers() -> None:
+    said = notes(Driver(version="535.104.05"), CUDA_13)
+    assert "535.104.05 gives 12.2. On GPUs of data centres the image's own libcuda 580.65" in said
+    assert "--env LD_LIBRARY_PATH=/usr/local/cuda/compat:/.singularity.d/libs" in said
+    # A driver that is new enough needs none, and NVIDIA allows none that is older than the driver.
+    assert notes(Driver(version="580.65.06"), CUDA_13) == ""
+    assert notes(Driver(version="595.10"), CUDA_13) == ""
+    # One that does not serve the version is no help.
+    older = msgspec.structs.replace(CUDA_13, compat="550.54.15")
+    assert "is the oldest that would do" in notes(Driver(version="535.104.05"), older)
+
+
+@pytest.mark.parametrize(
+    ("files", "version", "at"),
+    [
+        (["usr/local/cuda-13.0/compat/libcuda.so.580.65.06"], "580.65.06", "cuda-13.0/compat"),
+        (["usr/local/cuda/compat/lib.real/libcuda.so.575.57.08"], "575.57.08", "compat/lib.real"),
+        (["opt/env/cuda-compat/libcuda.so.550.54.15"], "550.54.15", "/opt/env/cuda-compat"),
+        (["usr/local/cuda/compat/libcuda.so.1", "usr/local/cuda-12/lib64/libcudart.so"], "", ""),
+        (
+            [
+                "usr/local/cuda-12.9/compat/libcuda.so.575.1",
+                "usr/local/cuda/compat/libcuda.so.95.9",
+            ],
+            "575.1",
+            "cuda-12.9/compat",
+        ),
+        (["usr/local/bin/python"], "", ""),
+    ],
+)
+def test_where_images_have_it(files: list[str], version: str, at: str) -> None:
+    def names(folder: str) -> list[str]:
+        below = [name.removeprefix(f"{folder}/") for name in files if name.startswith(f"{folder}/")]
+        return sorted({name.partition("/")[0] for name in below})
+
+    found, folder = find_compat(names, "/opt/env")
+    assert found == version
+    assert folder.endswith(at) and folder.startswith("/") is bool(at)
+
+
 def test_a_libc_that_is_too_old() -> None:
     driver = Driver(version="550.1", glibc="2.34", glibc_of="libcuda.so.1")
     assert notes(driver, libc=Libc(family="glibc", version="2.34")) == ""
@@ -104,6 +157,7 @@ def test_a_driver_in_the_middle_of_an_update() -> None:
 
 def test_amds_troubles() -> None:
     assert "group `render`" in notes(Driver(kfd=False), ROCM_6, gpu="amd")
+    assert "no card in /dev/dri" in notes(Driver(cards=False), ROCM_6, gpu="amd")
     assert "this machine has 5.7.1" in notes(Driver(rocm="5.7.1"), ROCM_6, gpu="amd")
 
 

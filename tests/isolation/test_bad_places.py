@@ -5,6 +5,7 @@ What only an administrator can forbid is forbidden in a user namespace of the te
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -136,7 +137,9 @@ def test_whether_namespaces_are_allowed(tmp_path: Path) -> None:
     assert not host.probe_namespaces(tmp_path)
 
 
-@pytest.mark.parametrize("place", ["libexec/apptainer/bin", "lib/x86_64-linux-gnu/apptainer/bin"])
+@pytest.mark.parametrize(
+    "place", ["libexec/apptainer/bin", f"lib/{os.uname().machine}-linux-gnu/apptainer/bin"]
+)
 def test_whether_the_runtime_is_setuid(tmp_path: Path, place: str) -> None:
     runtime = tmp_path / "bin/apptainer"
     starter = tmp_path / place / "starter"

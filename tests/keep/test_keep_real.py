@@ -126,6 +126,21 @@ def test_an_image_that_was_replaced_is_another_one(
     assert len(kept(user)) == 2
 
 
+def test_an_image_that_was_written_over_is_another_one(
+    user: User, kept_image: Path, images: dict[str, Path]
+) -> None:
+    words = ("run", "--keep", kept_image)
+    before = user.said(*words, *WHERE)
+    assert user.said(*words, *WHERE) == before
+    with kept_image.open("r+b") as file:  # in its place, as `cp` does
+        file.write(images["two"].read_bytes())
+        file.truncate()
+    assert user.said(*words, "sh", "-c", "readlink /proc/self/ns/pid; framework").splitlines()[
+        1:
+    ] == ["framework 2.0"]
+    assert user.said(*words, *WHERE) != before
+
+
 def test_it_is_ended_when_asked(user: User, kept_image: Path) -> None:
     running = subprocess.Popen(
         user.argv("run", "--keep", kept_image, "sh", "-c", "echo ready; exec sleep 60"),

@@ -283,6 +283,27 @@ def test_the_hosts_folders_and_commands(
     assert pythonpath != "/x"
 
 
+def test_the_command_of_a_module_that_is_loaded(say_image: Path, person: Person) -> None:
+    init = Path("/usr/share/lmod/lmod/init/bash")
+    if not init.exists():
+        pytest.skip("Lmod is not installed")
+    folder, tools = person.home / "env", person.home / "host tools"
+    person.wrap(say_image, folder, "--host")
+    tools.mkdir()
+    (tools / "module-tool").write_text("#!/bin/sh\necho from the module\n")
+    (tools / "module-tool").chmod(0o755)
+    (person.home / "modules").mkdir()
+    (person.home / "modules/tool.lua").write_text(f'prepend_path("PATH", "{tools}")\n')
+    script = f"""
+    . {init}
+    module use '{person.home}/modules'
+    module load tool
+    '{folder}/bin/python' -c 'import subprocess; subprocess.run(["module-tool"], check=True)'
+    """
+    done = person.run("bash", "-c", script, env={"LMOD_SYSTEM_DEFAULT_MODULES": ""})
+    assert done.stdout == "from the module\n", done.stderr
+
+
 def test_folders_of_a_foreign_image(debian_base: object, person: Person) -> None:
     sif = debian_base.sif  # type: ignore[attr-defined]
     told = person.wrap(sif, person.home / "py")

@@ -51,6 +51,7 @@ SESSION = {
     "CUDA_VISIBLE_DEVICES": "0",
     "CUDA_HOME": "/usr/local/cuda",
     "PYTHONPATH": "/poison",
+    "PYTHONHASHSEED": "17",
     "CONDA_PREFIX": "/conda",
     "LD_LIBRARY_PATH": "/host/lib",
     "R_LIBS": "/r",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -10,6 +11,8 @@ from pathlib import Path
 import msgspec
 
 from limpet import __version__
+from limpet.actions.bench_imports import choose_imports
+from limpet.actions.keep import none_left
 from limpet.actions.launch import make_ready, plan_start
 from limpet.actions.wrap import wrap_image
 from limpet.core.bench import (
@@ -47,30 +50,29 @@ class BenchRequest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _Way(msgspec.Struct, frozen=True, kw_only=True):
-    """A command that starts Python in a target; `cold` are the files that it is to find cold."""
+    """A command that starts Python in a target; `cold` are the files that it is to find cold.
+
+    `kept`: what it starts in is mounted already, so it has no cold start.
+    """
 
     target: str
     name: str
     argv: tuple[str, ...]
     env: dict[str, str]
-    cold: tuple[str, ...]
+    cold: tuple[str, ...] = ()
+    kept: bool = False
 
 
 def bench(request: BenchRequest, tell: Tell = lambda _: None) -> BenchReport:
     """Count one start of each target, then time starts in turn."""
-    imports = check_imports(request.imports)
-    if min(request.rounds, request.processes) < 1:
-        raise UsageError("--rounds and --processes must be 1 or more.")
-    if not request.targets:
-        raise UsageError("There is nothing to measure.", now="Name an image or a folder.")
-    request = msgspec.structs.replace(request, imports=imports)
+    request, chosen_from = _checked(request, tell)
     cache = files.cache_folder(request.cache_dir or read_config(request.config_file).cache_dir)
     load = os.getloadavg()[0]
-    with files.passing_folder(cache / "tmp") as scratch:
+    with files.passing_folder(cache / "tmp") as scratch, contextlib.ExitStack() as kept:
         found = [
             _folder(text, request, tell)
             if Path(text).is_dir()
-            else _image(text, request, scratch / str(number), tell)
+            else _image(text, request, scratch / str(number), kept, tell)
             for number, text in enumerate(request.targets)
         ]
         ways = [way for _, more in found for way in more]
@@ -78,7 +80,8 @@ def bench(request: BenchRequest, tell: Tell = lambda _: None) -> BenchReport:
     folders = [one for one in targets if one.kind == "folder"]
     return BenchReport(
         limpet=__version__,
-        imports=imports,
+        imports=request.imports,
+        chosen_from=chosen_from,
         machine=os.uname().nodename,
         cores=len(os.sched_getaffinity(0)),
         load=round(load, 2),
@@ -86,6 +89,26 @@ def bench(request: BenchRequest, tell: Tell = lambda _: None) -> BenchReport:
         starts=tuple(starts),
         savings=tuple(plan_saving(one, request.processes) for one in folders),
     )
+
+
+def _checked(request: BenchRequest, tell: Tell) -> tuple[BenchRequest, str]:
+    """With what is to be imported; and the target that it was taken from where nobody said."""
+    imports, chosen_from = check_imports(request.imports), ""
+    if min(request.rounds, request.processes) < 1:
+        raise UsageError("--rounds and --processes must be 1 or more.")
+    if not request.targets:
+        raise UsageError("There is nothing to measure.", now="Name an image or a folder.")
+
+    def plan(text: str, words: Sequence[str]) -> tuple[Sequence[str], dict[str, str]]:
+        if Path(text).is_dir():
+            return (_python_of(Path(text).absolute()), *words), dict(os.environ)
+        launch = _planned(text, words, request)
+        return launch.argv, launch.env
+
+    if not imports:
+        tell("finding out what to import")
+        imports, chosen_from = choose_imports(request.targets, plan, timeout_s=PATIENCE_S)
+    return msgspec.structs.replace(request, imports=imports), chosen_from
 
 
 def check_output(path: Path, suffixes: Sequence[str], *, force: bool) -> None:
@@ -106,18 +129,11 @@ def write_picture(path: Path, text: str, *, force: bool) -> None:
 
 def _folder(text: str, request: BenchRequest, tell: Tell) -> tuple[Target, list[_Way]]:
     place = Path(text).absolute()
-    found = [place / name for name in ("bin/python", "bin/python3")]
-    python = next((path for path in found if os.access(path, os.X_OK)), None)
-    if python is None or (place / ".singularity.d").exists():
-        raise UsageError(
-            f"{place} has no Python of its own.",
-            why="There is no bin/python in it that can be started.",
-            now="Name an image file, or the folder of a virtual or conda environment.",
-        )
+    python = _python_of(place)
     env = dict(os.environ)
-    argv = (str(python), *counting.import_words(request.imports))
+    argv = (python, *counting.import_words(request.imports))
     tell(f"counting a start of {place}")
-    probed, _ = _count(place, (str(python), *_probe_words(request)), env)
+    probed, _ = _count(place, (python, *_probe_words(request)), env)
     roots = _roots(place, probed.bases)
     counted = counting.trace(argv, env, roots, timeout_s=PATIENCE_S)
     notes: list[str] = []
@@ -139,6 +155,19 @@ def _folder(text: str, request: BenchRequest, tell: Tell) -> tuple[Target, list[
     return target, [way]
 
 
+def _python_of(place: Path) -> str:
+    """A folder's own Python; UsageError where it has none."""
+    found = [place / name for name in ("bin/python", "bin/python3")]
+    python = next((path for path in found if os.access(path, os.X_OK)), None)
+    if python is None or (place / ".singularity.d").exists():
+        raise UsageError(
+            f"{place} has no Python of its own.",
+            why="There is no bin/python in it that can be started.",
+            now="Name an image file, or the folder of a virtual or conda environment.",
+        )
+    return str(python)
+
+
 def _roots(place: Path, bases: Sequence[str]) -> tuple[str, ...]:
     """The folder under both its names, and its Python's own where that is on the same device."""
     found = [str(place), os.path.realpath(place)]
@@ -151,7 +180,7 @@ def _roots(place: Path, bases: Sequence[str]) -> tuple[str, ...]:
 
 
 def _image(
-    text: str, request: BenchRequest, scratch: Path, tell: Tell
+    text: str, request: BenchRequest, scratch: Path, kept: contextlib.ExitStack, tell: Tell
 ) -> tuple[Target, list[_Way]]:
     words = counting.import_words(request.imports)
     plain = _planned(text, words, request)
@@ -166,10 +195,20 @@ def _image(
     path = Path(text).absolute()
     tell(f"counting a start of {path}")
     target = _count_image(text, path, _planned(text, _probe_words(request), request))
-    return target, [
+    ways = [
         _Way(target=text, name=name, argv=line, env=around, cold=(str(path),))
         for name, (line, around) in starts.items()
     ]
+    # Last, so that nothing holds the image while the others' operations are counted.
+    is_kept = kept.enter_context(none_left(text, config_file=request.config_file))
+    line = (*own, "--keep", text, "python3", *words)
+    counting.time_starts(line, here, 1)
+    if is_kept():
+        ways.append(_Way(target=text, name="kept", argv=line, env=here, kept=True))
+    else:
+        note = "It cannot be kept mounted here: limpet run --keep says why."
+        target = msgspec.structs.replace(target, notes=(*target.notes, note))
+    return target, ways
 
 
 def _planned(text: str, words: Sequence[str], request: BenchRequest) -> Launch:
@@ -228,7 +267,7 @@ def _time(
         turn = number % len(ways)
         for way in ways[turn:] + ways[:turn]:
             for processes in crowds:
-                for state in STATES:
+                for state in STATES[1:] if way.kept else STATES:
                     if state == "cold":
                         dropped[way.target] = counting.drop(way.cold)
                     seconds = counting.time_starts(way.argv, way.env, processes)

@@ -38,7 +38,7 @@ from limpet.actions.warm import warm_image
 from limpet.core import image as image_core
 from limpet.core.errors import BaseError, ExistsError, RecipeError, SpaceError, UsageError
 from limpet.core.events import Event, Notify, ignore
-from limpet.core.gpu import plan_needs
+from limpet.core.gpu import find_compat, plan_needs
 from limpet.core.image import ImageFacts
 from limpet.core.image_env import SENT
 from limpet.core.mpi import without_symbols
@@ -359,7 +359,7 @@ def describe(
             name=image_core.FACTS_OBJECT,
             data=msgspec.json.encode(facts),
             kind="json",
-            complete=add_mpi,
+            complete=add_seen,
         ),
         SifObject(name=image_core.LOCK_OBJECT, data=lock_text.encode()),
         SifObject(name=image_core.SBOM_OBJECT, data=sbom.encode(), kind="sbom"),
@@ -367,12 +367,18 @@ def describe(
     )
 
 
-def add_mpi(data: bytes, trees: Sequence[Squashfs]) -> bytes:
-    """The facts with the MPI that is in the finished image: symbols' names are left to those who
-    ask for them."""
-    found = image_mpi.read_mpi(merged_tree(trees))
+def add_seen(data: bytes, trees: Sequence[Squashfs]) -> bytes:
+    """The facts with what is in the finished image: the MPI (symbols' names are left to those who
+    ask for them) and a libcuda for older drivers."""
+    tree = merged_tree(trees)
     facts = msgspec.json.decode(data, type=ImageFacts)
-    return msgspec.json.encode(msgspec.structs.replace(facts, mpi=without_symbols(found)))
+    compat, at = find_compat(tree.names, facts.prefix)
+    facts = msgspec.structs.replace(
+        facts,
+        mpi=without_symbols(image_mpi.read_mpi(tree)),
+        gpu=msgspec.structs.replace(facts.gpu, compat=compat, compat_at=at),
+    )
+    return msgspec.json.encode(facts)
 
 
 def warmed(prepared: Prepared, parts: Parts, scratch: Path, notify: Notify) -> Parts:

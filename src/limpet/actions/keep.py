@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import msgspec
@@ -47,6 +49,28 @@ def _start(launch: Launch, root: Path, key: str, lifetime_s: int) -> Kept:
 def list_kept(*, config_file: str = "") -> tuple[Kept, ...]:
     """The images that are kept mounted on this node."""
     return tuple(instances.list_kept(_root(config_file)))
+
+
+@contextlib.contextmanager
+def none_left(image: str, *, config_file: str = "") -> Iterator[Callable[[], bool]]:
+    """What keeps this image when the block is done and was not there before is let go.
+
+    The block is given a look at whether anything does.
+    """
+    root = _root(config_file)
+    path = Path(image).resolve()
+
+    def look() -> dict[str, Kept]:
+        found = instances.list_kept(root)
+        return {kept.name: kept for kept in found if Path(kept.image).resolve() == path}
+
+    before = look()
+    try:
+        yield lambda: bool(look())
+    finally:
+        for name, kept in look().items():
+            if name not in before:
+                instances.let_go(root, kept)
 
 
 def end_kept(images: tuple[str, ...] = (), *, config_file: str = "") -> tuple[Kept, ...]:

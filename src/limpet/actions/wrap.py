@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -24,21 +25,14 @@ from limpet.core.personal import KIT
 from limpet.core.places import wished_binds
 from limpet.core.seen import HostSeen, ImageSeen, Request
 from limpet.core.wrap import (
+    SOURCES,
     Wrap,
     WrapReport,
     WrapRequest,
     check_host_allowed,
     choose_programs,
 )
-from limpet.tools import (
-    apptainer,
-    files,
-    host,
-    images,
-    launchers,
-    personal,
-    programs,
-)
+from limpet.tools import apptainer, files, host, images, launchers, personal, programs, sources
 from limpet.tools.config import read_config
 from limpet.tools.host_python import check_host_python
 
@@ -187,7 +181,7 @@ def _write(
         beside = render_beside(settled, seen, here, str(folder))
         extra = {name: text.encode("utf-8", "surrogateescape") for name, text in beside.items()}
         extra["on_top.py"] = launchers.on_top_script()
-        launchers.write_version(folder, wrap, script, extra)
+        launchers.write_version(folder, wrap, script, extra, _sources_of(seen, request))
         launchers.put_in_force(folder, number)
         _write_fronts(folder, wrap)
     if here.pip.kit:
@@ -196,6 +190,16 @@ def _write(
         personal.make_kit(Path(here.pip.kit), inside=KIT)
     notes += _note_down(seen, here, _settled(wrap, chosen_overlays, seen, here).request.launch)
     return _report(folder, wrap, old, notes)
+
+
+def _sources_of(seen: ImageSeen, request: WrapRequest) -> Callable[[Path], None]:
+    """What adds them to a version, where they are wanted."""
+
+    def fill(version: Path) -> None:
+        if request.sources:
+            sources.write_sources(seen, version / SOURCES)
+
+    return fill
 
 
 def _settled(wrap: Wrap, overlays: Chosen, seen: ImageSeen, here: HostSeen) -> Wrap:
@@ -259,6 +263,7 @@ def _module_file(folder: Path, wrap: Wrap) -> Path:
 
 
 def _report(folder: Path, wrap: Wrap, old: Wrap | None, notes: tuple[str, ...] = ()) -> WrapReport:
+    own = folder / SOURCES
     before = set(old.programs) if old else set()
     now = set(wrap.programs)
     kernel = ""
@@ -273,6 +278,8 @@ def _report(folder: Path, wrap: Wrap, old: Wrap | None, notes: tuple[str, ...] =
         removed=tuple(sorted(before - now)),
         kernel=kernel,
         module=str(_module_file(folder, wrap)) if wrap.request.module else "",
+        sources=str(own) if wrap.request.sources else "",
+        source_files=sum(len(names) for _, _, names in os.walk(own)) if wrap.request.sources else 0,
         notes=(*_notes(wrap), *notes),
     )
 

@@ -13,7 +13,13 @@ from limpet.cli.session import Session, pass_session
 
 @click.command()
 @click.argument("targets", metavar="IMAGE|PREFIX...", nargs=-1, required=True)
-@click.option("--import", "imports", multiple=True, metavar="NAME", help="What a start imports.")
+@click.option(
+    "--import",
+    "imports",
+    multiple=True,
+    metavar="NAME",
+    help="What a start imports; otherwise the packages that were asked for.",
+)
 @click.option("--rounds", default=5, metavar="N", help="How often each start is timed (5).")
 @click.option("--processes", default=8, metavar="N", help="And so many at once (8).")
 @click.option("-o", "--output", default="", metavar="FILE", help="A picture: .svg or .html.")

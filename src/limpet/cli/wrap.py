@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 @click.option("--folder", "folders", multiple=True, metavar="PATH", help="Programs of this folder.")
 @click.option("--host", is_flag=True, help="Let the host's folders and commands be seen inside.")
 @click.option("--copy", is_flag=True, help="Keep the image in DIR (a hard link where possible).")
+@click.option("--sources", is_flag=True, help="Put the Python sources in DIR, for editors.")
 @click.option(
     "--kernel", is_flag=False, flag_value="-", default="", metavar="[NAME]", help="For Jupyter."
 )
@@ -49,6 +50,7 @@ def wrap(session: Session, /, image: str, folder: str, **flags: Any) -> None:
         folders=flags["folders"],
         host=flags["host"],
         copy=flags["copy"],
+        sources=flags["sources"],
         kernel=title if flags["kernel"] == "-" else flags["kernel"],
         module=_module(flags["module"], title),
         launch=read_request(

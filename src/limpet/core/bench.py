@@ -8,13 +8,16 @@ from collections.abc import Iterable, Sequence
 from typing import Literal
 
 import msgspec
+from packaging.utils import canonicalize_name
 
 from limpet.core.errors import UsageError
+from limpet.core.profile import parse_modules
 
 # How long programs take is told for each state of the page cache.
 State = Literal["cold", "warm"]
 Means = Literal["strace", "python", "kernel"]
 
+_PACKAGE = re.compile(r"[A-Za-z0-9][\w.-]*")
 _NAME = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*")
 _LINE = re.compile(r"(?P<pid>\d+) +(?P<call>\w+)\((?P<rest>.*)")
 _RESUMED = re.compile(r"(?P<pid>\d+) +<\.\.\. \w+ resumed>(?P<rest>.*)")
@@ -54,7 +57,11 @@ class Spread(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Start(msgspec.Struct, frozen=True, kw_only=True):
-    """How long `processes` started at once take until the last has ended."""
+    """How long `processes` started at once take until the last has ended.
+
+    `way`: `folder`; of an image the bare `runtime`, `limpet run`, a `launcher`, or `kept`, in an
+    instance that holds it mounted, which has no cold start of its own.
+    """
 
     target: str
     way: str
@@ -85,6 +92,15 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
     notes: tuple[str, ...] = ()
 
 
+class Installed(msgspec.Struct, frozen=True, kw_only=True):
+    """A Python package: whether it was `asked` for by name, what it requires, its RECORD."""
+
+    name: str
+    asked: bool = False
+    requires: tuple[str, ...] = ()
+    record: str = ""
+
+
 class Saving(msgspec.Struct, frozen=True, kw_only=True):
     """What one file in the folder's place would save: operations of `processes` starts."""
 
@@ -97,10 +113,14 @@ class Saving(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class BenchReport(msgspec.Struct, frozen=True, kw_only=True):
-    """All that was counted and measured; `cores` and `load` are those of the machine."""
+    """All that was counted and measured; `cores` and `load` are those of the machine.
+
+    `chosen_from`: the target whose own packages are imported, where nobody named any.
+    """
 
     limpet: str
     imports: tuple[str, ...]
+    chosen_from: str = ""
     machine: str
     runtime: str = ""
     cores: int
@@ -115,13 +135,36 @@ class BenchReport(msgspec.Struct, frozen=True, kw_only=True):
 IMAGE_METADATA = 9
 
 
+_TOOLS = frozenset(("pip", "setuptools", "wheel", "uv"))  # whoever asked, not for programs
+MOST_IMPORTS = 30
+
+
+def plan_imports(installed: Iterable[Installed]) -> tuple[str, ...]:
+    """The modules of the packages that were asked for; where none was, of those that none needs."""
+    found = [one for one in installed if canonicalize_name(one.name) not in _TOOLS]
+    needed = {
+        canonicalize_name(named[0])
+        for one in found
+        for line in one.requires
+        if "extra" not in line and (named := _PACKAGE.match(line))
+    }
+    chosen = [one for one in found if one.asked]
+    chosen = chosen or [one for one in found if canonicalize_name(one.name) not in needed]
+    modules = (name for one in chosen for name in parse_modules(one.record))
+    return tuple(dict.fromkeys(modules))[:MOST_IMPORTS]
+
+
+def nothing_to_import(why: str = "") -> UsageError:
+    """Nobody named a module, and none is known."""
+    return UsageError(
+        "There is nothing to import.",
+        why=why,
+        now="Name what your programs import: --import numpy --import pandas.",
+    )
+
+
 def check_imports(names: Sequence[str]) -> tuple[str, ...]:
-    """The modules to import; UsageError where there are none or one is no name."""
-    if not names:
-        raise UsageError(
-            "There is nothing to import.",
-            now="Name what your programs import: --import numpy --import pandas.",
-        )
+    """The modules to import, each once; UsageError where one is no name."""
     for name in names:
         if not _NAME.fullmatch(name):
             raise UsageError(f"--import {name}: it must be a module's name, such as scipy.linalg.")

@@ -2,14 +2,15 @@
 
 The numbers are from NVIDIA's CUDA Toolkit release notes (tables "CUDA Toolkit and Corresponding
 Driver Versions" and "Minimum Required Driver Version for CUDA Minor Version Compatibility",
-https://docs.nvidia.com/cuda/cuda-toolkit-release-notes/) and from AMD's "User and kernel-space
-support matrix" (https://rocm.docs.amd.com/projects/install-on-linux/).
+https://docs.nvidia.com/cuda/cuda-toolkit-release-notes/), from "CUDA Compatibility"
+(https://docs.nvidia.com/deploy/cuda-compatibility/forward-compatibility.html) and from AMD's "User
+and kernel-space support matrix" (https://rocm.docs.amd.com/projects/install-on-linux/).
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Literal
 
 import msgspec
@@ -37,7 +38,7 @@ class Driver(msgspec.Struct, frozen=True, kw_only=True):
 
     `version` is that of NVIDIA's kernel module, `library_version` that of its libcuda; `glibc` is
     the newest C library that the driver's libraries ask for, by the file `glibc_of`. `rocm` is what
-    is installed, `kfd` whether this user may open AMD's device.
+    is installed, `kfd` whether this user may open AMD's device, `cards` whether any of its cards.
     """
 
     version: str = ""
@@ -46,6 +47,7 @@ class Driver(msgspec.Struct, frozen=True, kw_only=True):
     glibc_of: str = ""
     rocm: str = ""
     kfd: bool = True
+    cards: bool = True
 
     @property
     def cuda(self) -> str:
@@ -59,12 +61,16 @@ class GpuNeeds(msgspec.Struct, frozen=True, kw_only=True):
     """What an image's packages need of a driver, and which package says so.
 
     `cuda` and `rocm` are `12.4`, or `12` where only so much is known; empty where nothing needs it.
+    `compat` is the version of NVIDIA's forward compatibility libraries that the image brings, and
+    `compat_at` their folder.
     """
 
     cuda: str = ""
     cuda_of: str = ""
     rocm: str = ""
     rocm_of: str = ""
+    compat: str = ""
+    compat_at: str = ""
 
     @property
     def makers(self) -> tuple[Gpu, ...]:
@@ -92,6 +98,25 @@ def plan_needs(packages: Mapping[str, str], variables: Mapping[str, str]) -> Gpu
         best = max((need for need in needs if need[0]), default=((), "", ""))
         found |= {maker: best[1], f"{maker}_of": best[2]}
     return GpuNeeds(**found)
+
+
+def find_compat(names: Callable[[str], Sequence[str]], prefix: str) -> tuple[str, str]:
+    """The newest forward compatibility libraries of an image: the driver's version, their folder.
+
+    `names` lists a folder of the image. NVIDIA's packages put them below /usr/local/cuda-X.Y, the
+    vendor's images into lib or lib.real there, conda's package into the environment.
+    """
+    cudas = sorted(name for name in names("usr/local") if re.fullmatch(r"cuda(-[\d.]+)?", name))
+    above = [*(f"usr/local/{name}/compat" for name in cudas), f"{prefix.strip('/')}/cuda-compat"]
+    found = [
+        (numbers(version[1]), version[1], f"/{folder}")
+        for top in above
+        for folder in (top, f"{top}/lib", f"{top}/lib.real")
+        for name in names(folder)
+        if (version := re.fullmatch(r"libcuda\.so\.(\d+\.[\d.]*\d)", name))
+    ]
+    best = max(found, key=lambda one: one[0], default=((), "", ""))
+    return best[1:]
 
 
 def _cuda_of(packages: Mapping[str, str]) -> Iterator[tuple[str, str]]:
@@ -162,14 +187,7 @@ def find_nvidia_troubles(driver: Driver, needs: GpuNeeds, libc: Libc | None) -> 
             f"The NVIDIA driver's kernel module is {kernel}, its {LIBRARY} {library}: no program "
             "finds a GPU until the machine has been restarted."
         )
-    wanted, given = numbers(needs.cuda), numbers(driver.cuda)
-    if wanted and given and wanted[0] > given[0]:
-        oldest = OLDEST_DRIVER.get(wanted[0])
-        yield (
-            f"The image needs CUDA {needs.cuda} ({needs.cuda_of}); this machine's NVIDIA driver "
-            f"{kernel or library} gives at most {driver.cuda}"
-            + (f", {oldest} is the oldest that would do." if oldest else ".")
-        )
+    yield from _find_cuda_troubles(driver, needs)
     if libc and libc.family == "musl":
         yield "The image's C library is musl: NVIDIA's driver libraries cannot be loaded into it."
     elif libc and driver.glibc and numbers(driver.glibc) > numbers(libc.version):
@@ -179,10 +197,37 @@ def find_nvidia_troubles(driver: Driver, needs: GpuNeeds, libc: Libc | None) -> 
         )
 
 
+def _find_cuda_troubles(driver: Driver, needs: GpuNeeds) -> Iterator[str]:
+    """A newer major version needs a newer driver, or libcuda of one (forward compatibility).
+
+    That one must be newer than the kernel's module and serve the version, and the GPU one of a data
+    centre, which no file tells.
+    """
+    kernel = driver.version or driver.library_version
+    wanted, given = numbers(needs.cuda), numbers(driver.cuda)
+    if not (wanted and given and wanted[0] > given[0]):
+        return
+    need = f"The image needs CUDA {needs.cuda} ({needs.cuda_of}); this machine's NVIDIA driver"
+    brought = numbers(Driver(version=needs.compat).cuda)
+    if brought[:1] >= wanted[:1] and numbers(needs.compat) > numbers(kernel):
+        yield (
+            f"{need} {kernel} gives {driver.cuda}. On GPUs of data centres the image's own libcuda "
+            f"{needs.compat} helps: --env LD_LIBRARY_PATH={needs.compat_at}:/.singularity.d/libs"
+        )
+        return
+    oldest = OLDEST_DRIVER.get(wanted[0])
+    yield (
+        f"{need} {kernel} gives at most {driver.cuda}"
+        + (f", {oldest} is the oldest that would do." if oldest else ".")
+    )
+
+
 def find_amd_troubles(driver: Driver, needs: GpuNeeds, libc: Libc | None) -> Iterator[str]:
     """The same for AMD, whose images bring all of ROCm but the kernel's part."""
     if not driver.kfd:
         yield "/dev/kfd cannot be opened by this user: ask for the group `render` (or `video`)."
+    elif not driver.cards:
+        yield "This user may open no card in /dev/dri: ask for `render`, or for GPUs in the job."
     if needs.rocm and driver.rocm and numbers(needs.rocm)[0] != numbers(driver.rocm)[0]:
         yield (
             f"The image is for ROCm {needs.rocm} ({needs.rocm_of}), this machine has "

@@ -8,7 +8,15 @@ import string
 from collections.abc import Sequence
 
 from limpet.core.recipe import VariablePolicy
-from limpet.core.variables import FOREIGN, INCLUDE_PATHS, INDEX, RUNTIME, TEMPORARY, WANTED
+from limpet.core.variables import (
+    FOREIGN,
+    INCLUDE_PATHS,
+    INDEX,
+    MANNER,
+    RUNTIME,
+    TEMPORARY,
+    WANTED,
+)
 
 # The letters of most variables of jobs and modules come first; each group has some ten patterns.
 _LETTER_GROUPS = ("S", "EDBVQ_XWY", "LK", "PO", "CA", "MN", "HJIF", "GRTUZ", string.ascii_lowercase)
@@ -24,7 +32,7 @@ def render_judges(policy: VariablePolicy, named: Sequence[str], siblings: tuple[
     rules = dict.fromkeys(TEMPORARY, True) if policy != "strict" else {}
     rules |= dict.fromkeys((*RUNTIME.patterns, *named), True)
     if policy != "strict":
-        groups = (INDEX, *FOREIGN, *(() if policy == "host" else WANTED))
+        groups = (INDEX, MANNER, *FOREIGN, *(() if policy == "host" else WANTED))
         for group in groups:
             for pattern in group.patterns:
                 if pattern != INCLUDE_PATHS:  # once for all, because it concerns each letter

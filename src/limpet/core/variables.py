@@ -205,8 +205,23 @@ INDEX = Group(
     ),
 )
 
+# Looked at before FOREIGN's PYTHON*. PYTHONOPTIMIZE is not among them: images have no byte code
+# for it, so that every start would compile all that it imports.
+MANNER = Group(
+    name="manner",
+    passes=True,
+    reason="how Python runs, not where it looks",
+    patterns=(
+        *("PYTHONUNBUFFERED", "PYTHONFAULTHANDLER", "PYTHONHASHSEED", "PYTHONSAFEPATH"),
+        *("PYTHONDONTWRITEBYTECODE", "PYTHONDEVMODE", "PYTHONWARNINGS", "PYTHONUTF8"),
+        *("PYTHONIOENCODING", "PYTHONVERBOSE", "PYTHONPROFILEIMPORTTIME", "PYTHONTRACEMALLOC"),
+        *("PYTHONASYNCIODEBUG", "PYTHONMALLOC", "PYTHON_GIL", "PYTHON_CPU_COUNT", "PYTHON_COLORS"),
+    ),
+)
+
 WANTED = (
     INDEX,
+    MANNER,
     Group(
         name="scheduler",
         passes=True,
@@ -378,7 +393,7 @@ def judge_variable(name: str, policy: VariablePolicy, *, named: Sequence[str] = 
     if policy == "strict":
         return Verdict(name=name, passes=False, reason="--variables strict passes nothing")
     # An exported shell function arrives as BASH_FUNC_name%%, which no other program can use.
-    groups = (INDEX, *FOREIGN) if policy == "host" else (INDEX, *FOREIGN, *WANTED)
+    groups = (INDEX, MANNER, *FOREIGN, *(() if policy == "host" else WANTED))
     for group in groups:
         if _fits(name, group.patterns):
             return Verdict(name=name, passes=group.passes, reason=group.reason)
@@ -421,4 +436,13 @@ def _judge_temporary(
 
 
 def _fits(name: str, patterns: Sequence[str]) -> bool:
-    return any(fnmatchcase(name, pattern) for pattern in patterns)
+    return any(_matches(name, pattern) for pattern in patterns)
+
+
+def _matches(name: str, pattern: str) -> bool:
+    """As fnmatch, which would compile hundreds of expressions at each start: nearly all patterns are
+    a name or the start of one."""
+    start = pattern.removesuffix("*")
+    if "*" in start or "?" in start or "[" in start:
+        return fnmatchcase(name, pattern)
+    return name == start or (start != pattern and name.startswith(start))

@@ -14,6 +14,7 @@ from limpet.core.seen import ImageSeen, Request
 
 FORMAT = 1
 RECORD = "wrap.json"
+SOURCES = "sources"
 OWN = ".limpet"
 
 
@@ -21,6 +22,7 @@ class WrapRequest(msgspec.Struct, frozen=True, kw_only=True):
     """What the user asked for.
 
     `launch` is how each program is started; `host` lets the host's folders and commands be seen.
+    `sources`: editors find the image's Python sources on the host, too.
     `kernel` is the name of a Jupyter kernel and `module` a modulefile's path, empty for none.
     `config_file` is the one that `--config` named, an absolute path.
     """
@@ -32,6 +34,7 @@ class WrapRequest(msgspec.Struct, frozen=True, kw_only=True):
     state_dir: str = ""
     host: bool = False
     copy: bool = False
+    sources: bool = False
     kernel: str = ""
     module: str = ""
     config_file: str = ""
@@ -68,6 +71,8 @@ class WrapReport(msgspec.Struct, frozen=True, kw_only=True):
     removed: tuple[str, ...] = ()
     kernel: str = ""
     module: str = ""
+    sources: str = ""
+    source_files: int = 0
     notes: tuple[str, ...] = ()
 
 

@@ -23,7 +23,12 @@ _WIDE = 360
 
 def render_bench(report: BenchReport) -> str:
     """For people."""
-    lines = [f"import {safe(', '.join(report.imports))}, {_where(report)}", ""]
+    lines = [f"import {safe(', '.join(report.imports))}, {_where(report)}"]
+    if report.chosen_from:
+        lines.append(
+            f"  These are what {safe(report.chosen_from)} was made for; --import names others."
+        )
+    lines.append("")
     rows: list[tuple[str, ...]] = [("", "files", "metadata", "reads", "bytes", "on")]
     rows += [(safe(one.path), *_counts(one.counted), one.file_system) for one in report.targets]
     lines += _table(rows)
@@ -141,6 +146,10 @@ def _notes(target: Target) -> list[str]:
 
 def _remarks(report: BenchReport) -> list[str]:
     found = ["cold: the files' contents are dropped from this node's page cache before each start."]
+    if any(one.way == "kept" for one in report.starts):
+        found.append(
+            "kept: through limpet run --keep, in the image as an earlier start left it mounted."
+        )
     if any(one.kind == "folder" for one in report.targets):
         found.append(
             "Names and attributes of a folder's files stay cached: only root can drop these, so the"

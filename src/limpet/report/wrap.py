@@ -18,6 +18,7 @@ def render_wrap(report: WrapReport) -> str:
         ("gone", ", ".join(report.removed)),
         ("kernel", report.kernel),
         ("module", report.module),
+        ("sources", f"{report.sources} ({report.source_files} files)" if report.sources else ""),
         *(("note", note) for note in report.notes),
     ]
     return "".join(f"{name:<10}{safe(value)}\n" for name, value in rows if value)

@@ -29,6 +29,16 @@ from limpet.tools import process
 
 MARK = b"limpet-probe "
 SCRIPT = Path(__file__).parent.parent / "base_scripts" / "start_probe.py"
+TRIAL = f"""
+import importlib, sys
+for name in sys.argv[1:]:
+    try:
+        importlib.import_module(name)
+    except (Exception, SystemExit):
+        continue
+    sys.stdout.write("\\n{MARK.decode()}" + name + "\\n")
+    sys.stdout.flush()
+"""
 CALLS = "%file,read,pread64,readv,preadv,getdents64,mmap"
 FUSE_HEAD_BYTES = 72  # a request's head (40 bytes of fuse_in_header) and, mostly, what reads ask
 _IN_OPEN = 0x20
@@ -63,6 +73,17 @@ def probe_words(names: Sequence[str]) -> tuple[str, ...]:
 def import_words(names: Sequence[str]) -> tuple[str, ...]:
     """The words behind Python's name that import these modules and nothing else."""
     return ("-c", f"import {', '.join(names)}")
+
+
+def trial_words(names: Sequence[str]) -> tuple[str, ...]:
+    """The words behind Python's name that say which of these modules can be imported."""
+    return ("-c", TRIAL, *names)
+
+
+def parse_trial(said: str) -> tuple[str, ...]:
+    """Those that could be."""
+    mark = MARK.decode()
+    return tuple(line.removeprefix(mark) for line in said.splitlines() if line.startswith(mark))
 
 
 def count_by_python(

@@ -7,18 +7,20 @@ for its servers. Links are never followed, so there are no loops.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import pwd
 import re
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import msgspec
 
 from limpet.core.advice import Manager
+from limpet.core.bench import Installed
 from limpet.core.environments import (
     PSEUDO,
     VENV_MARK,
@@ -267,6 +269,32 @@ def read_contents(prefix: Path) -> Contents:
     return Contents(
         packages=frozenset(packages), modules=dict(modules), path_entries=2 + len(folders)
     )
+
+
+def read_installed(prefix: Path) -> tuple[Installed, ...]:
+    """Its Python packages, and which of them pip or conda were asked for by name."""
+    from importlib.metadata import distributions
+
+    wanted = {_normal(name) for name in _conda_asked(prefix / "conda-meta")}
+    found = {}
+    for one in distributions(path=list(map(str, find_site_packages(prefix)))):
+        name = one.metadata["Name"] if one.metadata else ""
+        if name:
+            found[_normal(name)] = Installed(
+                name=name,
+                asked=_normal(name) in wanted or one.read_text("REQUESTED") is not None,
+                requires=tuple(one.requires or ()),
+                record=one.read_text("RECORD") or "",
+            )
+    return tuple(found[name] for name in sorted(found))
+
+
+def _conda_asked(folder: Path) -> Iterator[str]:
+    for path in sorted(folder.glob("*.json")):
+        with contextlib.suppress(OSError, ValueError, AttributeError, KeyError):
+            said = json.loads(path.read_bytes())
+            if said.get("requested_spec") or said.get("requested_specs"):
+                yield str(said["name"])
 
 
 def _names(folder: Path) -> list[str]:

@@ -52,7 +52,12 @@ def probe_driver(gpus: Sequence[Gpu], *, cache: Path | None = None, root: Path =
     """
     if not gpus:
         return Driver()
-    driver = Driver(rocm=read_rocm(root), kfd=os.access(root / "dev/kfd", os.R_OK | os.W_OK))
+    cards = sorted(root.glob("dev/dri/renderD*"))
+    driver = Driver(
+        rocm=read_rocm(root),
+        kfd=_may_open(root / "dev/kfd"),
+        cards=not cards or any(map(_may_open, cards)),  # of several a job gets some
+    )
     if "nvidia" not in gpus:
         return driver
     libraries = find_libraries(root)
@@ -64,6 +69,10 @@ def probe_driver(gpus: Sequence[Gpu], *, cache: Path | None = None, root: Path =
         glibc=glibc,
         glibc_of=of,
     )
+
+
+def _may_open(device: Path) -> bool:
+    return os.access(device, os.R_OK | os.W_OK)
 
 
 def read_module_version(root: Path = ROOT) -> str:

@@ -141,8 +141,14 @@ def probe_namespaces(proc: Path = Path("/proc")) -> bool:
     return True
 
 
-# Below the runtime's prefix: where its makers put their programs, and where Debian does.
-_STARTERS = ("libexec/*/bin/starter", "lib/*/*/bin/starter")
+# Below the runtime's prefix: where its makers put their programs, and where Debian does. By name,
+# since each start looks, and /usr/lib is large.
+_STARTERS = (
+    "libexec/apptainer/bin/starter",
+    "libexec/singularity*/bin/starter",
+    f"lib/{os.uname().machine}-linux-gnu/apptainer/bin/starter",
+    f"lib/{os.uname().machine}-linux-gnu/singularity*/bin/starter",
+)
 
 
 def probe_setuid(runtime: Path) -> bool | None:

@@ -9,8 +9,10 @@ import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+import msgspec
+
 from limpet.core.facts import Libc, parse_glibc
-from limpet.core.gpu import plan_needs
+from limpet.core.gpu import find_compat, plan_needs
 from limpet.core.image_env import parse_variables, select_sent
 from limpet.core.seen import Known
 from limpet.formats.sif import read_sif, root_partition
@@ -30,6 +32,8 @@ def read_known(path: Path, is_sif: bool) -> Known:
         scripts = _read_scripts(root)
         versions = dict(_find_versions(parse_variables(scripts)))
         needs = plan_needs(dict(_read_packages(root)), versions)
+        compat, at = find_compat(lambda folder: _list(root, folder), "opt/conda")
+        needs = msgspec.structs.replace(needs, compat=compat, compat_at=at)
         return Known(libc=_read_libc(root), needs=needs, env=select_sent(scripts))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import socket
@@ -91,6 +92,12 @@ def end(root: Path, kept: Kept, runtime: str) -> None:
     """Stop an instance, with what runs in it."""
     process.run([runtime, "instance", "stop", kept.name], timeout_s=START_S)
     shutil.rmtree(root / kept.name, ignore_errors=True)
+
+
+def let_go(root: Path, kept: Kept) -> None:
+    """Have an instance end as soon as nothing runs in it, and let no more programs in."""
+    with contextlib.suppress(OSError):
+        (root / kept.name / ALIVE).unlink()
 
 
 def _pid_of(runtime: str, name: str, env: Mapping[str, str]) -> int:

@@ -12,13 +12,13 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import msgspec
 
-from limpet.core.errors import ExistsError, SpaceError, UsageError
-from limpet.core.wrap import FORMAT, OWN, RECORD, Wrap
+from limpet.core.errors import ExistsError, LimpetError, SpaceError, UsageError
+from limpet.core.wrap import FORMAT, OWN, RECORD, SOURCES, Wrap
 from limpet.tools.files import PARTIAL_MARK, held, written_beside
 
 CURRENT = "current"
@@ -86,10 +86,16 @@ def changed(folder: Path) -> Iterator[None]:
         yield
 
 
-def write_version(folder: Path, wrap: Wrap, script: str, extra: Mapping[str, bytes]) -> None:
+def write_version(
+    folder: Path,
+    wrap: Wrap,
+    script: str,
+    extra: Mapping[str, bytes],
+    fill: Callable[[Path], None] = lambda _: None,
+) -> None:
     """One version, whole or not at all. Each launcher is a file of its own.
 
-    A link to one of them is known by the file that it leads to.
+    A link to one of them is known by the file that it leads to. `fill` adds to the version.
     """
     versions = folder / OWN / "versions"
     for leftover in versions.glob(f".*{PARTIAL_MARK}*"):
@@ -101,8 +107,12 @@ def write_version(folder: Path, wrap: Wrap, script: str, extra: Mapping[str, byt
             _write(partial / "bin" / name, script.encode("utf-8", "surrogateescape"), 0o755)
         for name, data in extra.items():
             _write(partial / name, data, 0o644)
+        fill(partial)
         _write(partial / RECORD, msgspec.json.format(msgspec.json.encode(wrap)), 0o644)
         partial.rename(versions / str(wrap.number))
+    except LimpetError:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
     except OSError as error:
         shutil.rmtree(partial, ignore_errors=True)
         raise SpaceError(
@@ -133,6 +143,23 @@ def put_in_force(folder: Path, number: int) -> None:
             raise ExistsError(f"{old} is there already.", now="Move it, or choose another folder.")
         entry.rename(old)
     _point(entry, f"{OWN}/{CURRENT}/bin")
+    _show_sources(folder)
+
+
+def _show_sources(folder: Path) -> None:
+    """`DIR/sources` is there while the version in force has some; only one version earlier keeps
+    its own, since they are many files."""
+    own = folder / OWN
+    link = folder / SOURCES
+    if (own / CURRENT / SOURCES).is_dir():
+        if link.is_symlink() or not link.exists():
+            _point(link, f"{OWN}/{CURRENT}/{SOURCES}")
+    elif link.is_symlink():
+        link.unlink()
+    number = current_version(folder)
+    earlier = [version for version in list_versions(folder) if version < number]
+    for version in earlier[:-1]:
+        shutil.rmtree(own / "versions" / str(version) / SOURCES, ignore_errors=True)
 
 
 def _point(link: Path, target: str) -> None:
