@@ -218,9 +218,8 @@ def make_all_pieces(
     if not conda.packages:
         return tuple(piece.path for piece in make_pieces(shelf, notify))
     lacking = len(shelf.found) < len(shelf.site.lock.packages)
-    made = make_conda_pieces(
-        conda, shelf.site, find_channels(prepared.loaded), notify, needs_python=lacking
-    )
+    channels = find_channels(prepared.loaded, conda.packages)
+    made = make_conda_pieces(conda, shelf.site, channels, notify, needs_python=lacking)
     return tuple(piece.path for piece in (*made, *make_pieces(shelf, notify)))
 
 

@@ -11,15 +11,15 @@ from urllib.parse import unquote, urlsplit
 import msgspec
 from packaging.utils import canonicalize_name
 
+from limpet.actions.conda_fetch import Channels, find_channels
 from limpet.core.conda import (
     SUBDIRS,
     CondaPackage,
     hide_login,
     plan_virtual,
     python_of,
-    show_login,
 )
-from limpet.core.conda_channels import Channel, Condarc, channel_of, resolve_channels
+from limpet.core.conda_channels import Channel, Condarc, channel_of, said_channels, said_specs
 from limpet.core.conda_text import ExplicitLine, parse_explicit
 from limpet.core.errors import BaseError, FetchError, LockError
 from limpet.core.events import Event, Notify, ignore
@@ -82,12 +82,7 @@ def lock_conda(
     image = loaded.recipe.image
     request = CondaRequest(
         specs=_specs(loaded, given),
-        channels=resolve_channels(
-            loaded.recipe.packages.channels,
-            condarc,
-            loaded.folder,
-            specs=loaded.recipe.packages.conda,
-        ),
+        channels=said_channels(loaded.recipe.packages, condarc, loaded.folder, os.environ),
         subdir=subdir,
         virtual=plan_virtual(facts.libc, facts.arch, image.cuda),
         pinned=given,
@@ -101,8 +96,8 @@ def lock_conda(
             "The conda packages bring no Python.",
             now="Add python to the environment, lock it anew.",
         )
-    logins = [one.url for one in request.channels]
-    finished = tuple(finish_conda(one, folder, logins, hash_of) for one in packages)
+    way = find_channels(loaded, packages)
+    finished = tuple(finish_conda(one, folder, way, hash_of) for one in packages)
     elapsed_s = time.monotonic() - started_s
     notify(
         Event(stage="lock", kind="end", done=len(finished), unit="packages", elapsed_s=elapsed_s)
@@ -121,7 +116,7 @@ def _subdir(facts: BaseFacts) -> str:
 
 def _specs(loaded: LoadedRecipe, given: Sequence[CondaPackage]) -> tuple[str, ...]:
     """What is to be solved; Python is always among it."""
-    specs = loaded.recipe.packages.conda
+    specs = said_specs(loaded.recipe.packages, os.environ)
     wanted = loaded.recipe.image.python.strip()
     if not specs and given and not wanted:
         return ()
@@ -302,7 +297,7 @@ def _pypi(entry: PypiEntry, folder: Path) -> LockedPackage:
 
 
 def finish_conda(
-    package: CondaPackage, folder: Path, logins: Sequence[str], hash_of: HashOf | None
+    package: CondaPackage, folder: Path, way: Channels, hash_of: HashOf | None
 ) -> CondaPackage:
     """The package with a sha256 that is known to be its file's, and a near path relative."""
     if package.path:
@@ -313,7 +308,7 @@ def finish_conda(
         return package
     if hash_of is None:
         raise LockError(f"{package.name} has no sha256, and cannot be downloaded to get one.")
-    sha256 = hash_of(show_login(package.url, logins))
+    sha256 = hash_of(way.places(package.url)[-1])
     return msgspec.structs.replace(package, sha256=sha256)
 
 
