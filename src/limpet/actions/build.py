@@ -206,7 +206,7 @@ def shelf_of(prepared: Prepared, request: BuildRequest, conda: CondaShelf) -> Sh
         jobs=request.jobs or None,
         credentials=partial(credentials_of, prepared.loaded),
         hash_directory=hash_tree,
-        layout=conda.layout if conda.interpreter else None,
+        layout=conda.layout if conda.packages else None,
         binds=conda.binds,
     )
 

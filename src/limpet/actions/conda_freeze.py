@@ -37,7 +37,7 @@ def lock_prefix(work: Workplace, prefix: Path, folder: Path) -> Lock:
             raise LockError(f"{prefix} is for {one.subdir}, the base for {SUBDIRS[facts.arch]}.")
     interpreter = conda_interpreter(packages)
     if interpreter is None:
-        raise LockError(f"{prefix} has no Python.", now="Freeze an environment that has one.")
+        return Lock(base=base, python="", interpreter="", conda=packages)
     found = read_pip_distributions(prefix)
     lock = freeze_distributions(
         [Distribution(name=name, version=version) for name, (version, _) in found.items()],

@@ -55,6 +55,13 @@ def uses_conda(loaded: LoadedRecipe) -> bool:
     return bool(loaded.recipe.packages.conda) or any(one.conda for one in loaded.inputs)
 
 
+def needs_python(loaded: LoadedRecipe) -> bool:
+    """Whether a recipe asks for more than conda packages, so that conda has to bring a Python."""
+    recipe = loaded.recipe
+    others = any(not one.conda for one in loaded.inputs)
+    return bool(recipe.packages.pip or others or recipe.image.python or recipe.warm.imports)
+
+
 def lock_conda(
     loaded: LoadedRecipe,
     facts: BaseFacts,
@@ -91,9 +98,9 @@ def lock_conda(
         offline=offline,
     )
     packages = solve_conda(request, condarc, cache) if request.specs else given
-    if python_of(packages) is None:
+    if python_of(packages) is None and (fixed or needs_python(loaded)):
         raise LockError(
-            "The conda packages bring no Python.",
+            "The conda packages bring no Python, and there are packages for pip.",
             now="Add python to the environment, lock it anew.",
         )
     way = find_channels(loaded, packages)
@@ -115,7 +122,7 @@ def _subdir(facts: BaseFacts) -> str:
 
 
 def _specs(loaded: LoadedRecipe, given: Sequence[CondaPackage]) -> tuple[str, ...]:
-    """What is to be solved; Python is always among it."""
+    """What is to be solved; Python is among it where something else needs it."""
     specs = said_specs(loaded.recipe.packages, os.environ)
     wanted = loaded.recipe.image.python.strip()
     if not specs and given and not wanted:
@@ -125,7 +132,7 @@ def _specs(loaded: LoadedRecipe, given: Sequence[CondaPackage]) -> tuple[str, ..
         version = f"{wanted.removesuffix('.*')}.*" if wanted[0].isdigit() else wanted
         return (*specs, *pins, f"python {version}")
     named = {parse_spec(spec).name.normalized for spec in specs}
-    if "python" in named or python_of(given):
+    if "python" in named or python_of(given) or not needs_python(loaded):
         return (*specs, *pins)
     return (*specs, *pins, "python")
 

@@ -13,14 +13,14 @@ from limpet.actions.assemble import open_root, recompressed
 from limpet.actions.bases import derive_base, fetch_base, probe_base, resolve_base
 from limpet.actions.conda_lock import CondaAnswer, lock_conda, uses_conda
 from limpet.actions.host_base import check_host_recipe, stand_host
-from limpet.actions.lock import make_lock
+from limpet.actions.lock import make_bare_lock, make_lock
 from limpet.actions.lock_files import check_lock, choose_lock_path, fits, read_lock
 from limpet.core import recipe as recipes
 from limpet.core.conda import conda_interpreter
 from limpet.core.config import Config
 from limpet.core.errors import BaseError, LockError, UsageError
 from limpet.core.events import Event, Notify
-from limpet.core.facts import BaseFacts, Interpreter
+from limpet.core.facts import NO_PYTHON, BaseFacts, Interpreter
 from limpet.core.gpu import find_target_troubles, plan_needs
 from limpet.core.interpreters import choose_interpreter, fits_wanted
 from limpet.core.lock import Lock, LockedBase
@@ -35,7 +35,7 @@ from limpet.tools.compressors import best_compression
 from limpet.tools.config import read_config
 from limpet.tools.credentials import find_credentials
 from limpet.tools.download import Fetcher
-from limpet.tools.recipes import LoadedRecipe, read_recipe
+from limpet.tools.recipes import LoadedRecipe, kind_of, read_recipe
 from limpet.tools.uv import uv_program
 
 DEFAULT_PYTHON = "3.13"
@@ -100,6 +100,8 @@ def prepare(request: BuildRequest, notify: Notify, given: Given | None = None) -
     if lock_file is None and paths:
         lock_file = choose_lock_path(paths)
     known = read_lock(lock_file) if lock_file else given.lock if given else None
+    if known and not (paths or given):
+        request, loaded = _as_locked(request, loaded, known)
     if request.frozen:
         known = _frozen(known, loaded, lock_file)
     meant = known or _own_lock(paths)
@@ -113,6 +115,19 @@ def prepare(request: BuildRequest, notify: Notify, given: Given | None = None) -
     loaded = fit_compression(work, loaded)
     base = settle_base(work, loaded, meant)
     return _lock_on(work, base, loaded, known, lock_file)
+
+
+def _as_locked(
+    request: BuildRequest, loaded: LoadedRecipe, lock: Lock
+) -> tuple[BuildRequest, LoadedRecipe]:
+    """A lock that is named without any recipe: it is what is meant, and stays as it is."""
+    packages = loaded.recipe.packages
+    if packages.pip or packages.conda:
+        return request, loaded
+    if request.upgrade or request.upgrade_packages:
+        raise UsageError("There is nothing to lock anew: only a lock is named, and no recipe.")
+    request = msgspec.structs.replace(request, frozen=True)
+    return request, dataclasses.replace(loaded, recipe_sha256=lock.recipe_sha256)
 
 
 def open_workplace(request: BuildRequest, config: Config, notify: Notify) -> Workplace:
@@ -154,7 +169,7 @@ def readable_base(work: Workplace, sif: Path, loaded: LoadedRecipe, digest: str)
 
 def _own_lock(paths: list[Path]) -> Lock | None:
     """The lock of limpet's own that was given in a recipe's place: its base is meant as well."""
-    if len(paths) != 1 or not paths[0].name.startswith("pylock."):
+    if len(paths) != 1 or kind_of(paths[0]) != "pylock":
         return None
     text = paths[0].read_text("utf-8")
     return parse_lock(text, str(paths[0])) if is_own_lock(text) else None
@@ -300,7 +315,7 @@ def _lock_on(
         folder = lock_file.parent if lock_file else loaded.folder
         lock = _lock_anew(work, base, standing, loaded, known, interpreter, folder)
     if lock.conda:
-        interpreter = conda_interpreter(lock.conda)
+        interpreter = conda_interpreter(lock.conda) or NO_PYTHON
     assert interpreter is not None
     versions = lock.provided | {one.name: one.version for one in lock.packages}
     needs = plan_needs(versions, standing.facts.variables)
@@ -329,9 +344,10 @@ def _interpreter(
     standing: Standing, loaded: LoadedRecipe, known: Lock | None
 ) -> Interpreter | None:
     """The Python that packages are for: one of the base, or the one that conda brought."""
-    if uses_conda(loaded):
+    is_meant = known is not None and known.recipe_sha256 == loaded.recipe_sha256
+    if uses_conda(loaded) or (known and known.conda and is_meant):
         wanted = loaded.recipe.image.python
-        fits_it = known and known.conda and fits_wanted(known.python, wanted)
+        fits_it = known and known.conda and known.python and fits_wanted(known.python, wanted)
         return conda_interpreter(known.conda) if known and fits_it else None
     return choose_interpreter(standing.facts, loaded.recipe.image.python)
 
@@ -393,6 +409,8 @@ def _lock_anew(
     if uses_conda(loaded):
         conda = _lock_conda(work, standing, loaded, known, folder)
         interpreter = conda_interpreter(conda.packages)
+        if interpreter is None:
+            return make_bare_lock(loaded, base, apt=standing.pinned, conda=conda.packages)
     assert interpreter is not None
     return make_lock(
         loaded,

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
 # User and password, or a token that is sent as `Bearer`.
 Login = tuple[str, str] | str
-Credentials = Callable[[str], Login | None]
+Credentials = Callable[[str], tuple[str, str] | None]
+Logins = Callable[[str], Login | None]
 CA_VARIABLES = ("PIP_CERT", "REQUESTS_CA_BUNDLE", "SSL_CERT_FILE", "CURL_CA_BUNDLE")
 ATTEMPTS = 5
 FIRST_PAUSE_S = 0.5
@@ -47,7 +48,7 @@ class Fetcher:
 
     def __init__(
         self,
-        credentials: Credentials,
+        credentials: Logins,
         *,
         pause_s: float = FIRST_PAUSE_S,
         verify: str | bool | None = None,

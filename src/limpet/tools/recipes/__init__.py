@@ -37,7 +37,7 @@ from limpet.tools.recipes.inputs import (
 )
 from limpet.tools.yaml_text import parse_yaml
 
-__all__ = ["CONDA_LOCKS", "Input", "LoadedRecipe", "read_recipe", "render_recipe"]
+__all__ = ["CONDA_LOCKS", "Input", "LoadedRecipe", "kind_of", "read_recipe", "render_recipe"]
 
 # Descriptions that are recipes of their own, and may still be named in [packages] files.
 _RECIPES = ("environment", "conda_requirements", "pixi")
