@@ -99,8 +99,8 @@ def test_the_first_channel_that_has_a_package_is_the_one(
     mine = write_channel(tmp_path / "mine", Package(name="greeter", version="0.1"))
     both = f"channels: ['{mine}', '{small}']\ndependencies: ["
     found = solve(f"{both}greeter]")
-    assert versions(found) == {"greeter": "0.1", "python": "3.13.5"}
-    assert {one.channel for one in found.packages} == {str(mine), str(small)}
+    assert versions(found) == {"greeter": "0.1"}
+    assert {one.channel for one in found.packages} == {str(mine)}
     with pytest.raises(LockError):
         solve(f"{both}'greeter>=1']")
     assert versions(solve(f"{both}'{small}::greeter']"))["greeter"] == "2.0"
@@ -178,9 +178,9 @@ def test_a_locked_file_that_was_replaced_is_not_kept(
 ) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(small, copy)
-    first = lock_of(solve(env(copy, "shared=1")))
+    first = lock_of(solve(env(copy, "python", "shared=1")))
     write_channel(copy, Package(name="shared", version="1.0", files={"share/x": "new"}))
-    again = solve(env(copy, "shared=1"), previous=first, cache=tmp_path / "fresh")
+    again = solve(env(copy, "python", "shared=1"), previous=first, cache=tmp_path / "fresh")
     path = copy / SUBDIR / "shared-1.0-0.conda"
     assert again.packages[1].sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
     assert again.packages[1].sha256 != first.conda[1].sha256

@@ -235,6 +235,7 @@ def settled(
         [shelf.found[package.name] for package in prepared.lock.packages],
         compiled=conda.byte_code_keys,
         minor=prepared.interpreter.minor,
+        cache=prepared.cache,
         notify=notify,
     )
 

@@ -20,6 +20,7 @@ from limpet.core.conda import (
     python_of,
 )
 from limpet.core.conda_channels import Channel, Condarc, channel_of, said_channels, said_specs
+from limpet.core.conda_install import has_modules
 from limpet.core.conda_text import ExplicitLine, parse_explicit
 from limpet.core.errors import BaseError, FetchError, LockError
 from limpet.core.events import Event, Notify, ignore
@@ -98,9 +99,11 @@ def lock_conda(
         offline=offline,
     )
     packages = solve_conda(request, condarc, cache) if request.specs else given
-    if python_of(packages) is None and (fixed or needs_python(loaded)):
+    if python_of(packages) is None and (
+        fixed or needs_python(loaded) or any(map(has_modules, packages))
+    ):
         raise LockError(
-            "The conda packages bring no Python, and there are packages for pip.",
+            "The conda packages bring no Python, and some packages need one.",
             now="Add python to the environment, lock it anew.",
         )
     way = find_channels(loaded, packages)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
 import msgspec
 
@@ -23,6 +25,9 @@ from limpet.core.overlaps import (
 from limpet.core.piece import Piece
 from limpet.core.staging import stale_byte_code
 from limpet.formats.squashfs import Node, Squashfs
+from limpet.tools import files
+
+FORMAT = 1  # raise it when the same packages are to be settled otherwise
 
 
 @dataclass(frozen=True)
@@ -36,6 +41,13 @@ class _Brought:
     distributions: dict[str, Distribution] = field(default_factory=dict)
 
 
+class Settled(msgspec.Struct, frozen=True, kw_only=True):
+    """What is said of a set of packages, and which paths none of them may bring."""
+
+    lines: tuple[str, ...]
+    removed: tuple[str, ...]
+
+
 def settle_overlaps(
     parts: Parts,
     conda: Sequence[Piece],
@@ -43,13 +55,43 @@ def settle_overlaps(
     *,
     compiled: Collection[str],
     minor: str,
+    cache: Path,
     notify: Notify,
 ) -> Parts:
     """The parts without what pip's packages replace of conda's; all that overlaps is said.
 
     `conda` and `wheels` are in their order of installation, `compiled` the conda packages that have
-    byte code.
+    byte code. What was found is kept: a walk over all paths costs a build some tenths of a second.
     """
+    told = [
+        FORMAT,
+        [one.key for one in conda],
+        [one.key for one in wheels],
+        sorted(compiled),
+        minor,
+    ]
+    key = hashlib.sha256(json.dumps(told).encode()).hexdigest()
+    kept = files.make_folder(cache / "overlaps") / f"{key}.json"
+    settled = _recall(kept)
+    if settled is None:
+        settled = _settle(conda, wheels, compiled, minor)
+        with files.written_beside(kept) as out:
+            out.write(msgspec.json.encode(settled))
+    for line in settled.lines:
+        notify(Event(stage="packages", kind="note", message=line))
+    return msgspec.structs.replace(parts, removed=(*parts.removed, *settled.removed))
+
+
+def _recall(path: Path) -> Settled | None:
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Settled)
+    except (FileNotFoundError, msgspec.MsgspecError):
+        return None
+
+
+def _settle(
+    conda: Sequence[Piece], wheels: Sequence[Piece], compiled: Collection[str], minor: str
+) -> Settled:
     with ExitStack() as stack:
         brought = [_look(piece, stack, by_pip=False) for piece in conda]
         brought += [_look(piece, stack, by_pip=True) for piece in wheels]
@@ -57,16 +99,16 @@ def settle_overlaps(
         gone = {path for one in replaced for path in one.removed}
         told = {(one.package, one.new.name) for one in replaced}
         overlaps = [one for one in _find_overlaps(brought) if (one.first, one.last) not in told]
-    lines = (*say_replaced(replaced), *say_overlaps(overlaps))
-    for line in lines:
-        notify(Event(stage="packages", kind="note", message=line))
     bare = {one.name for one in conda} - set(compiled)
     stale = (
         _byte_code(one.path, minor)
         for one in overlaps
         if one.last in bare and one.path.endswith(".py")
     )
-    return msgspec.structs.replace(parts, removed=(*parts.removed, *sorted(gone), *stale))
+    return Settled(
+        lines=(*say_replaced(replaced), *say_overlaps(overlaps)),
+        removed=(*sorted(gone), *stale),
+    )
 
 
 def _look(piece: Piece, stack: ExitStack, *, by_pip: bool) -> _Brought:

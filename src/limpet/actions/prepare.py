@@ -14,7 +14,15 @@ from limpet.actions.bases import derive_base, fetch_base, probe_base, resolve_ba
 from limpet.actions.conda_lock import CondaAnswer, lock_conda, uses_conda
 from limpet.actions.host_base import check_host_recipe, stand_host
 from limpet.actions.lock import make_bare_lock, make_lock
-from limpet.actions.lock_files import check_lock, choose_lock_path, fits, read_lock
+from limpet.actions.lock_files import (
+    as_locked,
+    check_lock,
+    choose_lock_path,
+    fits,
+    frozen_lock,
+    own_lock,
+    read_lock,
+)
 from limpet.core import recipe as recipes
 from limpet.core.conda import conda_interpreter
 from limpet.core.config import Config
@@ -24,7 +32,6 @@ from limpet.core.facts import NO_PYTHON, BaseFacts, Interpreter
 from limpet.core.gpu import find_target_troubles, plan_needs
 from limpet.core.interpreters import choose_interpreter, fits_wanted
 from limpet.core.lock import Lock, LockedBase
-from limpet.core.pylock import is_own_lock, parse_lock
 from limpet.core.recipe import Recipe
 from limpet.core.recipe_text import merge_recipes
 from limpet.core.reference import parse_reference
@@ -35,7 +42,7 @@ from limpet.tools.compressors import best_compression
 from limpet.tools.config import read_config
 from limpet.tools.credentials import find_credentials
 from limpet.tools.download import Fetcher
-from limpet.tools.recipes import LoadedRecipe, kind_of, read_recipe
+from limpet.tools.recipes import LoadedRecipe, read_recipe
 from limpet.tools.uv import uv_program
 
 DEFAULT_PYTHON = "3.13"
@@ -101,10 +108,10 @@ def prepare(request: BuildRequest, notify: Notify, given: Given | None = None) -
         lock_file = choose_lock_path(paths)
     known = read_lock(lock_file) if lock_file else given.lock if given else None
     if known and not (paths or given):
-        request, loaded = _as_locked(request, loaded, known)
+        request, loaded = as_locked(request, loaded, known)
     if request.frozen:
-        known = _frozen(known, loaded, lock_file)
-    meant = known or _own_lock(paths)
+        known = frozen_lock(known, loaded, lock_file)
+    meant = known or own_lock(paths)
     if meant and meant.tree_sha256:
         raise LockError(
             "Nothing can be built from this lock.",
@@ -115,19 +122,6 @@ def prepare(request: BuildRequest, notify: Notify, given: Given | None = None) -
     loaded = fit_compression(work, loaded)
     base = settle_base(work, loaded, meant)
     return _lock_on(work, base, loaded, known, lock_file)
-
-
-def _as_locked(
-    request: BuildRequest, loaded: LoadedRecipe, lock: Lock
-) -> tuple[BuildRequest, LoadedRecipe]:
-    """A lock that is named without any recipe: it is what is meant, and stays as it is."""
-    packages = loaded.recipe.packages
-    if packages.pip or packages.conda:
-        return request, loaded
-    if request.upgrade or request.upgrade_packages:
-        raise UsageError("There is nothing to lock anew: only a lock is named, and no recipe.")
-    request = msgspec.structs.replace(request, frozen=True)
-    return request, dataclasses.replace(loaded, recipe_sha256=lock.recipe_sha256)
 
 
 def open_workplace(request: BuildRequest, config: Config, notify: Notify) -> Workplace:
@@ -165,14 +159,6 @@ def readable_base(work: Workplace, sif: Path, loaded: LoadedRecipe, digest: str)
     if best_compression(work.runtime.path, work.cache) == "zstd":
         return sif
     return recompressed(sif, work.cache, "gzip", name=digest.replace(":", "-"))
-
-
-def _own_lock(paths: list[Path]) -> Lock | None:
-    """The lock of limpet's own that was given in a recipe's place: its base is meant as well."""
-    if len(paths) != 1 or kind_of(paths[0]) != "pylock":
-        return None
-    text = paths[0].read_text("utf-8")
-    return parse_lock(text, str(paths[0])) if is_own_lock(text) else None
 
 
 def read_flags(request: BuildRequest, config: Config, paths: list[Path]) -> Recipe:
@@ -244,17 +230,6 @@ def _from_folder_channel(name: str, folder: Path) -> str:
 
 def _absolute_link(link: str) -> str:
     return link if "://" in link else str(Path(link).absolute())
-
-
-def _frozen(known: Lock | None, loaded: LoadedRecipe, lock_file: Path | None) -> Lock:
-    if known is None:
-        raise LockError(
-            "There is no lock to be held to.",
-            why=f"--frozen was given, and {lock_file or 'a lock file'} is not there.",
-            now="Make one with `limpet lock`.",
-        )
-    check_lock(known, loaded)
-    return known
 
 
 def settle_base(work: Workplace, loaded: LoadedRecipe, known: Lock | None) -> LockedBase:
