@@ -353,6 +353,7 @@ def describe(
         libc=prepared.facts.libc,
         gpu=plan_needs(
             lock.provided
+            | {p.name: p.version for p in lock.conda}
             | {p.name: p.version for p in lock.packages}
             | {p.name: p.version for p in lock.found},
             prepared.facts.variables,

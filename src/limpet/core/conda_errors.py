@@ -48,8 +48,19 @@ def explain_channel(text: str, secrets: Sequence[str] = ()) -> LimpetError:
         return FetchError("A conda channel answers with an error.", why=why, now="Try again later.")
     return FetchError(
         "A conda channel cannot be reached.",
-        why=why,
+        why=_first_and_last(why),
         now="Check the network, the proxy and the channel's URL.",
+    )
+
+
+def _first_and_last(why: str) -> str:
+    """Of a chain of causes what was asked for, and what really went wrong."""
+    causes = [line for line in why.splitlines() if line.startswith("Caused by: ")]
+    if len(causes) < 3:
+        return why
+    asked = next((line for line in causes if "://" in line), causes[0])
+    return "\n".join(
+        line.removeprefix("Caused by: ") for line in dict.fromkeys((asked, causes[-1]))
     )
 
 
