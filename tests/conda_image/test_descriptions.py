@@ -140,5 +140,7 @@ def test_a_preset_says_base_cuda_rocm_and_binds(
     assert lock.base.reference == "debian:trixie" and "accelerated" in versions(lock)
     ran = limpet("--config", config, "run", "--system", "big", image, "cat", "/data/here")
     assert ran.stdout == "seen\n", ran.stderr
-    unknown = limpet("--config", config, "build", recipe, "-o", image, "--system", "bigg")
+    unknown = limpet(
+        "--config", config, "build", recipe, "-o", image, "--force", "--system", "bigg"
+    )
     assert unknown.returncode != 0 and "big" in unknown.stderr and "Traceback" not in unknown.stderr
