@@ -54,6 +54,14 @@ def lock_of(answer: CondaAnswer, previous: str = "") -> Lock:
         ("greeter!=2.0", "1.5"),
         ('greeter[version="<1.5"]', "1.0"),
         ("Greeter >=1 py_1", "2.0"),
+        ("greeter 1.5 0", "1.5"),
+        ("greeter =1.0", "1.0"),
+        ("greeter=1.*", "1.5"),
+        ("greeter=1.5=*", "1.5"),
+        ("greeter<2,!=1.5", "1.0"),
+        ("greeter>1.0,<=1.5", "1.5"),
+        ("greeter 1.0|>1.5", "2.0"),
+        ("greeter[version='1.*', build=0]", "1.5"),
     ],
 )
 def test_every_way_to_pin(solve: Solve, small: Path, spec: str, version: str) -> None:
