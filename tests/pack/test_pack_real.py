@@ -130,6 +130,9 @@ def test_a_virtual_environment_and_its_python(
     info = site / "demo-1.0.dist-info"
     direct = {"url": (tmp_path / "sources").as_uri(), "dir_info": {"editable": True}}
     (info / "direct_url.json").write_text(json.dumps(direct), encoding="utf-8")
+    # What pip notes of a wheel that it is given by its path; uv leaves the hash out.
+    noted = {"url": known.as_uri(), "archive_info": {"hashes": {"sha256": hash_file(known)}}}
+    (site / "known-1.0.dist-info/direct_url.json").write_text(json.dumps(noted), encoding="utf-8")
     (tmp_path / "sources").mkdir()
     with (info / "RECORD").open(encoding="utf-8", newline="") as file:
         assert any(row[0] == "demo/other.py" for row in csv.reader(file))
@@ -152,7 +155,6 @@ def test_a_virtual_environment_and_its_python(
     assert said[3] == r"b'\x01\x00\x00\x00' True"
     listed = out_of(limpet("inspect", image))
     assert re.search(r"demo +1\.0", listed)
-    # uv noted the hash of the wheel that it was given: lock and bill say it.
     lock = parse_lock(out_of(limpet("inspect", "--lock", image)), "it")
     found = {one.name: one for one in lock.found}
     assert (found["known"].sha256, found["known"].installer) == (hash_file(known), "uv")
