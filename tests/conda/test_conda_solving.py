@@ -385,6 +385,13 @@ def test_an_unsatisfiable_set_is_explained(solve: Solve, small: Path) -> None:
     assert len(caught.value.why.splitlines()) <= 16
 
 
+def test_a_version_that_is_not_there(solve: Solve, small: Path) -> None:
+    with pytest.raises(LockError, match="No set of conda packages") as caught:
+        solve(env(small, "greeter=3"))
+    assert caught.value.why == "No candidates were found for greeter 3.*."
+    assert caught.value.now == "The channels have greeter 2.0, 1.5, 1.0."
+
+
 def test_an_unknown_channel(solve: Solve, small: Path, tmp_path: Path) -> None:
     with pytest.raises(FetchError, match=r"There is no channel file:.*nowhere"):
         solve(env(tmp_path / "nowhere", "greeter"))
