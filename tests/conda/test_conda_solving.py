@@ -54,6 +54,14 @@ def lock_of(answer: CondaAnswer, previous: str = "") -> Lock:
         ("greeter!=2.0", "1.5"),
         ('greeter[version="<1.5"]', "1.0"),
         ("Greeter >=1 py_1", "2.0"),
+        ("greeter 1.5 0", "1.5"),
+        ("greeter =1.0", "1.0"),
+        ("greeter=1.*", "1.5"),
+        ("greeter=1.5=*", "1.5"),
+        ("greeter<2,!=1.5", "1.0"),
+        ("greeter>1.0,<=1.5", "1.5"),
+        ("greeter 1.0|>1.5", "2.0"),
+        ("greeter[version='1.*', build=0]", "1.5"),
     ],
 )
 def test_every_way_to_pin(solve: Solve, small: Path, spec: str, version: str) -> None:
@@ -61,7 +69,9 @@ def test_every_way_to_pin(solve: Solve, small: Path, spec: str, version: str) ->
 
 
 def test_python_comes_along_in_the_wanted_version(solve: Solve, small: Path) -> None:
-    assert versions(solve(env(small, "shared=1"))) == {"python": "3.13.5", "shared": "1.0"}
+    assert versions(solve(env(small, "shared=1"))) == {"shared": "1.0"}  # as conda does it
+    with_pip = env(small, "shared=1", extra="- pip:\n  - six\n")
+    assert versions(solve(with_pip)) == {"python": "3.13.5", "shared": "1.0"}
     older = Recipe(image=Image(python="3.12"))
     assert versions(solve(env(small, "greeter"), flags=older))["python"] == "3.12.9"
     python = conda_interpreter(solve(env(small, "pip", "setuptools")).packages)
@@ -97,8 +107,8 @@ def test_the_first_channel_that_has_a_package_is_the_one(
     mine = write_channel(tmp_path / "mine", Package(name="greeter", version="0.1"))
     both = f"channels: ['{mine}', '{small}']\ndependencies: ["
     found = solve(f"{both}greeter]")
-    assert versions(found) == {"greeter": "0.1", "python": "3.13.5"}
-    assert {one.channel for one in found.packages} == {str(mine), str(small)}
+    assert versions(found) == {"greeter": "0.1"}
+    assert {one.channel for one in found.packages} == {str(mine)}
     with pytest.raises(LockError):
         solve(f"{both}'greeter>=1']")
     assert versions(solve(f"{both}'{small}::greeter']"))["greeter"] == "2.0"
@@ -176,9 +186,9 @@ def test_a_locked_file_that_was_replaced_is_not_kept(
 ) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(small, copy)
-    first = lock_of(solve(env(copy, "shared=1")))
+    first = lock_of(solve(env(copy, "python", "shared=1")))
     write_channel(copy, Package(name="shared", version="1.0", files={"share/x": "new"}))
-    again = solve(env(copy, "shared=1"), previous=first, cache=tmp_path / "fresh")
+    again = solve(env(copy, "python", "shared=1"), previous=first, cache=tmp_path / "fresh")
     path = copy / SUBDIR / "shared-1.0-0.conda"
     assert again.packages[1].sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
     assert again.packages[1].sha256 != first.conda[1].sha256
@@ -373,6 +383,13 @@ def test_an_unsatisfiable_set_is_explained(solve: Solve, small: Path) -> None:
         solve(env(small, "clash-old", "clash-new"))
     assert "shared <2" in caught.value.why and "shared >=2" in caught.value.why
     assert len(caught.value.why.splitlines()) <= 16
+
+
+def test_a_version_that_is_not_there(solve: Solve, small: Path) -> None:
+    with pytest.raises(LockError, match="No set of conda packages") as caught:
+        solve(env(small, "greeter=3"))
+    assert caught.value.why == "No candidates were found for greeter 3.*."
+    assert caught.value.now == "The channels have greeter 2.0, 1.5, 1.0."
 
 
 def test_an_unknown_channel(solve: Solve, small: Path, tmp_path: Path) -> None:

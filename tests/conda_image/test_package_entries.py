@@ -82,7 +82,9 @@ def test_in_a_binary_what_no_nul_ends_is_left_alone() -> None:
 
 
 def test_a_prefix_longer_than_the_placeholder_is_refused() -> None:
-    with pytest.raises(BuildError, match=r"lib/a\.so cannot be installed at /opt/env") as caught:
+    with pytest.raises(
+        BuildError, match=r"lib/a\.so of a package cannot be installed at /opt/env"
+    ) as caught:
         with_prefix(b"/old\0", binary("/old"), "/opt/env")
     assert "4 characters" in caught.value.why
 

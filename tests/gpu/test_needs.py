@@ -27,6 +27,8 @@ DEBIAN = Libc(family="glibc", version="2.41")
         ({"torch": "2.5.1", "nvidia-cuda-runtime-cu12": "12.4.127"}, "12.4", ""),
         ({"torch": "2.9.0", "nvidia-cuda-runtime": "13.0.48"}, "13.0", ""),
         ({"torch": "2.3.1+cu121"}, "12.1", ""),
+        ({"pytorch": "2.4.1", "cuda-version": "12.4"}, "12.4", ""),
+        ({"pytorch": "1.13.1", "cudatoolkit": "11.7.1"}, "11.7", ""),
         ({"torch": "2.0.1+cu118"}, "11.8", ""),
         ({"torch": "2.5.1+cpu"}, "", ""),
         ({"torch": "2.3.0a0+40ec155e58.nv24.3"}, "", ""),

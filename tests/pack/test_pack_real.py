@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from limpet.core.pylock import parse_lock
-from limpet.tools.files import hash_tree
+from limpet.tools.files import hash_file, hash_tree
 from tests.conftest import Base, Limpet
 from tests.pack.conftest import make_tool, make_venv
 from tests.pieces.conftest import MakeWheel
@@ -120,7 +120,8 @@ def test_a_virtual_environment_and_its_python(
     current.symlink_to(own_python)
     venv, image = tmp_path / "my venv", tmp_path / "venv.sif"
     wheel = make_wheel({"demo/__init__.py": b"VALUE = 1\n", "demo/other.py": b"VALUE = 2\n"})
-    make_venv(current / "bin/python", venv, wheel)
+    known = make_wheel({"known.py": b""}, name="known")
+    make_venv(current / "bin/python", venv, wheel, known)
     (site,) = venv.glob("lib/python3.*/site-packages")
     env = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
     subprocess.run([venv / "bin/python", "-c", "import demo.other"], check=True, env=env)
@@ -129,6 +130,9 @@ def test_a_virtual_environment_and_its_python(
     info = site / "demo-1.0.dist-info"
     direct = {"url": (tmp_path / "sources").as_uri(), "dir_info": {"editable": True}}
     (info / "direct_url.json").write_text(json.dumps(direct), encoding="utf-8")
+    # What pip notes of a wheel that it is given by its path; uv leaves the hash out.
+    noted = {"url": known.as_uri(), "archive_info": {"hashes": {"sha256": hash_file(known)}}}
+    (site / "known-1.0.dist-info/direct_url.json").write_text(json.dumps(noted), encoding="utf-8")
     (tmp_path / "sources").mkdir()
     with (info / "RECORD").open(encoding="utf-8", newline="") as file:
         assert any(row[0] == "demo/other.py" for row in csv.reader(file))
@@ -151,6 +155,13 @@ def test_a_virtual_environment_and_its_python(
     assert said[3] == r"b'\x01\x00\x00\x00' True"
     listed = out_of(limpet("inspect", image))
     assert re.search(r"demo +1\.0", listed)
+    lock = parse_lock(out_of(limpet("inspect", "--lock", image)), "it")
+    found = {one.name: one for one in lock.found}
+    assert (found["known"].sha256, found["known"].installer) == (hash_file(known), "uv")
+    assert (found["known"].url, found["demo"].sha256) == ("", "")
+    assert hash_file(known) in out_of(limpet("inspect", "--sbom", image))
+    (unlocked,) = (f for f in result["findings"] if f["code"] == "pack/unlocked")  # type: ignore[attr-defined]
+    assert unlocked["evidence"] == ["demo 1.0 (pypi)"]
 
 
 def test_a_tool_without_python(packed: Packed, limpet: Limpet, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from limpet.core.lock import FoundPackage
-from limpet.core.pack import Metadata, Tree, find_outside
+from limpet.core.pack import Metadata, Tree, find_outside, find_unlocked
 from limpet.tools.prefix_meta import read_metadata
 from limpet.tools.prefix_needs import read_needs
 from limpet.tools.prefix_scan import scan_tree
@@ -82,3 +82,45 @@ def test_libraries_that_lie_elsewhere(tmp_path: Path) -> None:
     assert finding.evidence == (f"{folder}/bin/tool → {library}",)
     assert read_needs([tree_of(folder)], lambda path: path == library).elsewhere == {}
     assert read_needs([tree_of(folder), tree_of(other)], lambda path: False).elsewhere == {}
+
+
+@pytest.mark.parametrize(
+    ("direct", "known"),
+    [
+        (
+            {
+                "url": "https://bob:secret@example.org/p/demo-1.0.tar.gz",
+                "archive_info": {"hashes": {"sha256": "A" * 64}},
+            },
+            {"url": "https://example.org/p/demo-1.0.tar.gz", "sha256": "a" * 64},
+        ),
+        (
+            {"url": "file:///home/me/demo.whl", "archive_info": {"hash": f"sha256={'b' * 64}"}},
+            {"sha256": "b" * 64},
+        ),
+        (
+            {
+                "url": "https://example.org/demo.git",
+                "vcs_info": {"vcs": "git", "commit_id": "0" * 40},
+            },
+            {"url": "https://example.org/demo.git", "commit": "0" * 40},
+        ),
+        ({"url": "file:///home/me/demo", "dir_info": {}}, {}),
+        ({"url": 3, "archive_info": "x", "vcs_info": {"commit_id": "main; rm"}}, {"url": "3"}),
+        (None, {}),
+    ],
+)
+def test_where_pip_got_a_package_from(
+    tmp_path: Path, direct: object, known: dict[str, str]
+) -> None:
+    info = tmp_path / "lib" / "python3.13" / "site-packages" / "demo-1.0.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: demo\nVersion: 1.0\n")
+    (info / "INSTALLER").write_text("pip\n")
+    if direct is not None:
+        (info / "direct_url.json").write_text(json.dumps(direct))
+    (told,) = read_metadata([tree_of(tmp_path)])
+    assert told.found == (
+        FoundPackage(name="demo", version="1.0", kind="pypi", installer="pip", **known),
+    )
+    assert bool(find_unlocked(told.found)) == (not known.keys() & {"sha256", "commit"})

@@ -31,6 +31,7 @@ from limpet.actions.conda_fetch import find_channels
 from limpet.actions.conda_scripts import with_scripts, with_written
 from limpet.actions.image_lock import lock_image
 from limpet.actions.lock_files import write_lock
+from limpet.actions.overlaps import settle_overlaps
 from limpet.actions.pieces import Shelf, make_pieces, open_shelf
 from limpet.actions.prepare import Prepared, credentials_of, prepare
 from limpet.actions.profile import keep_order, with_order
@@ -109,6 +110,7 @@ def make_image(prepared: Prepared, request: BuildRequest, notify: Notify = ignor
     with files.passing_folder(prepared.scratch) as scratch:
         parts = gather_parts(prepared, plan, request, pieces, staged)
         if conda.packages:
+            parts = settled(prepared, parts, conda, shelf, notify)
             parts = with_scripts(prepared, conda, parts, scratch, notify)
         if prepared.recipe.warm.imports or prepared.recipe.warm.commands:
             parts = warmed(prepared, parts, scratch, notify)
@@ -207,7 +209,7 @@ def shelf_of(prepared: Prepared, request: BuildRequest, conda: CondaShelf) -> Sh
         jobs=request.jobs or None,
         credentials=partial(credentials_of, prepared.loaded),
         hash_directory=hash_tree,
-        layout=conda.layout if conda.interpreter else None,
+        layout=conda.layout if conda.packages else None,
         binds=conda.binds,
     )
 
@@ -219,10 +221,24 @@ def make_all_pieces(
     if not conda.packages:
         return tuple(piece.path for piece in make_pieces(shelf, notify))
     lacking = len(shelf.found) < len(shelf.site.lock.packages)
-    made = make_conda_pieces(
-        conda, shelf.site, find_channels(prepared.loaded), notify, needs_python=lacking
-    )
+    channels = find_channels(prepared.loaded, conda.packages)
+    made = make_conda_pieces(conda, shelf.site, channels, notify, needs_python=lacking)
     return tuple(piece.path for piece in (*made, *make_pieces(shelf, notify)))
+
+
+def settled(
+    prepared: Prepared, parts: Parts, conda: CondaShelf, shelf: Shelf, notify: Notify
+) -> Parts:
+    """The parts with what several packages bring settled: each path and distribution once."""
+    return settle_overlaps(
+        parts,
+        [conda.found[package.name] for package in conda.packages],
+        [shelf.found[package.name] for package in prepared.lock.packages],
+        compiled=conda.byte_code_keys,
+        minor=prepared.interpreter.minor,
+        cache=prepared.cache,
+        notify=notify,
+    )
 
 
 def gather_parts(
@@ -339,6 +355,7 @@ def describe(
         libc=prepared.facts.libc,
         gpu=plan_needs(
             lock.provided
+            | {p.name: p.version for p in lock.conda}
             | {p.name: p.version for p in lock.packages}
             | {p.name: p.version for p in lock.found},
             prepared.facts.variables,

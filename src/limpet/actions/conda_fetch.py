@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
@@ -11,13 +13,23 @@ import msgspec
 
 from limpet.actions.wheels import OnBytes, Site, has_file
 from limpet.core.conda import CondaPackage, show_login
-from limpet.core.conda_channels import Condarc, resolve_channels
+from limpet.core.conda_channels import (
+    Condarc,
+    StoredLogin,
+    channel_of_archive,
+    find_stored,
+    resolve_channels,
+    said_channels,
+    said_specs,
+    with_token,
+)
+from limpet.core.conda_text import parse_explicit
 from limpet.core.errors import FetchError
-from limpet.tools.condarc import read_condarc
+from limpet.tools.condarc import read_condarc, read_store
 from limpet.tools.recipes import LoadedRecipe
 
 if TYPE_CHECKING:
-    from limpet.tools.download import Credentials, Fetcher
+    from limpet.tools.download import Credentials, Fetcher, Login
 
 
 class Channels(msgspec.Struct, frozen=True, kw_only=True):
@@ -25,6 +37,7 @@ class Channels(msgspec.Struct, frozen=True, kw_only=True):
 
     logins: tuple[str, ...] = ()
     condarc: Condarc = msgspec.field(default_factory=Condarc)
+    store: dict[str, StoredLogin] = msgspec.field(default_factory=dict)
 
     def places(self, url: str) -> tuple[str, ...]:
         """Where to fetch a locked URL from, in this order."""
@@ -32,20 +45,40 @@ class Channels(msgspec.Struct, frozen=True, kw_only=True):
             start = f"{channel.rstrip('/')}/"
             if mirrors and url.startswith(start):
                 return tuple(f"{one.rstrip('/')}/{url.removeprefix(start)}" for one in mirrors)
-        return (show_login(url, self.logins),)
+        shown = show_login(url, self.logins)
+        stored = find_stored(url, self.store)
+        return (with_token(shown, stored.token) if stored and shown == url else shown,)
 
     def fetcher(self, credentials: Credentials) -> Fetcher:
         from limpet.tools.download import Fetcher
 
         verify = self.condarc.ca_file or (None if self.condarc.verify else False)
-        return Fetcher(credentials, verify=verify, proxies=self.condarc.proxies)
+        known = partial(self._login, credentials)
+        return Fetcher(known, verify=verify, proxies=self.condarc.proxies)
+
+    def _login(self, credentials: Credentials, url: str) -> Login | None:
+        stored = find_stored(url, self.store) or StoredLogin()
+        in_store = (stored.user, stored.password) if stored.user else stored.bearer
+        return credentials(url) or in_store or None
 
 
-def find_channels(loaded: LoadedRecipe) -> Channels:
-    """The way to a recipe's channels, as it and this host's `.condarc` say."""
+def find_channels(loaded: LoadedRecipe, locked: Sequence[CondaPackage] = ()) -> Channels:
+    """The way to all channels that a recipe or its lock names, as this host knows it."""
     condarc = read_condarc()
-    found = resolve_channels(loaded.recipe.packages.channels, condarc, loaded.folder)
-    return Channels(logins=tuple(one.url for one in found), condarc=condarc)
+    found = said_channels(loaded.recipe.packages, condarc, loaded.folder, os.environ)
+    others = resolve_channels((one.channel for one in locked), condarc, loaded.folder)
+    logins = (*(one.url for one in (*found, *others)), *_named_in_files(loaded))
+    return Channels(logins=tuple(dict.fromkeys(logins)), condarc=condarc, store=read_store())
+
+
+def _named_in_files(loaded: LoadedRecipe) -> Iterator[str]:
+    """The channels of archives that specs and explicit lists name by their whole URL."""
+    urls = [*said_specs(loaded.recipe.packages, os.environ)]
+    for one in loaded.inputs:
+        if one.kind == "conda_explicit":
+            lines = parse_explicit(one.path.read_text("utf-8"), str(one.path))
+            urls += [line.url for line in lines]
+    yield from filter(None, map(channel_of_archive, urls))
 
 
 def check_conda_offline(site: Site, packages: Sequence[CondaPackage]) -> None:

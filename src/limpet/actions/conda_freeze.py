@@ -8,6 +8,7 @@ from urllib.parse import unquote, urlsplit
 
 import msgspec
 
+from limpet.actions.conda_fetch import find_channels
 from limpet.actions.conda_lock import finish_conda
 from limpet.actions.freeze import freeze_distributions
 from limpet.actions.prepare import Workplace, hash_download, read_flags, settle_base, stand_base
@@ -28,15 +29,15 @@ def lock_prefix(work: Workplace, prefix: Path, folder: Path) -> Lock:
     facts = stand_base(work, base, loaded, None).facts
     condarc = read_condarc()
     hash_of = partial(hash_download, work.cache, loaded)
-    packages = tuple(
-        finish_conda(placed(one, condarc), folder, (), hash_of) for one in read_prefix(prefix)
-    )
+    there = [placed(one, condarc) for one in read_prefix(prefix)]
+    way = find_channels(loaded, there)
+    packages = tuple(finish_conda(one, folder, way, hash_of) for one in there)
     for one in packages:
         if one.subdir not in (SUBDIRS[facts.arch], "noarch"):
             raise LockError(f"{prefix} is for {one.subdir}, the base for {SUBDIRS[facts.arch]}.")
     interpreter = conda_interpreter(packages)
     if interpreter is None:
-        raise LockError(f"{prefix} has no Python.", now="Freeze an environment that has one.")
+        return Lock(base=base, python="", interpreter="", conda=packages)
     found = read_pip_distributions(prefix)
     lock = freeze_distributions(
         [Distribution(name=name, version=version) for name, (version, _) in found.items()],

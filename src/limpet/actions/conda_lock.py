@@ -11,15 +11,16 @@ from urllib.parse import unquote, urlsplit
 import msgspec
 from packaging.utils import canonicalize_name
 
+from limpet.actions.conda_fetch import Channels, find_channels
 from limpet.core.conda import (
     SUBDIRS,
     CondaPackage,
     hide_login,
     plan_virtual,
     python_of,
-    show_login,
 )
-from limpet.core.conda_channels import Channel, Condarc, channel_of, resolve_channels
+from limpet.core.conda_channels import Channel, Condarc, channel_of, said_channels, said_specs
+from limpet.core.conda_install import has_modules
 from limpet.core.conda_text import ExplicitLine, parse_explicit
 from limpet.core.errors import BaseError, FetchError, LockError
 from limpet.core.events import Event, Notify, ignore
@@ -55,6 +56,13 @@ def uses_conda(loaded: LoadedRecipe) -> bool:
     return bool(loaded.recipe.packages.conda) or any(one.conda for one in loaded.inputs)
 
 
+def needs_python(loaded: LoadedRecipe) -> bool:
+    """Whether a recipe asks for more than conda packages, so that conda has to bring a Python."""
+    recipe = loaded.recipe
+    others = any(not one.conda for one in loaded.inputs)
+    return bool(recipe.packages.pip or others or recipe.image.python or recipe.warm.imports)
+
+
 def lock_conda(
     loaded: LoadedRecipe,
     facts: BaseFacts,
@@ -82,12 +90,7 @@ def lock_conda(
     image = loaded.recipe.image
     request = CondaRequest(
         specs=_specs(loaded, given),
-        channels=resolve_channels(
-            loaded.recipe.packages.channels,
-            condarc,
-            loaded.folder,
-            specs=loaded.recipe.packages.conda,
-        ),
+        channels=said_channels(loaded.recipe.packages, condarc, loaded.folder, os.environ),
         subdir=subdir,
         virtual=plan_virtual(facts.libc, facts.arch, image.cuda),
         pinned=given,
@@ -96,13 +99,15 @@ def lock_conda(
         offline=offline,
     )
     packages = solve_conda(request, condarc, cache) if request.specs else given
-    if python_of(packages) is None:
+    if python_of(packages) is None and (
+        fixed or needs_python(loaded) or any(map(has_modules, packages))
+    ):
         raise LockError(
-            "The conda packages bring no Python.",
+            "The conda packages bring no Python, and some packages need one.",
             now="Add python to the environment, lock it anew.",
         )
-    logins = [one.url for one in request.channels]
-    finished = tuple(finish_conda(one, folder, logins, hash_of) for one in packages)
+    way = find_channels(loaded, packages)
+    finished = tuple(finish_conda(one, folder, way, hash_of) for one in packages)
     elapsed_s = time.monotonic() - started_s
     notify(
         Event(stage="lock", kind="end", done=len(finished), unit="packages", elapsed_s=elapsed_s)
@@ -120,8 +125,8 @@ def _subdir(facts: BaseFacts) -> str:
 
 
 def _specs(loaded: LoadedRecipe, given: Sequence[CondaPackage]) -> tuple[str, ...]:
-    """What is to be solved; Python is always among it."""
-    specs = loaded.recipe.packages.conda
+    """What is to be solved; Python is among it where something else needs it."""
+    specs = said_specs(loaded.recipe.packages, os.environ)
     wanted = loaded.recipe.image.python.strip()
     if not specs and given and not wanted:
         return ()
@@ -130,7 +135,7 @@ def _specs(loaded: LoadedRecipe, given: Sequence[CondaPackage]) -> tuple[str, ..
         version = f"{wanted.removesuffix('.*')}.*" if wanted[0].isdigit() else wanted
         return (*specs, *pins, f"python {version}")
     named = {parse_spec(spec).name.normalized for spec in specs}
-    if "python" in named or python_of(given):
+    if "python" in named or python_of(given) or not needs_python(loaded):
         return (*specs, *pins)
     return (*specs, *pins, "python")
 
@@ -302,7 +307,7 @@ def _pypi(entry: PypiEntry, folder: Path) -> LockedPackage:
 
 
 def finish_conda(
-    package: CondaPackage, folder: Path, logins: Sequence[str], hash_of: HashOf | None
+    package: CondaPackage, folder: Path, way: Channels, hash_of: HashOf | None
 ) -> CondaPackage:
     """The package with a sha256 that is known to be its file's, and a near path relative."""
     if package.path:
@@ -313,7 +318,7 @@ def finish_conda(
         return package
     if hash_of is None:
         raise LockError(f"{package.name} has no sha256, and cannot be downloaded to get one.")
-    sha256 = hash_of(show_login(package.url, logins))
+    sha256 = hash_of(way.places(package.url)[-1])
     return msgspec.structs.replace(package, sha256=sha256)
 
 

@@ -189,6 +189,7 @@ def _on_base(
         labels=facts.labels,
         comment=f"limpet {facts.limpet}: {facts.name}",
         arch=oci.ARCHITECTURES[facts.arch],
+        has_python=bool(facts.python),
     )
     digest = f"sha256:{hashlib.sha256(given).hexdigest()}"
     config = Descriptor(media_type=core.CONFIG_TYPE, digest=digest, size_bytes=len(given))

@@ -93,6 +93,11 @@ def plan_start(image: str, request: Request, *, config_file: str = "", system: s
 def check_pip(launch: Launch, request: Request) -> None:
     """UsageError where `limpet pip` has no place to put packages."""
     wanted = request.command[:1] == (PIP,)
+    if wanted and launch.image.facts and not launch.image.facts.python:
+        raise UsageError(
+            f"{launch.image.path} has no Python of its own that could see packages.",
+            now="Add python to its description, and build it again.",
+        )
     if wanted and not any(mount.target == KIT for mount in launch.mounts):
         raise UsageError(
             f"{launch.image.path} has no personal packages with --home {launch.home}.",

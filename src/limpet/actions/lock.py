@@ -78,12 +78,37 @@ def make_lock(
         conda=conda,
         provided={} if conda else provided,
         apt=apt,
-        post_sha256=hashlib.sha256(image.post.encode()).hexdigest() if image.post else "",
+        post_sha256=_post_sha256(image.post),
         isolated_from_base=image.isolated_from_base,
         recipe_sha256=loaded.recipe_sha256,
     )
     notify(_ended(len(packages), time.monotonic() - started))
     return lock
+
+
+def make_bare_lock(
+    loaded: LoadedRecipe,
+    base: LockedBase,
+    *,
+    apt: tuple[str, ...],
+    conda: tuple[CondaPackage, ...],
+) -> Lock:
+    """The lock of conda packages among which there is no Python: there is nothing to resolve."""
+    image = loaded.recipe.image
+    return Lock(
+        base=base,
+        python="",
+        interpreter="",
+        conda=conda,
+        apt=apt,
+        post_sha256=_post_sha256(image.post),
+        isolated_from_base=image.isolated_from_base,
+        recipe_sha256=loaded.recipe_sha256,
+    )
+
+
+def _post_sha256(post: str) -> str:
+    return hashlib.sha256(post.encode()).hexdigest() if post else ""
 
 
 def _plan_stubs(

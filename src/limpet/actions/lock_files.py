@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from limpet.core.errors import ExistsError, LockError
+import msgspec
+
+from limpet.core.errors import ExistsError, LockError, UsageError
 from limpet.core.facts import Interpreter
 from limpet.core.lock import Lock, LockedBase, find_differences
 from limpet.core.provided import plan_stubs
 from limpet.core.pylock import is_own_lock, parse_lock, render_lock
+from limpet.core.request import BuildRequest
 from limpet.tools.files import written_beside
-from limpet.tools.recipes import LoadedRecipe
+from limpet.tools.recipes import LoadedRecipe, kind_of
 
 
 def choose_lock_path(paths: Sequence[Path]) -> Path:
@@ -108,3 +112,36 @@ def _provided(lock: Lock, interpreter: Interpreter | None) -> dict[str, str] | N
     ):
         return None
     return {stub.name: stub.version for stub in plan_stubs(interpreter.distributions, {})}
+
+
+def own_lock(paths: list[Path]) -> Lock | None:
+    """The lock of limpet's own that was given in a recipe's place: its base is meant as well."""
+    if len(paths) != 1 or kind_of(paths[0]) != "pylock":
+        return None
+    text = paths[0].read_text("utf-8")
+    return parse_lock(text, str(paths[0])) if is_own_lock(text) else None
+
+
+def frozen_lock(known: Lock | None, loaded: LoadedRecipe, lock_file: Path | None) -> Lock:
+    """The lock that --frozen holds to; LockError where it is missing or does not fit."""
+    if known is None:
+        raise LockError(
+            "There is no lock to be held to.",
+            why=f"--frozen was given, and {lock_file or 'a lock file'} is not there.",
+            now="Make one with `limpet lock`.",
+        )
+    check_lock(known, loaded)
+    return known
+
+
+def as_locked(
+    request: BuildRequest, loaded: LoadedRecipe, lock: Lock
+) -> tuple[BuildRequest, LoadedRecipe]:
+    """A lock that is named without any recipe: it is what is meant, and stays as it is."""
+    packages = loaded.recipe.packages
+    if packages.pip or packages.conda:
+        return request, loaded
+    if request.upgrade or request.upgrade_packages:
+        raise UsageError("There is nothing to lock anew: only a lock is named, and no recipe.")
+    request = msgspec.structs.replace(request, frozen=True)
+    return request, dataclasses.replace(loaded, recipe_sha256=lock.recipe_sha256)

@@ -109,8 +109,9 @@ def make_pieces(shelf: Shelf, notify: Notify = events.ignore) -> tuple[Piece, ..
     missing = [package for package in packages if package.name not in shelf.found]
     if missing and shelf.site.offline:
         check_offline(shelf.site, missing)
-    made = _make_missing(shelf, missing, notify) if missing else {}
-    return tuple((shelf.found | made)[package.name] for package in packages)
+    if missing:
+        shelf.found |= _make_missing(shelf, missing, notify)
+    return tuple(shelf.found[package.name] for package in packages)
 
 
 class Shelf:

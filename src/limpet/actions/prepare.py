@@ -13,18 +13,25 @@ from limpet.actions.assemble import open_root, recompressed
 from limpet.actions.bases import derive_base, fetch_base, probe_base, resolve_base
 from limpet.actions.conda_lock import CondaAnswer, lock_conda, uses_conda
 from limpet.actions.host_base import check_host_recipe, stand_host
-from limpet.actions.lock import make_lock
-from limpet.actions.lock_files import check_lock, choose_lock_path, fits, read_lock
+from limpet.actions.lock import make_bare_lock, make_lock
+from limpet.actions.lock_files import (
+    as_locked,
+    check_lock,
+    choose_lock_path,
+    fits,
+    frozen_lock,
+    own_lock,
+    read_lock,
+)
 from limpet.core import recipe as recipes
 from limpet.core.conda import conda_interpreter
 from limpet.core.config import Config
 from limpet.core.errors import BaseError, LockError, UsageError
 from limpet.core.events import Event, Notify
-from limpet.core.facts import BaseFacts, Interpreter
+from limpet.core.facts import NO_PYTHON, BaseFacts, Interpreter
 from limpet.core.gpu import find_target_troubles, plan_needs
 from limpet.core.interpreters import choose_interpreter, fits_wanted
 from limpet.core.lock import Lock, LockedBase
-from limpet.core.pylock import is_own_lock, parse_lock
 from limpet.core.recipe import Recipe
 from limpet.core.recipe_text import merge_recipes
 from limpet.core.reference import parse_reference
@@ -100,9 +107,11 @@ def prepare(request: BuildRequest, notify: Notify, given: Given | None = None) -
     if lock_file is None and paths:
         lock_file = choose_lock_path(paths)
     known = read_lock(lock_file) if lock_file else given.lock if given else None
+    if known and not (paths or given):
+        request, loaded = as_locked(request, loaded, known)
     if request.frozen:
-        known = _frozen(known, loaded, lock_file)
-    meant = known or _own_lock(paths)
+        known = frozen_lock(known, loaded, lock_file)
+    meant = known or own_lock(paths)
     if meant and meant.tree_sha256:
         raise LockError(
             "Nothing can be built from this lock.",
@@ -150,14 +159,6 @@ def readable_base(work: Workplace, sif: Path, loaded: LoadedRecipe, digest: str)
     if best_compression(work.runtime.path, work.cache) == "zstd":
         return sif
     return recompressed(sif, work.cache, "gzip", name=digest.replace(":", "-"))
-
-
-def _own_lock(paths: list[Path]) -> Lock | None:
-    """The lock of limpet's own that was given in a recipe's place: its base is meant as well."""
-    if len(paths) != 1 or not paths[0].name.startswith("pylock."):
-        return None
-    text = paths[0].read_text("utf-8")
-    return parse_lock(text, str(paths[0])) if is_own_lock(text) else None
 
 
 def read_flags(request: BuildRequest, config: Config, paths: list[Path]) -> Recipe:
@@ -231,17 +232,6 @@ def _absolute_link(link: str) -> str:
     return link if "://" in link else str(Path(link).absolute())
 
 
-def _frozen(known: Lock | None, loaded: LoadedRecipe, lock_file: Path | None) -> Lock:
-    if known is None:
-        raise LockError(
-            "There is no lock to be held to.",
-            why=f"--frozen was given, and {lock_file or 'a lock file'} is not there.",
-            now="Make one with `limpet lock`.",
-        )
-    check_lock(known, loaded)
-    return known
-
-
 def settle_base(work: Workplace, loaded: LoadedRecipe, known: Lock | None) -> LockedBase:
     """The base by digest: the lock's as long as the recipe names the same one, else looked up."""
     wanted = loaded.recipe.image.base
@@ -300,7 +290,7 @@ def _lock_on(
         folder = lock_file.parent if lock_file else loaded.folder
         lock = _lock_anew(work, base, standing, loaded, known, interpreter, folder)
     if lock.conda:
-        interpreter = conda_interpreter(lock.conda)
+        interpreter = conda_interpreter(lock.conda) or NO_PYTHON
     assert interpreter is not None
     versions = lock.provided | {one.name: one.version for one in lock.packages}
     needs = plan_needs(versions, standing.facts.variables)
@@ -329,9 +319,10 @@ def _interpreter(
     standing: Standing, loaded: LoadedRecipe, known: Lock | None
 ) -> Interpreter | None:
     """The Python that packages are for: one of the base, or the one that conda brought."""
-    if uses_conda(loaded):
+    is_meant = known is not None and known.recipe_sha256 == loaded.recipe_sha256
+    if uses_conda(loaded) or (known and known.conda and is_meant):
         wanted = loaded.recipe.image.python
-        fits_it = known and known.conda and fits_wanted(known.python, wanted)
+        fits_it = known and known.conda and known.python and fits_wanted(known.python, wanted)
         return conda_interpreter(known.conda) if known and fits_it else None
     return choose_interpreter(standing.facts, loaded.recipe.image.python)
 
@@ -393,6 +384,8 @@ def _lock_anew(
     if uses_conda(loaded):
         conda = _lock_conda(work, standing, loaded, known, folder)
         interpreter = conda_interpreter(conda.packages)
+        if interpreter is None:
+            return make_bare_lock(loaded, base, apt=standing.pinned, conda=conda.packages)
     assert interpreter is not None
     return make_lock(
         loaded,

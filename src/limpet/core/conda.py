@@ -31,8 +31,8 @@ _DISTRIBUTIONS = {
     "ray-core": "ray",
     "tensorflow-base": "tensorflow",
 }
-# anaconda.org's and its kin's form: https://HOST/t/TOKEN/CHANNEL
-_TOKEN = re.compile(r"(://[^/\s]+(?:/[^/\s]+)*?)/t/([^/\s]+)")
+# anaconda.org's and its kin's form: https://HOST/t/TOKEN/CHANNEL. A variable's name is no secret.
+_TOKEN = re.compile(r"(://[^/\s]+(?:/[^/\s]+)*?)/t/(?!\$\{)([^/\s]+)")
 
 
 class CondaPackage(msgspec.Struct, frozen=True, kw_only=True):

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 import msgspec
 
 from limpet.core.conda import DEFAULT_CHANNEL, hide_login
+from limpet.core.recipe import Packages
+from limpet.core.requirements import expand
 
 _ALIAS = "https://conda.anaconda.org"
 _SUBDIRS = ("noarch", "linux-64", "linux-aarch64", "osx-64", "osx-arm64", "win-64")
@@ -48,6 +50,50 @@ class Channel(msgspec.Struct, frozen=True, kw_only=True):
         return hide_login(self.name)
 
 
+class StoredLogin(msgspec.Struct, frozen=True, kw_only=True):
+    """What the engine's own store has for a host: a token in the path, a header, or a password."""
+
+    token: str = ""
+    bearer: str = ""
+    user: str = ""
+    password: str = ""
+
+
+Store = Mapping[str, StoredLogin]
+
+
+def find_stored(url: str, store: Store) -> StoredLogin | None:
+    """The login for a URL's host: its own, else that of the nearest `*.domain`."""
+    host = urlsplit(url).hostname or ""
+    parts = host.split(".")
+    domains = (f"*.{'.'.join(parts[i:])}" for i in range(len(parts)))
+    return next((store[name] for name in (host, *domains) if name in store), None)
+
+
+def with_token(url: str, token: str) -> str:
+    """A URL with the token where conda's servers look for it; one that has a token stays."""
+    parts = urlsplit(url)
+    if not token or parts.path.startswith("/t/"):
+        return url
+    return parts._replace(path=f"/t/{token}{parts.path}").geturl()
+
+
+def said_channels(
+    packages: Packages, condarc: Condarc, folder: Path, environ: Mapping[str, str]
+) -> tuple[Channel, ...]:
+    """The channels of a recipe, those of its match specs among them.
+
+    `${NAME}` in them stands for a variable, as a token's usual way into an environment.yml.
+    """
+    names = [expand(name, environ) for name in packages.channels]
+    return resolve_channels(names, condarc, folder, specs=said_specs(packages, environ))
+
+
+def said_specs(packages: Packages, environ: Mapping[str, str]) -> tuple[str, ...]:
+    """The match specs of a recipe with their variables replaced."""
+    return tuple(expand(spec, environ) for spec in packages.conda)
+
+
 def resolve_channels(
     names: Iterable[str], condarc: Condarc, folder: Path, *, specs: Iterable[str] = ()
 ) -> tuple[Channel, ...]:
@@ -59,6 +105,13 @@ def resolve_channels(
     asked += tuple(channel for spec in specs if (channel := split_spec(spec)[0]))
     found = [one for name in asked for one in _resolve(name, condarc, folder)]
     return tuple({one.url: one for one in reversed(found)}.values())[::-1]
+
+
+def channel_of_archive(url: str) -> str:
+    """The channel of a package's own URL; nothing for anything else."""
+    if "://" not in url or not url.endswith((".conda", ".tar.bz2")):
+        return ""
+    return url.rpartition("/")[0].rpartition("/")[0]
 
 
 def split_spec(spec: str) -> tuple[str, str, str]:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping, Sequence
+from types import MappingProxyType
 
 from limpet.core.conda import hide_login
 from limpet.core.errors import FetchError, LimpetError, LockError, RecipeError
 from limpet.core.secrets import scrub_text
 
 _LONGEST = 16
+_FEW = 4  # versions that are named
 _URL = re.compile(r"[a-z]+://[^\s'\"()`]+")
 
 
@@ -48,8 +50,19 @@ def explain_channel(text: str, secrets: Sequence[str] = ()) -> LimpetError:
         return FetchError("A conda channel answers with an error.", why=why, now="Try again later.")
     return FetchError(
         "A conda channel cannot be reached.",
-        why=why,
+        why=_first_and_last(why),
         now="Check the network, the proxy and the channel's URL.",
+    )
+
+
+def _first_and_last(why: str) -> str:
+    """Of a chain of causes what was asked for, and what really went wrong."""
+    causes = [line for line in why.splitlines() if line.startswith("Caused by: ")]
+    if len(causes) < 3:
+        return why
+    asked = next((line for line in causes if "://" in line), causes[0])
+    return "\n".join(
+        line.removeprefix("Caused by: ") for line in dict.fromkeys((asked, causes[-1]))
     )
 
 
@@ -60,12 +73,14 @@ def explain_unsolved(
     virtual: Mapping[str, str],
     elsewhere: Mapping[str, Collection[str]],
     near: Mapping[str, Sequence[str]],
+    there: Mapping[str, Sequence[str]] = MappingProxyType({}),
     secrets: Sequence[str] = (),
 ) -> LimpetError:
     """The error for a set that has no solution.
 
     `elsewhere` says for which platforms the channels do have a package, `near` which names are
-    nearest to one that they do not have at all.
+    nearest to one that they do not have at all, `there` which versions of one they have, where it
+    is another one that is asked for.
     """
     why = _shorten(shown(text, secrets).removeprefix("Cannot solve the request because of: "))
     for name, subdirs in elsewhere.items():
@@ -90,9 +105,16 @@ def explain_unsolved(
         now = "Say which CUDA the cluster's driver allows: --cuda 12.4, or cuda in [image]."
     elif lacking:
         now = f"The base has {_has(lacking, virtual)}: choose another base or older packages."
+    elif asked := [name for name, versions in there.items() if versions]:
+        now = "; ".join(f"The channels have {name} {_first(there[name])}." for name in asked)
     else:
         now = "Loosen one of these."
     return LockError(f"No set of conda packages fits the recipe for {target}.", why=why, now=now)
+
+
+def _first(versions: Sequence[str]) -> str:
+    more = f" … {versions[-1]}" if len(versions) > _FEW else ""
+    return ", ".join(versions[:_FEW]) + more
 
 
 def _has(names: Collection[str], virtual: Mapping[str, str]) -> str:

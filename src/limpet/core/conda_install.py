@@ -76,18 +76,18 @@ def parse_old_paths(files: str, has_prefix: str) -> dict[str, PathEntry]:
     return paths
 
 
-def with_prefix(data: bytes, entry: PathEntry, prefix: str) -> bytes:
+def with_prefix(data: bytes, entry: PathEntry, prefix: str, *, archive: str = "") -> bytes:
     """A file's content for its place: text changes its length, a binary never does.
 
     In a binary each string up to its NUL is filled up with as many more NULs as it became shorter;
-    what no NUL ends is left alone, as conda leaves it.
+    what no NUL ends is left alone, as conda leaves it. `archive` is what an error names.
     """
     old, new = entry.placeholder.encode(), prefix.encode()
     if entry.file_mode == "text":
         return data.replace(old, new)
     if len(new) > len(old):
         raise BuildError(
-            f"{entry.path} cannot be installed at {prefix}.",
+            f"{entry.path} of {archive or 'a package'} cannot be installed at {prefix}.",
             why=f"The file has room for a path of {len(old)} characters.",
             now="Choose a newer build of the package: since 2017 they have room for 255.",
         )

@@ -23,6 +23,8 @@ _PIP_OPTIONS = {
     "extra_index_urls": ("--extra-index-url",),
 }
 _ENVIRONMENT_KEYS = ("name", "channels", "dependencies", "variables", "prefix", "platforms")
+# Of conda-lock, which means its own groups by it.
+_IGNORED_KEYS = ("category",)
 # What a pip requirement never looks like: `name=1.2`, `channel::name`, `name 1.2`.
 _ONLY_CONDA = re.compile(r"^\w[\w.-]*\s*=\s*[^=\s]|^\w\S*::\S+|^\w[\w.-]*\s+[\d*]")
 
@@ -82,7 +84,7 @@ def environment_recipe(node: Node, source: str) -> Recipe:
     """The recipe that an environment.yml is; paths in it start at its folder."""
     table = _table(node, source, "the file")
     for key, value in table.items():
-        if key not in _ENVIRONMENT_KEYS:
+        if key not in (*_ENVIRONMENT_KEYS, *_IGNORED_KEYS):
             raise _wrong(source, value, f"unknown key {key!r}", _ENVIRONMENT_KEYS)
     specs: list[str] = []
     lines: list[tuple[Line, Node]] = []
@@ -152,7 +154,8 @@ def _with_pip(packages: Packages, lines: Sequence[tuple[Line, Node]], source: st
 
 
 def _pip_option(text: str) -> tuple[str, str]:
-    flag, _, value = text.replace("=", " ", 1).partition(" ")
+    flag, *rest = re.split(r"[=\s]", text, maxsplit=1)
+    value = "".join(rest)
     name = next((name for name, flags in _PIP_OPTIONS.items() if flag in flags), "")
     return name, value.strip()
 

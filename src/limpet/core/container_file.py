@@ -47,8 +47,9 @@ def _shared_system(plan: Blueprint) -> tuple[Step, ...]:
 
 def _head(plan: Blueprint, command: str) -> list[str]:
     lock = plan.lock
+    python = f"Python {lock.python}" if lock.python else "no Python"
     lines = [
-        f"# Written by limpet from a lock: Python {lock.python} on {lock.base.reference}, "
+        f"# Written by limpet from a lock: {python} on {lock.base.reference}, "
         f"{len(lock.conda) + len(lock.packages)} packages.",
         f"# Build it in this folder: {command}",
     ]
@@ -211,5 +212,6 @@ def _definition_end(plan: Blueprint) -> list[str]:
             "    done",
         ]
     lines += ["", "%labels", *(f"    {name} {value}" for name, value in _labels(plan).items())]
-    run = ["if [ $# -eq 0 ]; then", f"    exec {PREFIX}/bin/python", "fi", 'exec "$@"']
+    program = f"{PREFIX}/bin/python" if plan.lock.python else "/bin/sh"
+    run = ["if [ $# -eq 0 ]; then", f"    exec {program}", "fi", 'exec "$@"']
     return [*lines, "", "%runscript", *(f"    {line}" for line in run)]

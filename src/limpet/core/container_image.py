@@ -126,13 +126,14 @@ def render_config(
     labels: Mapping[str, str],
     comment: str,
     arch: str,
+    has_python: bool = True,
 ) -> bytes:
     """The base's image configuration, with layers, variables and labels added to it."""
     config = dict(base.get("config") or {})
     env = dict(one.partition("=")[::2] for one in config.get("Env") or ())
     config["Env"] = [f"{name}={value}" for name, value in {**env, **variables}.items()]
     config["Labels"] = {**(config.get("Labels") or {}), **labels}
-    config["Cmd"] = [f"{PREFIX}/bin/python"]
+    config["Cmd"] = [f"{PREFIX}/bin/python" if has_python else "/bin/sh"]
     rootfs = dict(base.get("rootfs") or {"type": "layers"})
     rootfs["diff_ids"] = [*rootfs.get("diff_ids", ()), *diff_ids]
     history = [*(base.get("history") or ()), *({"created_by": comment} for _ in diff_ids)]

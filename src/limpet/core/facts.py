@@ -59,6 +59,10 @@ class Interpreter(msgspec.Struct, frozen=True, kw_only=True):
         return ".".join(self.version.split(".")[:2])
 
 
+# Of an environment that has none: C libraries, R, tools.
+NO_PYTHON = Interpreter(path="", version="", prefix="", magic="")
+
+
 class BaseFacts(msgspec.Struct, frozen=True, kw_only=True):
     """What limpet knows of a base: learned once per digest, without unpacking it.
 

@@ -122,7 +122,8 @@ def find_compat(names: Callable[[str], Sequence[str]], prefix: str) -> tuple[str
 def _cuda_of(packages: Mapping[str, str]) -> Iterator[tuple[str, str]]:
     for name, version in packages.items():
         words = f"{name} {version}"
-        if re.fullmatch(r"nvidia-cuda-runtime(-cu\d+)?", name):
+        # The last two are conda's: what all of an environment's CUDA packages agree on.
+        if re.fullmatch(r"nvidia-cuda-runtime(-cu\d+)?|cuda-version|cudatoolkit", name):
             yield ".".join(map(str, numbers(version)[:2])), words
         elif local := re.search(r"\+(?:.*\.)?cu(\d\d+)(\d)\b", version):  # torch 2.5.1+cu124
             yield f"{local[1]}.{local[2]}", words

@@ -57,13 +57,24 @@ class FoundPackage(msgspec.Struct, frozen=True, kw_only=True):
     """A package that lies in an image, of which no one knows where it came from.
 
     `kind` is a package URL's type: `pypi`, `conda`, or `generic` for a site's own tools. `place`
-    is where it lies, where that is not the image's own environment.
+    is where it lies, where that is not the image's own environment. As far as its installer noted
+    it: `url` (without credentials, never one of this machine's), `sha256` of the archive, `commit`
+    of a checkout, and `installer`, which tool it was.
     """
 
     name: str
     version: str
     kind: Literal["pypi", "conda", "generic"]
     place: str = ""
+    url: str = ""
+    sha256: str = ""
+    commit: str = ""
+    installer: str = ""
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether it is known which archive or checkout it was installed from."""
+        return bool(self.sha256 or self.commit)
 
 
 class Lock(msgspec.Struct, frozen=True, kw_only=True):

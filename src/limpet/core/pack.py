@@ -318,7 +318,7 @@ def find_changed(changed: Iterable[str], missing: Iterable[str]) -> list[Finding
 
 def find_unlocked(found: Sequence[FoundPackage]) -> list[Finding]:
     """Packages of which is known what they are, and not where from."""
-    names = (f"{one.name} {one.version} ({one.kind})" for one in found)
+    names = (f"{one.name} {one.version} ({one.kind})" for one in found if not one.is_exact)
     return _finding(
         "unlocked",
         "note",

@@ -11,12 +11,14 @@ import csv
 import json
 import posixpath
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from email.parser import HeaderParser
 from typing import Any
 
 import msgspec
 from packaging.utils import canonicalize_name
+
+from limpet.core.secrets import scrub
 
 MOST_LICENSE = 80
 MOST_SUMMARY = 200
@@ -86,6 +88,28 @@ def _license(classifiers: list[Any], said: Any) -> str:
 
 def _text(value: object) -> str:
     return " ".join(str(value or "")[:MOST_VALUE].split())
+
+
+def parse_direct_url(told: Mapping[str, Any]) -> dict[str, str]:
+    """`url`, `sha256` and `commit` of a direct_url.json (PEP 610), as far as it tells them.
+
+    A place on this machine is none for an image to name, and credentials are left out.
+    """
+    archive, checkout = (told.get(name) for name in ("archive_info", "vcs_info"))
+    archive = archive if isinstance(archive, dict) else {}
+    checkout = checkout if isinstance(checkout, dict) else {}
+    hashes = archive.get("hashes")
+    sha256 = hashes.get("sha256") if isinstance(hashes, dict) else ""
+    old = str(archive.get("hash", ""))  # what `hashes` was called before
+    sha256 = str(sha256 or (old.removeprefix("sha256=") if old.startswith("sha256=") else ""))
+    commit = str(checkout.get("commit_id", ""))
+    url = str(told.get("url", ""))
+    found = {
+        "url": "" if url.startswith("file:") else scrub(url),
+        "sha256": sha256.lower() if re.fullmatch(r"[0-9a-fA-F]{64}", sha256) else "",
+        "commit": commit if re.fullmatch(r"[0-9a-fA-F]{7,64}", commit) else "",
+    }
+    return {name: value for name, value in found.items() if value}
 
 
 def parse_record(data: bytes, site: str) -> Iterator[str]:

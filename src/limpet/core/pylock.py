@@ -188,7 +188,7 @@ def _read(own: dict[str, Any], pylock: Pylock) -> Lock:
     return msgspec.convert(
         {
             "base": msgspec.convert(own["base"], LockedBase),
-            "python": own.get("python", "") if own.get("tree-sha256") else own["python"],
+            "python": own.get("python", "") if _may_lack_python(own) else own["python"],
             "interpreter": own.get("interpreter", ""),
             "packages": tuple(_locked(package) for package in pylock.packages),
             "conda": tuple(_conda(table) for table in own.get("conda", ())),
@@ -202,6 +202,11 @@ def _read(own: dict[str, Any], pylock: Pylock) -> Lock:
         },
         Lock,
     )
+
+
+def _may_lack_python(own: dict[str, Any]) -> bool:
+    """Only what was packed, or is conda's, may be an environment without one."""
+    return bool(own.get("tree-sha256") or own.get("conda"))
 
 
 def _conda(table: dict[str, Any]) -> CondaPackage:

@@ -121,8 +121,13 @@ def _python(kind: str, name: str, version: str, *, note: str = "") -> dict[str, 
 
 
 def _found(package: FoundPackage) -> dict[str, Any]:
-    """What lies there, without a hash: nobody knows of what."""
+    """What lies there; with a hash and a place to get it from where its installer noted them."""
     component = _python(package.kind, package.name, package.version)
+    if package.sha256:
+        component["hashes"] = [{"alg": "SHA-256", "content": package.sha256}]
+    if package.url:
+        url = f"{package.url}@{package.commit}" if package.commit else package.url
+        component["externalReferences"] = [{"type": "distribution", "url": url}]
     if package.place:
         component["bom-ref"] += f"#{quote(package.place)}"
         component["properties"] = [{"name": "limpet:place", "value": package.place}]

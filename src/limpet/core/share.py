@@ -256,6 +256,6 @@ else
         exit 125
     fi
 fi
-[ -z "$_limpet_p" ] || exec "$_limpet_p" -I -S -c "$_limpet_c" "$_limpet_g" "$@"
+[ ! -x "$_limpet_p" ] || exec "$_limpet_p" -I -S -c "$_limpet_c" "$_limpet_g" "$@"
 exec "$@"
 """

@@ -12,6 +12,8 @@ from typing import Literal
 import msgspec
 
 from limpet.core.activation import Setting, render_settings
+from limpet.core.conda import python_of
+from limpet.core.conda_install import plan_conda_layout
 from limpet.core.conda_record import render_history
 from limpet.core.facts import Interpreter
 from limpet.core.homes import INSIDE
@@ -58,11 +60,13 @@ class CondaFrame(msgspec.Struct, frozen=True, kw_only=True):
     """What a conda environment has around its packages.
 
     `settings` is what activation sets, `history` the file by which conda knows an environment,
-    `name` what conda calls it; empty where that is its path.
+    `name` what conda calls it; empty where that is its path. `site_packages` is its Python's
+    folder, absolute; empty where it has no Python.
     """
 
     history: bytes = b""
     name: str = ""
+    site_packages: str = ""
     settings: tuple[Setting, ...] = ()
 
 
@@ -70,9 +74,10 @@ def plan_conda_frame(lock: Lock, settings: tuple[Setting, ...] = ()) -> CondaFra
     """The frame of a lock with conda packages."""
     if not lock.conda:
         return None
+    python = python_of(lock.conda)
+    site_packages = f"{PREFIX}/{plan_conda_layout(python).site_packages}" if python else ""
     return CondaFrame(
-        history=render_history(lock.conda),
-        settings=settings,
+        history=render_history(lock.conda), site_packages=site_packages, settings=settings
     )
 
 
@@ -91,11 +96,16 @@ def plan_skeleton(
     brings needs no venv.
     """
     script = render_env_script(base_variables, env, conda)
-    history = conda and Member(path=HISTORY, content=conda.history)
+    program = "python" if conda is None or conda.site_packages else ""
     return (
-        *([history] if history else plan_venv(interpreter, on_top=on_top)),
-        *plan_start(script, labels),
+        *(_plan_conda(conda) if conda else plan_venv(interpreter, on_top=on_top)),
+        *plan_start(script, labels, program=program),
     )
+
+
+def _plan_conda(frame: CondaFrame) -> tuple[Member, ...]:
+    history = Member(path=HISTORY, content=frame.history)
+    return (history, *(plan_hook(frame.site_packages) if frame.site_packages else ()))
 
 
 def plan_start(

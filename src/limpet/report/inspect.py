@@ -112,7 +112,7 @@ def fact_rows(seen: Inspection) -> list[tuple[str, str]]:
         ("made by", f"limpet {facts.limpet}"),
         ("layout", facts.layout),
         ("base", f"{facts.base.reference} ({facts.base.digest})"),
-        ("python", f"{facts.python} in {facts.prefix}"),
+        ("python", f"{facts.python or 'none'} in {facts.prefix}"),
         ("variables", run.variables),
         ("home", run.home),
         ("gpu", run.gpu),

@@ -201,7 +201,8 @@ class _Installed:
             entry = Entry(self._full(place), "file", mode, content=opened)
             return self._add(entry, "hardlink", size_in_bytes=member.size, **row)
         with opened() as stream:
-            data = with_prefix(stream.read(), listed, self.layout.prefix)
+            archive = self.package.filename
+            data = with_prefix(stream.read(), listed, self.layout.prefix, archive=archive)
         row = {"sha256": listed.sha256, "sha256_in_prefix": hashlib.sha256(data).hexdigest()}
         entry = Entry(self._full(place), "file", mode, content=data)
         return self._add(entry, "hardlink", size_in_bytes=len(data), **row)

@@ -142,9 +142,13 @@ async def _unsolved(
     missing = dict.fromkeys(re.findall(r"No candidates were found for ([\w.-]+)", text))
     elsewhere: dict[str, list[str]] = {}
     near: dict[str, list[str]] = {}
+    there: dict[str, list[str]] = {}
     known = await _names(gateway, urls, (request.subdir, "noarch")) if missing else set()
     for name in missing:
-        if name.lower() in known or name.startswith("__"):
+        if name.startswith("__"):
+            continue
+        if name.lower() in known:
+            there[name] = await _versions(gateway, urls, request.subdir, name)
             continue
         near[name] = difflib.get_close_matches(name.lower(), sorted(known), n=1)
         for subdir in OTHER_SUBDIRS:
@@ -156,8 +160,24 @@ async def _unsolved(
         virtual=request.virtual,
         elsewhere=elsewhere,
         near=near,
+        there=there,
         secrets=secrets,
     )
+
+
+async def _versions(gateway: Gateway, urls: list[str], subdir: str, name: str) -> list[str]:
+    """The versions of a package that the first channel which has it has, the newest first."""
+    from rattler.exceptions import GatewayError
+
+    platforms: Any = [subdir, "noarch"]
+    try:
+        for url in urls:
+            groups = await gateway.query([url], platforms, [name], recursive=False)
+            if found := {record.version for group in groups for record in group}:
+                return [str(version) for version in sorted(found, reverse=True)]
+    except GatewayError:
+        pass
+    return []
 
 
 async def _names(gateway: Gateway, urls: list[str], subdirs: Any) -> set[str]:

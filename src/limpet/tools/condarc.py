@@ -1,10 +1,13 @@
 """The host's `.condarc` files, read as conda reads them: later ones win, lists are joined.
 
+And the logins that the engine keeps: `RATTLER_AUTH_FILE`, or its own file in the home.
+
 Places and keys: https://docs.conda.io/projects/conda/en/stable/user-guide/configuration/
 """
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -12,7 +15,7 @@ from typing import Any
 
 import msgspec
 
-from limpet.core.conda_channels import Condarc
+from limpet.core.conda_channels import Condarc, StoredLogin
 from limpet.core.conda_text import Node
 from limpet.core.errors import UsageError
 from limpet.tools.yaml_text import parse_yaml
@@ -108,3 +111,27 @@ def _condarc(merged: dict[str, Any]) -> Condarc:
         return msgspec.convert(told, Condarc)
     except msgspec.ValidationError as error:
         raise UsageError("A .condarc file has a wrong value.", why=f"{error}.") from error
+
+
+def read_store(environ: Mapping[str, str] | None = None) -> dict[str, StoredLogin]:
+    """The engine's file of logins by host; nothing where there is none that can be read."""
+    environ = os.environ if environ is None else environ
+    own = Path(environ.get("HOME") or "/") / ".rattler" / "credentials.json"
+    path = Path(environ.get("RATTLER_AUTH_FILE") or own).expanduser()
+    try:
+        raw = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return {}  # a broken file of another program: the channel will say that a login is needed
+    found = raw.items() if isinstance(raw, dict) else ()
+    return {name: _stored(told) for name, told in found if isinstance(told, dict)}
+
+
+def _stored(told: Mapping[str, Any]) -> StoredLogin:
+    basic = told.get("BasicHTTP")
+    basic = basic if isinstance(basic, dict) else {}
+    return StoredLogin(
+        token=str(told.get("CondaToken", "")),
+        bearer=str(told.get("BearerToken", "")),
+        user=str(basic.get("username", "")),
+        password=str(basic.get("password", "")),
+    )

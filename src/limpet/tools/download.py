@@ -19,7 +19,10 @@ if TYPE_CHECKING:
 
     from limpet.core.errors import LimpetError
 
+# User and password, or a token that is sent as `Bearer`.
+Login = tuple[str, str] | str
 Credentials = Callable[[str], tuple[str, str] | None]
+Logins = Callable[[str], Login | None]
 CA_VARIABLES = ("PIP_CERT", "REQUESTS_CA_BUNDLE", "SSL_CERT_FILE", "CURL_CA_BUNDLE")
 ATTEMPTS = 5
 FIRST_PAUSE_S = 0.5
@@ -45,7 +48,7 @@ class Fetcher:
 
     def __init__(
         self,
-        credentials: Credentials,
+        credentials: Logins,
         *,
         pause_s: float = FIRST_PAUSE_S,
         verify: str | bool | None = None,
@@ -100,7 +103,7 @@ class Fetcher:
             with self._session().get(
                 transfer.url,
                 headers=transfer.headers(),
-                auth=transfer.login,
+                auth=_Bearer(login) if isinstance(login := transfer.login, str) else login,
                 stream=True,
                 timeout=(CONNECT_TIMEOUT_S, READ_TIMEOUT_S),
                 verify=ca_bundle() or True if self._verify is None else self._verify,
@@ -132,6 +135,17 @@ class Fetcher:
         return session
 
 
+class _Bearer:
+    """Sends a token with a request; `requests` drops it where a redirect leads elsewhere."""
+
+    def __init__(self, token: str) -> None:
+        self._token = token
+
+    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+        request.headers["Authorization"] = f"Bearer {self._token}"
+        return request
+
+
 class _Transfer:
     """What has arrived so far of one file."""
 
@@ -139,7 +153,7 @@ class _Transfer:
         self,
         out: BinaryIO,
         url: str,
-        login: tuple[str, str] | None,
+        login: Login | None,
         on_bytes: Callable[[int], None],
     ) -> None:
         self.url = url

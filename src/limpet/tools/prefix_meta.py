@@ -16,6 +16,7 @@ from urllib.parse import unquote, urlsplit
 
 from limpet.core.lock import FoundPackage
 from limpet.core.pack import Metadata, Prefix, Tree
+from limpet.core.package_files import parse_direct_url
 
 _DIST = re.compile(r"(?P<site>(?:.*/)?)[^/]+\.(?:dist-info/METADATA|egg-info/PKG-INFO|egg-info)")
 _DIST_ENDS = ("-info/METADATA", "-info/PKG-INFO", ".egg-info")
@@ -163,10 +164,12 @@ class _Told:
             if digest and kind != "softlink":
                 self.hashes[path] = str(digest)
 
-    def _add(self, name: str, version: str, kind: Literal["pypi", "conda"], below: str) -> None:
+    def _add(
+        self, name: str, version: str, kind: Literal["pypi", "conda"], below: str, **more: str
+    ) -> None:
         place = f"{self._tree.place}/{below}" if below else ""
         self.found.append(
-            FoundPackage(name=str(name), version=str(version), kind=kind, place=place)
+            FoundPackage(name=str(name), version=str(version), kind=kind, place=place, **more)
         )
 
     def read_dist(self, path: str, site: str) -> None:
@@ -175,9 +178,11 @@ class _Told:
         if path in self._owned or not told["Name"]:
             return
         is_main = site.count("/") <= 3 and site.startswith("lib")
-        self._add(told["Name"], told["Version"] or "", "pypi", "" if is_main else site.rstrip("/"))
         folder = self._tree.folder / posixpath.dirname(path)
         direct = _json(folder / "direct_url.json")
+        origin = parse_direct_url(direct) | {"installer": _text(folder / "INSTALLER").strip()[:40]}
+        below = "" if is_main else site.rstrip("/")
+        self._add(told["Name"], told["Version"] or "", "pypi", below, **origin)
         url = str(direct.get("url", ""))
         if (direct.get("dir_info") or {}).get("editable") and url.startswith("file:"):
             self._add_editable(told["Name"], unquote(urlsplit(url).path))

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from limpet.core import conda_text, identity
-from limpet.core.conda import SUBDIRS
+from limpet.core.conda import SUBDIRS, hide_login
 from limpet.core.dependencies import plan_requested
 from limpet.core.errors import RecipeError
 from limpet.core.recipe import Packages, Recipe
@@ -37,7 +37,7 @@ from limpet.tools.recipes.inputs import (
 )
 from limpet.tools.yaml_text import parse_yaml
 
-__all__ = ["CONDA_LOCKS", "Input", "LoadedRecipe", "read_recipe", "render_recipe"]
+__all__ = ["CONDA_LOCKS", "Input", "LoadedRecipe", "kind_of", "read_recipe", "render_recipe"]
 
 # Descriptions that are recipes of their own, and may still be named in [packages] files.
 _RECIPES = ("environment", "conda_requirements", "pixi")
@@ -86,7 +86,7 @@ def read_recipe(
     reader.read_lines(lines, "packages.pip")
     urls = (packages.index_url, *packages.extra_index_urls, *packages.find_links)
     urls += packages.channels
-    for text in (*packages.pip, *urls):
+    for text in (*packages.pip, *packages.conda, *urls):
         reader.note_secrets(text)
     return LoadedRecipe(
         recipe=recipe,
@@ -169,6 +169,15 @@ def render_recipe(recipe: Recipe) -> str:
     """The recipe as a limpet.toml: what it says beyond the defaults, without credentials."""
     import tomlkit
 
+    packages = recipe.packages
+    recipe = msgspec.structs.replace(
+        recipe,
+        packages=msgspec.structs.replace(
+            packages,
+            channels=tuple(map(hide_login, packages.channels)),
+            conda=tuple(map(hide_login, packages.conda)),
+        ),
+    )
     return scrub_text(tomlkit.dumps(_said(msgspec.to_builtins(recipe))))
 
 

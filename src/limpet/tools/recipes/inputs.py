@@ -84,7 +84,7 @@ def kind_of(
     if name == "pylock.toml" or (name.startswith("pylock.") and name.endswith(".toml")):
         return "pylock"
     if name.endswith(".toml"):
-        return "limpet"
+        return "pylock" if re.search(r"(?m)^lock-version\s*=", peek(path)) else "limpet"
     if name.endswith(".py"):
         return "script"
     text = peek(path)
