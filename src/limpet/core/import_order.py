@@ -156,15 +156,9 @@ def load_order(roots: Sequence[str], modules: Modules) -> list[str]:
         following: list[str] = []
         for line in module.imports:
             base, words = targets(line, name, is_package=module.holds is not None)
-            following += _with_parents(base)
-            following += [f"{base}.{word}" for word in words]
-        waiting += reversed(following)
+            following += [base, *(f"{base}.{word}" for word in words)]
+        waiting += [one for one in reversed(following) if one not in order and one in modules]
     return list(order)
-
-
-def _with_parents(name: str) -> list[str]:
-    parts = name.split(".")
-    return [".".join(parts[:count]) for count in range(1, len(parts) + 1)]
 
 
 def order_files(names: Sequence[str], modules: Modules, needed: Needed) -> tuple[str, ...]:
