@@ -85,3 +85,22 @@ def test_a_job_that_fails_is_told_of(tmp_path: Path) -> None:
     first, second = compile_all([lost, fine])
     assert first["status"] != 0
     assert second["status"] == 0
+
+
+def test_what_modules_import_comes_with_their_byte_code(tmp_path: Path) -> None:
+    source = b"import json.tool, os\nfrom .x import y\ndef later():\n    import never\n"
+    wheel = make_zip(tmp_path / "a.whl", {"a.py": source, "b.py": MODULE})
+    out = tmp_path / "out"
+    compile_all([request(1, wheel, out, ["a.py", "b.py"])])
+    assert frames(out.read_bytes())[1::2] == [b"json.tool:\nos:\n.x:y", b""]
+
+
+def test_the_pythons_own_modules_are_told_of(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    asked = {"job": 3, "out": str(out), "names": {"json": [], "no_such": []}, "packages": False}
+    assert compile_all([asked]) == [{"job": 3, "status": 0}]
+    told = json.loads(out.read_text())
+    path, imports, holds = told["json"]
+    assert Path(path).suffix == ".pyc" and ".decoder:JSONDecoder,JSONDecodeError" in imports
+    assert "scanner" in holds and "json.scanner" in told
+    assert told["no_such"] is None and "compile_wheels" not in told
