@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import sys
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from limpet.base_scripts import module_imports
 from limpet.core.import_order import (
     Contents,
     Library,
@@ -21,6 +22,7 @@ from limpet.core.import_order import (
     unknown_modules,
 )
 
+module_imports: Any = import_module("limpet.base_scripts.module_imports")
 SITE = "/opt/env/lib/python3.13/site-packages"
 SOURCE = """
 import os, sys as system

@@ -129,11 +129,10 @@ def test_the_same_order_comes_of_an_emptied_pool(workshop: Workshop) -> None:
     told = known.read_bytes()
     assert b"email/mime/__pycache__/text." in told
     # Pieces that are all there ask the base's Python on their own.
-    for damaged in (b"", b"[1", b'{"json":null}'):
+    for damaged in (b"", b"[1"):
         known.write_bytes(damaged)
-        assert again.build(again.folder / recipe.name, "--force").read_bytes() == first or (
-            damaged.startswith(b"{")
-        )
+        assert again.build(again.folder / recipe.name, "--force").read_bytes() == first
+        assert known.read_bytes() == told
 
 
 def test_one_changed_byte_of_a_module_is_another_order(workshop: Workshop) -> None:
