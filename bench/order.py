@@ -1,10 +1,12 @@
-"""What profile order and reading ahead save at a cold start on a slow file system.
+"""What the order of files and reading ahead save at a cold start on a slow file system.
 
     python3 bench/order.py [--rounds N] [--delays MS,MS] [--folder FOLDER] [--limpet COMMAND]
 
-Builds one environment of six scientific packages twice, in the usual order and in the order of its
-profile, and imports it from a file system that delays each operation (see slowfs.c), interleaved.
-Reads and bytes are counted, times are medians.
+Builds one environment of six scientific packages three times: in the usual order, in the order of
+what its modules say that they import (limpet's default), and in the order of a profile. Imports it
+from a file system that delays each operation (see slowfs.c), interleaved. `--plain` imports the
+packages alone, and not the subpackages that the profile knows of. Reads and bytes are counted,
+times are medians.
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ PACKAGES = ("numpy", "scipy", "pandas", "matplotlib", "astropy", "scikit-learn")
 IMPORTS = (
     "import numpy, scipy, pandas, matplotlib.pyplot, astropy.table, sklearn.ensemble, scipy.stats"
 )
+PLAIN_IMPORTS = "import numpy, scipy, pandas, matplotlib, astropy, sklearn"
 
 
 def main() -> None:
@@ -39,6 +42,7 @@ def main() -> None:
     add("--base", default="debian:trixie")
     add("--delays", default="1,5", help="milliseconds, with commas between")
     add("--rounds", type=int, default=7)
+    add("--plain", action="store_true")
     options = parser.parse_args()
     images = options.folder / "images"
     images.mkdir(parents=True, exist_ok=True)
@@ -47,6 +51,7 @@ def main() -> None:
     exec_words = ("apptainer", "--quiet", "exec")
     ways = {
         "usual order": (exec_words, "usual.sif"),
+        "default order": (exec_words, "default.sif"),
         "profile order": (exec_words, "profiled.sif"),
         "profile order, limpet run": ((*options.limpet, "-q", "run"), "profiled.sif"),
     }
@@ -55,16 +60,18 @@ def main() -> None:
         found: dict[str, list[tuple[float, Counted]]] = defaultdict(list)
         for _ in range(options.rounds):
             for name, (words, image) in ways.items():
-                found[name].append(measure(program, images, words, image, delay_ms))
+                code = PLAIN_IMPORTS if options.plain else IMPORTS
+                found[name].append(measure(program, images, words, image, code, delay_ms))
         table += rows(delay_ms, found)
     print(render_markdown(table))
 
 
 def build_images(limpet: list[str], base: str, images: Path) -> None:
-    """The same lock twice; what is there stays."""
+    """The same lock three times; what is there stays."""
     wanted = [word for name in PACKAGES for word in ("--pip", name)]
     command = f"python -c '{IMPORTS}'"
-    for name, flags in (("usual", ["--no-profile"]), ("profiled", ["--profile", command])):
+    ways = {"usual": ["--no-profile"], "default": [], "profiled": ["--profile", command]}
+    for name, flags in ways.items():
         if not (images / f"{name}.sif").exists():
             lock = images.parent / "pylock.toml"
             flags += ["--lock", str(lock), "-o", str(images / f"{name}.sif")]
@@ -72,11 +79,16 @@ def build_images(limpet: list[str], base: str, images: Path) -> None:
 
 
 def measure(
-    program: Path, images: Path, words: tuple[str, ...], image: str, delay_ms: float
+    program: Path,
+    images: Path,
+    words: tuple[str, ...],
+    image: str,
+    code: str,
+    delay_ms: float,
 ) -> tuple[float, Counted]:
     """One cold import: seconds, and what reached the file system."""
     with slow_view(program, images, delay_ms=delay_ms) as view:
-        argv = [*words, str(view.place / image), "/opt/env/bin/python", "-c", IMPORTS]
+        argv = [*words, str(view.place / image), "/opt/env/bin/python", "-c", code]
         begun_s = time.perf_counter()
         done = subprocess.run(argv, cwd=images, capture_output=True, text=True, env=os.environ)
         wall_s = time.perf_counter() - begun_s

@@ -14,9 +14,10 @@ from typing import Any
 
 import pytest
 
-from limpet.tools.bytecode import SCRIPT
+from limpet.tools.bytecode import SCRIPTS
 
 pytestmark = pytest.mark.real
+SCRIPT = next(path for path in SCRIPTS if path.name == "compile_wheels.py")
 MODULE = b"""
 def pick(word):
     return word in {"one", "two", "three", "four", "five", "six", "seven", "eight"}
@@ -48,6 +49,7 @@ def compile_all(requests: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def frames(data: bytes) -> list[bytes]:
+    """Byte code and imports in turn."""
     found = []
     while data:
         (size,) = struct.unpack_from("<I", data)
@@ -66,8 +68,8 @@ def test_byte_code_is_complete_and_unchecked(tmp_path: Path, method: int) -> Non
     out = tmp_path / "out"
     names = ["a.py", "bad.py", "nul.py", "latin.py"]
     assert compile_all([request(7, wheel, out, names)]) == [{"job": 7, "status": 0}]
-    good, *bad = frames(out.read_bytes())
-    assert bad == [b"", b"", b""]
+    good, imports, *bad = frames(out.read_bytes())
+    assert imports == b"" and bad == [b""] * 6
     assert good[:16] == MAGIC_NUMBER + struct.pack("<I", 1) + source_hash(MODULE)
     code = marshal.loads(good[16:])
     assert code.co_filename == "/x/a.py"
@@ -83,3 +85,22 @@ def test_a_job_that_fails_is_told_of(tmp_path: Path) -> None:
     first, second = compile_all([lost, fine])
     assert first["status"] != 0
     assert second["status"] == 0
+
+
+def test_what_modules_import_comes_with_their_byte_code(tmp_path: Path) -> None:
+    source = b"import json.tool, os\nfrom .x import y\ndef later():\n    import never\n"
+    wheel = make_zip(tmp_path / "a.whl", {"a.py": source, "b.py": MODULE})
+    out = tmp_path / "out"
+    compile_all([request(1, wheel, out, ["a.py", "b.py"])])
+    assert frames(out.read_bytes())[1::2] == [b"json.tool:\nos:\n.x:y", b""]
+
+
+def test_the_pythons_own_modules_are_told_of(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    asked = {"job": 3, "out": str(out), "names": {"json": [], "no_such": []}, "packages": False}
+    assert compile_all([asked]) == [{"job": 3, "status": 0}]
+    told = json.loads(out.read_text())
+    path, imports, holds = told["json"]
+    assert Path(path).suffix == ".pyc" and ".decoder:JSONDecoder,JSONDecodeError" in imports
+    assert "scanner" in holds and "json.scanner" in told
+    assert told["no_such"] is None and "compile_wheels" not in told

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -18,6 +19,7 @@ from limpet.core.image import AHEAD_OBJECT, Ahead
 from limpet.core.request import BuildRequest
 from limpet.tools import process
 from limpet.tools.images import read_named
+from tests.build.conftest import copy_workshop
 from tests.build.workshop import Workshop, check_refused
 
 pytestmark = pytest.mark.real
@@ -44,6 +46,15 @@ def is_hot(image: Path, path: str) -> bool:
         assert node
         at = squashfs.offset + squashfs.fragment_at(node.fragment)[0]
     return any(start <= at < start + length for start, length in hot(image).ranges)
+
+
+def place_of(image: Path, path: str) -> int:
+    """Where in the image a small file's block lies."""
+    with image.open("rb") as file:
+        squashfs = open_root(file)
+        node = squashfs.find(path)
+        assert node
+        return squashfs.fragment_at(node.fragment)[0]
 
 
 def forget(workshop: Workshop) -> None:
@@ -79,6 +90,75 @@ def test_the_recipes_own_imports_serve_and_the_order_is_kept(workshop: Workshop)
     plain = workshop.build(recipe, "--force", "--no-profile")
     assert not hot(plain).ranges
     assert workshop.python(plain, "import tree; print(tree.used.answer)") == "42"
+
+
+def test_without_a_profile_what_modules_import_comes_first(workshop: Workshop) -> None:
+    workshop.add_wheel("tree", TREE)
+    recipe = workshop.require("tree")
+    done = workshop.try_build(recipe)
+    image = workshop.image
+    assert done.returncode == 0 and "profile: " not in done.stderr  # nothing was run
+    first = image.read_bytes()
+    assert place_of(image, USED) < place_of(image, IDLE)
+    # It is behind what it imports first, and so is Python's own part of a start.
+    encodings = "/usr/lib/python3.13/encodings/__pycache__/__init__.cpython-313.pyc"
+    with image.open("rb") as file:
+        squashfs = open_root(file)
+        nodes = [squashfs.find(path) for path in (encodings, USED, IDLE)]
+        places = [(node.fragment, node.offset) for node in nodes if node]
+        assert places == sorted(places) and len(set(places)) == 3
+    assert not hot(image).ranges and not (workshop.folder / "pylock.order").exists()
+    assert workshop.python(image, "import tree; print(tree.used.answer)") == "42"
+
+    assert workshop.build(recipe, "--force").read_bytes() == first
+    plain = workshop.build(recipe, "--force", "--no-profile")
+    assert plain.read_bytes() != first and place_of(plain, USED) == place_of(plain, IDLE)
+
+
+def test_the_same_order_comes_of_an_emptied_pool(workshop: Workshop) -> None:
+    workshop.add_wheel("tree", {**TREE, "tree/used.py": "import json, email.mime.text\n"})
+    recipe = workshop.require("tree")
+    first = workshop.build(recipe).read_bytes()
+    again = copy_workshop(workshop, "again", cache="again-cache")
+    (again.cache / "bases").mkdir(parents=True)
+    for path in (workshop.cache / "bases").glob("v*"):
+        (again.cache / "bases" / path.name).symlink_to(path)
+    shutil.copy(workshop.folder / "pylock.toml", again.folder)
+    assert again.build(again.folder / recipe.name).read_bytes() == first
+    (known,) = (again.cache / "orders").glob("*.modules")
+    told = known.read_bytes()
+    assert b"email/mime/__pycache__/text." in told
+    # Pieces that are all there ask the base's Python on their own.
+    for damaged in (b"", b"[1"):
+        known.write_bytes(damaged)
+        assert again.build(again.folder / recipe.name, "--force").read_bytes() == first
+        assert known.read_bytes() == told
+
+
+def test_one_changed_byte_of_a_module_is_another_order(workshop: Workshop) -> None:
+    workshop.add_wheel("tree", {**TREE, "tree/used.py": "import tree.idle7\n"})
+    recipe = workshop.require("tree")
+    image = workshop.build(recipe)
+    other = IDLE.replace("idle7", "idle8")
+    assert place_of(image, USED) == place_of(image, IDLE) < place_of(image, other)
+    workshop.add_wheel("tree", {**TREE, "tree/used.py": "import tree.idle8\n"})
+    (workshop.folder / "pylock.toml").unlink()
+    image = workshop.build(recipe, "--force")
+    assert place_of(image, USED) == place_of(image, other) < place_of(image, IDLE)
+
+
+def test_the_bases_byte_code_is_not_held_against_its_source(workshop: Workshop) -> None:
+    image = workshop.build(workshop.require("tiny"))
+    code = (
+        "import sys; seen = []\n"
+        "def hook(event, given):\n"
+        "    if event == 'open': seen.append(str(given[0]))\n"
+        "sys.addaudithook(hook)\n"
+        "import email.mime.text, json.tool, sqlite3, xml.dom.minidom\n"
+        "print(sum(s.endswith('.pyc') for s in seen), sum(s.endswith('.py') for s in seen))"
+    )
+    compiled, sources = map(int, workshop.python(image, code).split())
+    assert compiled > 20 and sources == 0
 
 
 def test_an_entry_is_what_counts_and_its_children_do_too(workshop: Workshop) -> None:

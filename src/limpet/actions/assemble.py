@@ -50,8 +50,8 @@ class Parts(msgspec.Struct, frozen=True, kw_only=True):
 
     `written` is one more piece, whose data lie in the image already; then there is no `order`, and
     it is not `small`. `own` is what limpet puts on top, `where_missing` what it adds unless the
-    base has it. The files `order` lie first. With `small` all is compressed anew, harder and in
-    larger blocks.
+    base has it. The files `order` lie first; with `ahead` they are to be read ahead. With `small`
+    all is compressed anew, harder and in larger blocks.
     """
 
     base_sif: Path
@@ -61,6 +61,7 @@ class Parts(msgspec.Struct, frozen=True, kw_only=True):
     where_missing: tuple[Entry, ...] = ()
     removed: tuple[str, ...] = ()
     order: tuple[str, ...] = ()
+    ahead: bool = True
     objects: tuple[SifObject, ...] = ()
     layout: Literal["merged", "layered"]
     compression: str
@@ -96,7 +97,7 @@ def assemble(
             parts = fill(out) if fill else parts
             stats = _write_trees(out, parts, base, scratch, stack)
         writer.ident = parts.ident
-        if stats.hot_bytes:
+        if stats.hot_bytes and parts.ahead:
             ahead = msgspec.json.encode(_ahead(origin, stats))
             writer.add_object(AHEAD_OBJECT, ahead, kind="json")
         for item in parts.objects:

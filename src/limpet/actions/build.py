@@ -30,6 +30,7 @@ from limpet.actions.conda import CondaShelf, make_conda_pieces
 from limpet.actions.conda_fetch import find_channels
 from limpet.actions.conda_scripts import with_scripts, with_written
 from limpet.actions.image_lock import lock_image
+from limpet.actions.import_order import learn_modules
 from limpet.actions.lock_files import write_lock
 from limpet.actions.overlaps import settle_overlaps
 from limpet.actions.pieces import Shelf, make_pieces, open_shelf
@@ -116,7 +117,7 @@ def make_image(prepared: Prepared, request: BuildRequest, notify: Notify = ignor
             parts = warmed(prepared, parts, scratch, notify)
         order = b""
         if not request.no_profile:
-            parts, order = with_order(prepared, parts, request.profile, scratch, notify)
+            parts, order = with_order(prepared, parts, shelf, request.profile, scratch, notify)
         notify(Event(stage="image", kind="start", message=f"Writing {output}"))
         size_bytes = assemble(output, parts, scratch=scratch, replace=request.force)
     keep_lock(prepared, notify)  # with its image: a build that fails changes neither
@@ -219,7 +220,8 @@ def make_all_pieces(
 ) -> tuple[Path, ...]:
     """conda's packages first, so that what pip brings wins, as in an environment on a disk."""
     if not conda.packages:
-        return tuple(piece.path for piece in make_pieces(shelf, notify))
+        learn = partial(learn_modules, shelf)
+        return tuple(piece.path for piece in make_pieces(shelf, notify, learn))
     lacking = len(shelf.found) < len(shelf.site.lock.packages)
     channels = find_channels(prepared.loaded, conda.packages)
     made = make_conda_pieces(conda, shelf.site, channels, notify, needs_python=lacking)

@@ -221,16 +221,18 @@ def _compile(
 
         def make(name: str) -> Piece:
             piece = shelf.found[name]
+            imports: dict[str, tuple[str, ...]] = {}
             with writers:
                 progress.check()
                 written = write_piece(
                     site.cache,
                     shelf.byte_code_keys[name],
-                    _byte_code(compiler, out, piece, module_folder(shelf.layout)),
+                    _byte_code(compiler, out, piece, module_folder(shelf.layout), imports),
                     name=piece.name,
                     version=piece.version,
                     compressor=shelf.compressor,
                     threads=1,
+                    imports=imports,
                 )
             progress.count_package(name)
             return written
@@ -239,8 +241,10 @@ def _compile(
         return _in_threads(tasks, progress, notify)
 
 
-def _byte_code(compiler: Compiler, out: Path, piece: Piece, folder: str) -> Iterator[Entry]:
-    """The byte code of a piece's modules, as entries."""
+def _byte_code(
+    compiler: Compiler, out: Path, piece: Piece, folder: str, imports: dict[str, tuple[str, ...]]
+) -> Iterator[Entry]:
+    """The byte code of a piece's modules, as entries; `imports` is given what each imports."""
     from limpet.formats.squashfs import Entry
     from limpet.tools.bytecode import OUT_INSIDE, byte_code_path
 
@@ -249,8 +253,10 @@ def _byte_code(compiler: Compiler, out: Path, piece: Piece, folder: str) -> Iter
     jobs = compiler.compile(f"{OUT_INSIDE}/{archive.name}", sources)
     cache_tag = compiler.cache_tag.result()
     for job in jobs:
-        for path, data in job.result():
-            yield Entry(byte_code_path(path, cache_tag).lstrip("/"), "file", content=data)
+        for path, data, told in job.result():
+            place = byte_code_path(path, cache_tag)
+            imports[place] = told
+            yield Entry(place.lstrip("/"), "file", content=data)
     archive.unlink()
 
 

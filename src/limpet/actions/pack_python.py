@@ -136,7 +136,7 @@ def compile_missing(
         return
     out = files.make_folder(scratch / "byte-code")
     binds = [
-        Bind(source=bytecode.SCRIPT, target=bytecode.SCRIPT_INSIDE),
+        *(Bind(source=here, target=there) for here, there in bytecode.SCRIPTS.items()),
         Bind(source=out, target=bytecode.OUT_INSIDE, writable=True),
         *bench.binds,
     ]
@@ -147,7 +147,7 @@ def compile_missing(
     with bytecode.Compiler(argv, environment, out=out, workers=workers) as compiler:
         sources = [bytecode.Source(path, 0, 0, one.size_bytes, 0) for path, one in lacking]
         for job in compiler.compile("", sources):
-            for path, data in job.result():
+            for path, data, _ in job.result():
                 place = bytecode.byte_code_path(path, inside.cache_tag)
                 compiled.append(place)
                 yield Entry(place.lstrip("/"), "file", content=data)

@@ -51,6 +51,8 @@ THREADS = 32  # packages under way at once, most of them waiting
 DOWNLOADS = 8
 BUILDS = 2  # from source; these have workers of their own
 
+Learn = Callable[[Sequence[Piece], "Compiler"], None]
+
 
 def no_credentials(url: str) -> tuple[str, str] | None:
     """For those who have none."""
@@ -100,18 +102,21 @@ def open_shelf(
     return Shelf(site, compressor, layout or plan_layout(interpreter))
 
 
-def make_pieces(shelf: Shelf, notify: Notify = events.ignore) -> tuple[Piece, ...]:
+def make_pieces(
+    shelf: Shelf, notify: Notify = events.ignore, learn: Learn | None = None
+) -> tuple[Piece, ...]:
     """The pieces of a lock's packages, in the lock's order.
 
-    Where all of them are in the cache, nothing is fetched and no process is started.
+    Where all of them are in the cache, nothing is fetched and no process is started. Else `learn`
+    is given the pieces while the base's Python still runs.
     """
     packages = shelf.site.lock.packages
     missing = [package for package in packages if package.name not in shelf.found]
     if missing and shelf.site.offline:
         check_offline(shelf.site, missing)
     if missing:
-        shelf.found |= _make_missing(shelf, missing, notify)
-    return tuple(shelf.found[package.name] for package in packages)
+        shelf.found |= _make_missing(shelf, missing, notify, learn)
+    return _in_order(shelf, {})
 
 
 class Shelf:
@@ -139,7 +144,7 @@ class Shelf:
 
 
 def _make_missing(
-    shelf: Shelf, missing: Sequence[LockedPackage], notify: Notify
+    shelf: Shelf, missing: Sequence[LockedPackage], notify: Notify, learn: Learn | None
 ) -> dict[str, Piece]:
     from limpet.tools.download import Fetcher
 
@@ -161,8 +166,15 @@ def _make_missing(
             future.cancel()
         for future in done:
             future.result()
+        made = {name: future.result() for name, future in futures.items()}
+        if learn:
+            learn(_in_order(shelf, made), compiler)
         notify(Event(stage="wheels", kind="end", elapsed_s=time.monotonic() - started))
-        return {name: future.result() for name, future in futures.items()}
+        return made
+
+
+def _in_order(shelf: Shelf, made: dict[str, Piece]) -> tuple[Piece, ...]:
+    return tuple((shelf.found | made)[package.name] for package in shelf.site.lock.packages)
 
 
 def start_compiler(site: Site, out: Path) -> Compiler:
@@ -170,7 +182,7 @@ def start_compiler(site: Site, out: Path) -> Compiler:
     from limpet.tools import bytecode
 
     binds = [
-        Bind(source=bytecode.SCRIPT, target=bytecode.SCRIPT_INSIDE),
+        *(Bind(source=here, target=there) for here, there in bytecode.SCRIPTS.items()),
         Bind(source=_folder(site.cache / "wheels"), target=bytecode.WHEELS_INSIDE),
         Bind(source=out, target=bytecode.OUT_INSIDE, writable=True),
         *site.binds,
@@ -222,16 +234,18 @@ class _Workshop:
             path, layout, name=package.name, version=package.version, metadata=metadata
         ) as laid:
             jobs = self._compile(wheel, laid)
+            imports: dict[str, tuple[str, ...]] = {}
             with self._writers:
                 self._progress.check()
                 return write_piece(
                     self._site.cache,
                     key,
-                    self._entries(laid, jobs),
+                    self._entries(laid, jobs, imports),
                     name=package.name,
                     version=laid.version,
                     compressor=self._shelf.compressor,
                     threads=1,
+                    imports=imports,
                 )
 
     def _compile(self, wheel: WheelFile, laid: LaidOut) -> list[Job]:
@@ -247,7 +261,9 @@ class _Workshop:
             ],
         )
 
-    def _entries(self, laid: LaidOut, jobs: Sequence[Job]) -> Iterator[Entry]:
+    def _entries(
+        self, laid: LaidOut, jobs: Sequence[Job], imports: dict[str, tuple[str, ...]]
+    ) -> Iterator[Entry]:
         """Byte code last: by then it is ready, and what an import reads lies together."""
         from limpet.formats.squashfs import Entry
         from limpet.tools.bytecode import byte_code_path
@@ -257,8 +273,9 @@ class _Workshop:
         folder = f"{laid.layout.site_folder}/"
         compiled = []
         for job in jobs:
-            for path, data in job.result():
+            for path, data, told in job.result():
                 inside = byte_code_path(path.removeprefix(folder), cache_tag)
                 compiled.append(inside)
+                imports[f"{folder}{inside}"] = told
                 yield Entry(laid.place(inside), "file", content=data)
         yield laid.record(compiled)

@@ -11,6 +11,8 @@ from pathlib import Path
 import msgspec
 
 from limpet.actions.assemble import Parts, assemble, open_root
+from limpet.actions.import_order import find_import_order
+from limpet.actions.pieces import Shelf
 from limpet.actions.prepare import Prepared
 from limpet.actions.warm import last_lines
 from limpet.core.errors import BuildError, LimpetError
@@ -43,18 +45,21 @@ AUTO = "auto"  # of --profile: what the recipe asks for is imported
 
 
 def with_order(
-    prepared: Prepared, parts: Parts, command: str, scratch: Path, notify: Notify
+    prepared: Prepared, parts: Parts, shelf: Shelf, command: str, scratch: Path, notify: Notify
 ) -> tuple[Parts, bytes]:
     """The parts in the order that their lock was first built with, or in one found now.
 
-    And that order as a file, which belongs beside the lock once the image is there.
+    And that order as a file, which belongs beside the lock once the image is there. Where nothing
+    is to be run, it is the order of what the packages' modules say that they import; no file then,
+    for the same lock gives the same.
     """
     profile = plan_profile(prepared.recipe.warm, "" if command == AUTO else command, prepared.lock)
     wanted = profile.asked or command == AUTO
     key = profile_key(profile, prepared.lock)
     order = recall_order(prepared, key, account=wanted)
-    if order is None and not wanted:
-        return parts, b""  # an import costs a first build up to a third of its time
+    if order is None and not wanted:  # an import costs a first build up to a third of its time
+        order = find_import_order(shelf, parts.pieces, prepared.sif)
+        return _ordered(parts, order, ahead=False), b""
     if order is None:
         order = find_order(prepared, parts, profile, scratch, notify)
     if profile.asked and not order:
@@ -62,9 +67,13 @@ def with_order(
         notify(Event(stage="profile", kind="note", message=message))
     data = render_order(key, order).encode("utf-8", "surrogateescape")
     _write_order(_kept_path(prepared, key), data, notify)
-    ident = hashlib.sha256(parts.ident + "\n".join(order).encode()).digest()[:16]
-    parts = msgspec.structs.replace(parts, order=order, ident=ident if order else parts.ident)
-    return parts, data
+    return _ordered(parts, order, ahead=True), data
+
+
+def _ordered(parts: Parts, order: tuple[str, ...], *, ahead: bool) -> Parts:
+    said = "\n".join(order).encode("utf-8", "surrogateescape")
+    ident = hashlib.sha256(parts.ident + said).digest()[:16] if order else parts.ident
+    return msgspec.structs.replace(parts, order=order, ahead=ahead, ident=ident)
 
 
 def order_path(lock_file: Path) -> Path:

@@ -2,10 +2,12 @@
 
 Reads one JSON object a line from standard input: {"job", "wheel", "out", "files"}, where each of
 `files` is [final path, offset of the zip member's local header, compressed size, zip method].
-Writes the byte code of all files, in their order, into `out` (a little-endian length before each;
-0 for a file that does not compile, as compileall skips it) and then one line to standard output:
-{"job", "status"}. Without a "wheel", files are read at their final path. Hash based byte code is
-never checked against its source at import, and does not depend on modification times.
+Writes the byte code of all files, in their order, into `out`, each with its import statements (see
+`module_imports`; a little-endian length before each of the two; 0 for a file that does not compile,
+as compileall skips it) and then one line to standard output: {"job", "status"}. Without a "wheel",
+files are read at their final path. Hash based byte code is never checked against its source at
+import, and does not depend on modification times. A job with "names" instead of "files" asks which
+modules the base has itself, with all that these import in turn (`module_imports.Library.close`).
 
 The same source must give the same bytes in every build. What marshal writes depends on the hash
 seed (the order of frozensets, up to Python 3.10) and on what else the process holds (a constant
@@ -55,12 +57,13 @@ def source_header(source):
 
 
 def compile_source(source, path):
-    """The content of a .pyc, or nothing where the source is not for this Python."""
+    """The content of a .pyc and its imports, or nothing where the source is not for this Python."""
     try:
         code = compile(source, path, "exec", dont_inherit=True)
     except (SyntaxError, ValueError, UnicodeError, RecursionError, MemoryError, OverflowError):
-        return b""
-    return MAGIC_NUMBER + source_header(source) + marshal.dumps(code)
+        return b"", b""
+    byte_code = MAGIC_NUMBER + source_header(source) + marshal.dumps(code)
+    return byte_code, "\n".join(module_imports.imports_of(code)).encode("utf-8", "replace")
 
 
 def compile_job(request):
@@ -68,9 +71,15 @@ def compile_job(request):
     with open(request["out"], "wb") as out:
         for path, offset, size, method in request["files"]:
             source = read_member(wheel, offset, size, method) if wheel >= 0 else read_file(path)
-            byte_code = compile_source(source, path)
-            out.write(struct.pack("<I", len(byte_code)))
-            out.write(byte_code)
+            for data in compile_source(source, path):
+                out.write(struct.pack("<I", len(data)))
+                out.write(data)
+
+
+def look_job(request):
+    library = module_imports.Library(request["packages"])
+    with open(request["out"], "w") as out:
+        json.dump(library.close(request["names"]), out, sort_keys=True)
 
 
 def answer(message):
@@ -83,7 +92,8 @@ def watch_job(line):
     if not child:
         code = 1
         try:
-            compile_job(json.loads(line.decode()))
+            request = json.loads(line.decode())
+            (look_job if "names" in request else compile_job)(request)
             code = 0
         except Exception as error:
             os.write(2, (repr(error) + "\n").encode())
@@ -116,6 +126,8 @@ def serve():
 
 if __name__ == "__main__":
     if sys.argv[1:] == ["serve"]:
+        import module_imports  # lies beside this file, where only the second start looks
+
         serve()
     else:
         restart_with_fixed_seed()

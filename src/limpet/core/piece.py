@@ -15,7 +15,7 @@ from limpet.core.facts import Interpreter, Libc
 from limpet.core.image import PREFIX
 from limpet.core.lock import Artifact, Lock, LockedPackage
 
-FORMAT = 2  # raise it when the same wheel is to give other bytes than before
+FORMAT = 3  # raise it when the same wheel is to give other bytes than before
 
 
 class Layout(msgspec.Struct, frozen=True, kw_only=True):

@@ -13,7 +13,7 @@ from limpet.core.lock import Lock
 from limpet.core.pylock import render_lock
 from limpet.core.recipe import Warm
 
-FORMAT = "limpet order 1"
+FORMAT = "limpet order 2"
 LIMIT_S = 60  # what runs longer has shown enough: a server never ends
 OWN_LIMIT_S = 30  # for imports that nobody asked for
 MOST_ROOTS = 30

@@ -6,7 +6,6 @@ Layers lie over the base as the runtime lays them. No link is followed out of th
 from __future__ import annotations
 
 import contextlib
-import io
 import os
 import posixpath
 import re
@@ -14,14 +13,14 @@ import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import BinaryIO
 
 from limpet.core.contents import Layer
 from limpet.core.errors import ImageError
 from limpet.core.seen import ImageSeen
 from limpet.formats import sif
 from limpet.formats.squashfs import Node, Squashfs
-from limpet.formats.squashfs.seek import SeekableFile
+from limpet.formats.squashfs.seek import open_seekable
 
 MOST_FILES = 3_000_000
 _TOO_MANY = f"There are more than {MOST_FILES} files in it."
@@ -230,9 +229,6 @@ def _layer(name: str, members: Iterable[Member], packed_bytes: int | None = None
 
 
 def _member(image: Squashfs, node: Node) -> Member:
-    def opened() -> BinaryIO:
-        return cast(BinaryIO, io.BufferedReader(SeekableFile(image, node), 1 << 16))
-
     target = node.target if node.is_symlink else ""
     return Member(
         node.kind,
@@ -241,7 +237,7 @@ def _member(image: Squashfs, node: Node) -> Member:
         node.mtime,
         node,
         target=target,
-        opened=opened if node.is_file else None,
+        opened=partial(open_seekable, image, node) if node.is_file else None,
     )
 
 

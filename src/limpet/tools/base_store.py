@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 import stat
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
-from io import BufferedReader
+from io import BufferedReader, BytesIO
 from pathlib import Path
 from typing import BinaryIO, cast
 
@@ -19,8 +19,9 @@ from limpet.formats.sif import SifWriter, architecture_of
 from limpet.formats.squashfs import Entry, write_squashfs
 from limpet.tools import files, process
 
-FORMAT = "2"  # part of every name: what is written differently must not be mistaken for the same
+FORMAT = "3"  # part of every name: what is written differently must not be mistaken for the same
 LEVEL = 3
+_CHECKED, _UNCHECKED = b"\3\0\0\0", b"\1\0\0\0"
 
 
 def bases_folder(cache: Path) -> Path:
@@ -45,8 +46,28 @@ def write_base(path: Path, entries: Iterable[Entry], *, arch: str, digest: str) 
     with files.written_beside(path) as file:
         writer = SifWriter(file, arch=architecture_of(arch), ident=ident)
         with writer.partition("root") as partition:
-            write_squashfs(partition, entries, compressor="zstd", level=LEVEL)
+            write_squashfs(partition, map(_unchecked, entries), compressor="zstd", level=LEVEL)
         writer.finish()
+
+
+def _unchecked(entry: Entry) -> Entry:
+    """Byte code that is held against its source at each import is not, from now on (PEP 552).
+
+    In an image neither can change alone, and the source of each module that a start imports would
+    be read for nothing: Debian has its standard library compiled like this.
+    """
+    content = entry.content
+    if not entry.path.endswith(".pyc") or not callable(content):
+        return entry
+    return msgspec.structs.replace(entry, content=lambda: _open_unchecked(content), sha256=b"")
+
+
+def _open_unchecked(content: Callable[[], BinaryIO]) -> BinaryIO:
+    with content() as stream:
+        data = stream.read()
+    if data[4:8] == _CHECKED:
+        data = data[:4] + _UNCHECKED + data[8:]
+    return BytesIO(data)
 
 
 def scratch_folder(cache: Path) -> AbstractContextManager[Path]:

@@ -22,9 +22,13 @@ from typing import NamedTuple, Self
 from limpet.core.errors import BuildError
 from limpet.tools import process
 
-SCRIPT = Path(__file__).parent.parent / "base_scripts" / "compile_wheels.py"
-# Where the process sees its script, the wheels (read-only) and the folder that it writes to.
+_SCRIPTS = Path(__file__).parent.parent / "base_scripts"
+# Where the process sees its scripts, the wheels (read-only) and the folder that it writes to.
 SCRIPT_INSIDE = "/opt/limpet/compile_wheels.py"
+SCRIPTS = {
+    _SCRIPTS / "compile_wheels.py": SCRIPT_INSIDE,
+    _SCRIPTS / "module_imports.py": "/opt/limpet/module_imports.py",
+}
 WHEELS_INSIDE = "/opt/limpet/wheels"
 OUT_INSIDE = "/opt/limpet/out"
 # A job is compiled in one fork. Which modules share one changes their bytes: raise
@@ -43,6 +47,14 @@ class Source(NamedTuple):
     method: int
 
 
+class Compiled(NamedTuple):
+    """A module's byte code, and what it imports, as `module_imports` tells it."""
+
+    path: str
+    data: bytes
+    imports: tuple[str, ...]
+
+
 class Job:
     """A few modules of one wheel, to be compiled together."""
 
@@ -51,18 +63,26 @@ class Job:
         self.out = out
         self.done: Future[None] = Future()
 
-    def result(self) -> Iterator[tuple[str, bytes]]:
+    def result(self) -> Iterator[Compiled]:
         """The modules that could be compiled, with their byte code; waits for the job."""
+        data = self.answer()
+        at = 0
+        for source in self.sources:
+            parts = []
+            for _ in range(2):
+                (size,) = struct.unpack_from("<I", data, at)
+                parts.append(data[at + 4 : at + 4 + size])
+                at += 4 + size
+            if parts[0]:
+                lines = parts[1].decode("utf-8", "replace").splitlines()
+                yield Compiled(source.path, parts[0], tuple(lines))
+
+    def answer(self) -> bytes:
+        """What the base's Python wrote; waits for it."""
         self.done.result()
         data = self.out.read_bytes()
         self.out.unlink()
-        at = 0
-        for source in self.sources:
-            (size,) = struct.unpack_from("<I", data, at)
-            at += 4
-            if size:
-                yield source.path, data[at : at + size]
-            at += size
+        return data
 
 
 class Compiler:
@@ -110,23 +130,32 @@ class Compiler:
         Without a name they are files, which lie at their final path inside.
         """
         weight = sum(source.size_bytes for source in sources)
-        jobs = []
         with self._lock:
+            jobs = []
             for chunk in plan_jobs(sources):
-                self._count += 1
-                job = Job(chunk, self._out / str(self._count))
-                jobs.append(job)
-                self._jobs[self._count] = job
-                request = {
-                    "job": self._count,
-                    "wheel": wheel,
-                    "out": f"{OUT_INSIDE}/{self._count}",
-                    "files": [(s.path, s.offset, s.packed_bytes, s.method) for s in chunk],
-                }
-                line = json.dumps(request).encode() + b"\n"
-                heapq.heappush(self._waiting, (-weight, self._count, line))
+                placed = [(s.path, s.offset, s.packed_bytes, s.method) for s in chunk]
+                jobs.append(self._queue(weight, chunk, {"wheel": wheel, "files": placed}))
             self._send()
         return jobs
+
+    def look(self, names: Mapping[str, Sequence[str]], *, packages: bool) -> Job:
+        """Ask what the base's Python itself has of these modules, and of what they import.
+
+        `names` are modules, each with what is imported from it, which may be modules too.
+        With `packages` also what is installed there, and not its standard library alone.
+        """
+        with self._lock:
+            job = self._queue(0, (), {"names": names, "packages": packages})
+            self._send()
+        return job
+
+    def _queue(self, weight: int, chunk: Sequence[Source], asked: dict[str, object]) -> Job:
+        self._count += 1
+        job = self._jobs[self._count] = Job(chunk, self._out / str(self._count))
+        request = {"job": self._count, "out": f"{OUT_INSIDE}/{self._count}", **asked}
+        line = json.dumps(request).encode() + b"\n"
+        heapq.heappush(self._waiting, (-weight, self._count, line))
+        return job
 
     def _send(self) -> None:
         """Keep all workers busy. Only with the lock held."""

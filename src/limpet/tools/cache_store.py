@@ -39,7 +39,7 @@ def list_entries(cache: Path) -> Iterator[CacheEntry]:
                 yield from _entry("download", name, path)
             elif path.is_dir():
                 yield from _entry("other", f"{folder}/{path.name}", path)
-    for path in _glob(cache, "orders/*.order"):
+    for path in _glob(cache, "orders/*"):
         yield from _entry("order", path.stem, path)
     for path in _glob(cache, "*"):
         if path.name not in (*_OWN, "pythons"):

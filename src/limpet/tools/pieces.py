@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable
+import posixpath
+import re
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import BinaryIO
 
 import msgspec
 
+from limpet.core.import_order import Contents, Library
 from limpet.core.piece import Piece
-from limpet.formats.squashfs import Entry, write_squashfs
+from limpet.formats.elf import read_elf
+from limpet.formats.squashfs import Entry, Squashfs, write_squashfs
+from limpet.formats.squashfs.seek import open_seekable
 from limpet.tools import files
+
+SHARED = re.compile(r"\.so(?:\.\d+)*$")
 
 
 class Note(msgspec.Struct, frozen=True, kw_only=True):
@@ -28,6 +36,7 @@ class Note(msgspec.Struct, frozen=True, kw_only=True):
     size_bytes: int
     sha256: str = ""
     mtime_ns: int = 0
+    contents: msgspec.Raw = msgspec.Raw(b"{}")  # a `Contents`, which few who read the note need
 
 
 _decoder = msgspec.json.Decoder(Note)
@@ -80,8 +89,12 @@ def write_piece(
     version: str,
     compressor: str,
     threads: int,
+    imports: Mapping[str, tuple[str, ...]] | None = None,
 ) -> Piece:
-    """Write a piece and its note."""
+    """Write a piece and its note.
+
+    `imports` tells by byte code's path what the module imports, once the entries have been read.
+    """
     path = piece_path(cache, key)
     files.sweep_partials(files.make_folder(path.parent))
     count = 0
@@ -95,6 +108,7 @@ def write_piece(
     with files.written_beside(path) as out:
         stats = write_squashfs(out, counted(), compressor=compressor, threads=threads)
         out.flush()
+        contents = Contents(modules=dict(imports or {}), libraries=_read_libraries(out))
         out.seek(0)
         note = Note(
             name=name,
@@ -104,10 +118,34 @@ def write_piece(
             size_bytes=stats.size_bytes,
             sha256=hashlib.file_digest(out, "sha256").hexdigest(),  # type: ignore[arg-type]
             mtime_ns=os.fstat(out.fileno()).st_mtime_ns,
+            contents=msgspec.Raw(msgspec.json.encode(contents)),
         )
     with files.written_beside(path.with_suffix(".json")) as out:
         out.write(msgspec.json.encode(note))
     return _piece(path, key, note)
+
+
+def read_contents(path: Path) -> Contents:
+    """What the piece that lies there brings to import; nothing where that is not known."""
+    note = read_note(path)
+    return msgspec.json.decode(note.contents, type=Contents) if note else Contents()
+
+
+def _read_libraries(out: BinaryIO) -> dict[str, Library]:
+    """The shared libraries of a piece that has just been written, by path."""
+    image = Squashfs(out)
+    found = {}
+    for path, node in image.walk():
+        if not SHARED.search(path):
+            continue
+        if node.is_symlink:
+            link = posixpath.normpath(posixpath.join(posixpath.dirname(f"/{path}"), node.target))
+            found[f"/{path}"] = Library(link=link)
+        elif node.is_file:
+            elf = read_elf(open_seekable(image, node))
+            if elf:
+                found[f"/{path}"] = Library(needed=elf.needed, search=elf.search)
+    return found
 
 
 def _piece(path: Path, key: str, note: Note) -> Piece:

@@ -16,6 +16,9 @@ from limpet.formats.squashfs.repack import PackedBlock, Repacked, tail_of
 from limpet.formats.squashfs.write import Image, Written
 
 COPY_BYTES = 8 << 20
+# Of a file's blocks only those are asked for that are touched, here and there in large libraries.
+# Behind the others they interrupt no reading on: 303 reads instead of 345 for one cold import.
+LARGE_BYTES = 3 << 20
 
 
 @dataclass(slots=True, eq=False)
@@ -54,7 +57,7 @@ def plan_layout(
     """The data of the files `ordered` first; without any, all data areas as they are.
 
     With `repack` the tails and small files among them get fragment blocks of their own, ahead of
-    the larger files' blocks.
+    the larger files' blocks; the largest come last.
     """
     layout = Layout(images, find_twins(root, images), Repacked(images[0].block_size), there)
     if ordered:
@@ -106,13 +109,18 @@ def _plan_ordered(layout: Layout, root: Node, ordered: Sequence[Node], *, repack
             placed.add((image, at))
             layout.parts.append(Extent(image, at, end))
 
-    for node in ordered:
+    for node in sorted(ordered, key=_is_large):
         for image, start, _ in _needed(node, layout):
             place(image, start)
     layout.hot = len(layout.parts)
     for image, extents in merged.items():
         for start, _ in extents:
             place(image, start)
+
+
+def _is_large(node: Node) -> bool:
+    """Whether a file lies behind the smaller ones of the order."""
+    return node.size_bytes >= LARGE_BYTES
 
 
 def _needed(node: Node, layout: Layout) -> Iterator[tuple[Image, int, int]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from typing import BinaryIO, cast
 
 from limpet.core.errors import ImageError
 from limpet.formats.squashfs.layout import DATA_RAW, NO_FRAGMENT
@@ -10,6 +11,11 @@ from limpet.formats.squashfs.model import Node
 from limpet.formats.squashfs.read import Squashfs
 
 _CACHED_BLOCKS = 8
+
+
+def open_seekable(image: Squashfs, node: Node) -> BinaryIO:
+    """A stream of a file's content that can be sought in."""
+    return cast("BinaryIO", io.BufferedReader(SeekableFile(image, node), 1 << 16))
 
 
 class SeekableFile(io.RawIOBase):
