@@ -40,7 +40,7 @@ from limpet.core.errors import BaseError, ExistsError, RecipeError, SpaceError, 
 from limpet.core.events import Event, Notify, ignore
 from limpet.core.gpu import plan_needs
 from limpet.core.image import ImageFacts
-from limpet.core.mpi import without_symbols
+from limpet.core.mpi import ImageMpi, without_symbols
 from limpet.core.package_files import Metadata, parse_metadata
 from limpet.core.plan import BuildPlan, BuildReport, LockReport, plan_build
 from limpet.core.pylock import render_lock
@@ -368,7 +368,7 @@ def describe(
 def add_mpi(data: bytes, trees: Sequence[Squashfs]) -> bytes:
     """The facts with the MPI that is in the finished image: symbols' names are left to those who
     ask for them."""
-    found = image_mpi.read_mpi(merged_tree(trees))
+    found = image_mpi.read_mpi(merged_tree(trees)) if image_mpi.may_have_mpi(trees) else ImageMpi()
     facts = msgspec.json.decode(data, type=ImageFacts)
     return msgspec.json.encode(msgspec.structs.replace(facts, mpi=without_symbols(found)))
 

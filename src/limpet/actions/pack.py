@@ -40,11 +40,11 @@ from limpet.core.skeleton import (
 )
 from limpet.core.wrap import WrapReport, WrapRequest
 from limpet.formats.sif import architecture_of
-from limpet.formats.squashfs import Entry, Written, write_data
+from limpet.formats.squashfs import Entry, Squashfs, Written, write_data
 from limpet.tools import files, launchers
 from limpet.tools.prefix_scan import is_as_seen, scan_tree
 from limpet.tools.prefix_stream import TreeReader, changed
-from limpet.tools.prefix_verify import open_partition, verify_tree
+from limpet.tools.prefix_verify import ReadBack, open_partition, verify_tree
 
 # Of what lies in a folder, compressed: more than measured on environments (a third).
 IMAGE_SHARE = 0.6
@@ -134,7 +134,9 @@ class _Packing:
         plan = self._gathered.plan
         message = f"Packing {plan.files} files"
         self._notify(Event(stage="pack", kind="start", message=message))
-        self._written = write_data(out, self._entries(inside), compressor=parts.compression)
+        self._written = write_data(
+            out, self._entries(inside), compressor=parts.compression, decodes=True
+        )
         self._notify(Event(stage="pack", kind="end", done=plan.files, unit="files"))
         self._notify(Event(stage="image", kind="start", message=f"Writing {plan.output}"))
         self._lock(tree_sha256=self._hash())
@@ -232,10 +234,13 @@ class _Packing:
         if inside and inside.packages.startswith(f"{place}/"):
             yield from plan_hook(inside.packages)
 
-    def _prove(self, image: BinaryIO) -> None:
+    def _prove(self, image: BinaryIO, top: Squashfs) -> None:
         """Read everything back, and look whether the folders are still what was read."""
         self._notify(Event(stage="verify", kind="start", message="Comparing file by file"))
-        partition = open_partition(image, self._gathered.plan.layout)
+        back = ReadBack(image, self._written)
+        changes = [(tree, _changes(tree)) for tree in self._gathered.trees]
+        partition = open_partition(image, self._gathered.plan.layout, top)
+        wrong_blocks = back.wrong()
         for tree, reader in zip(self._gathered.trees, self._readers, strict=True):
             wrong = verify_tree(
                 partition,
@@ -244,6 +249,7 @@ class _Packing:
                 reader.contents,
                 frozenset(reader.left_out),
                 self._written,
+                wrong_blocks,
             )
             if wrong:
                 raise BuildError(
@@ -251,7 +257,8 @@ class _Packing:
                     why="\n".join(wrong[:5]),
                     now="Try once more; if it happens again, please report it.",
                 )
-            if gone := _changes(tree):
+        for tree, gone in changes:
+            if gone:
                 raise changed(tree.folder, gone)
         self._notify(Event(stage="verify", kind="end", done=self._gathered.plan.files))
 

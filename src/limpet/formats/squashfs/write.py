@@ -68,10 +68,12 @@ def write_data(
     level: int = 3,
     block_size: int = 131072,
     threads: int | None = None,
+    decodes: bool = False,
 ) -> Written:
     """The data of an image alone, as `write_squashfs` writes it; `compose` makes an image of it.
 
-    `out` must be open for reading too, and stay open, for `compose` to read from.
+    `out` must be open for reading too, and stay open, for `compose` to read from. With `decodes`,
+    each block is decoded again before it is written; ImageError where it is not what it was.
     """
     if compressor not in COMPRESSORS:
         raise UsageError(
@@ -86,13 +88,21 @@ def write_data(
     codec = codec_by_name(compressor)
     origin = out.tell()
     out.write(bytes(SUPERBLOCK.size))
-    with BlockWriter(out, origin, codec.compressor(level), block_size, threads) as blocks:
+    with BlockWriter(
+        out,
+        codec,
+        origin=origin,
+        level=level,
+        block_size=block_size,
+        threads=threads,
+        decodes=decodes,
+    ) as blocks:
         tree = _Tree(blocks)
         for entry in entries:
             tree.add(entry)
         fragments = blocks.finish()
     out.flush()
-    written = Written(out, origin, codec, block_size, tree.root, fragments, blocks.known)
+    written = Written(out, origin, codec, block_size, tree.root, fragments, blocks)
     tree.place_contents(written)
     return written
 
@@ -101,6 +111,8 @@ class Written:
     """The data of an image without its tables: what `compose` needs of a source.
 
     `contents` tells by the sha256 of a file how it was stored, for files that it is known of.
+    From `data_start` to `data_end` lie blocks of these `sizes`, as they are stored, whose CRC-32
+    are `block_checks`.
     """
 
     def __init__(
@@ -111,7 +123,7 @@ class Written:
         block_size: int,
         root: Node,
         fragments: list[tuple[int, int]],
-        contents: dict[bytes, Content],
+        blocks: BlockWriter,
     ) -> None:
         self.file = file
         self.offset = offset
@@ -121,7 +133,8 @@ class Written:
         self.fragment_count = len(fragments)
         self.data_start = SUPERBLOCK.size
         self.data_end = file.tell() - offset
-        self.contents = contents
+        self.contents = blocks.known
+        self.sizes, self.block_checks = blocks.sizes, blocks.checks
         self.checks: dict[int, bytes] = {}
         self._root = root
 
