@@ -12,6 +12,7 @@ from limpet.core.prefix import Seen
 
 _SHOWN = 5
 _READABLE = 0o444
+_PLAIN = stat.S_IFREG | _READABLE
 
 
 def scan_tree(folder: Path) -> tuple[Seen, ...]:
@@ -91,18 +92,20 @@ def _scan(folder: str, inside: str, found: list[Seen], closed: list[str]) -> Non
         except FileNotFoundError:
             continue
         found.append(one)
-        if stat.S_ISDIR(status.st_mode):
+        mode = one.mode
+        if mode & _PLAIN == _PLAIN:
+            continue  # most are files that all may read: no further question
+        if stat.S_ISDIR(mode):
             _scan(entry.path, f"{path}/", found, closed)
-        # What all may read, needs no further question (and this one is asked of each file).
-        elif stat.S_ISREG(status.st_mode) and (
-            status.st_mode & _READABLE != _READABLE and not os.access(entry.path, os.R_OK)
+        elif (
+            stat.S_ISREG(mode) and mode & _READABLE != _READABLE and not os.access(entry.path, os.R_OK)
         ):
             closed.append(entry.path)
 
 
 def _seen(place: str, status: os.stat_result, path: str) -> Seen:
-    is_link = stat.S_ISLNK(status.st_mode)
-    is_file = stat.S_ISREG(status.st_mode)
+    kind = stat.S_IFMT(status.st_mode)
+    is_link, is_file = kind == stat.S_IFLNK, kind == stat.S_IFREG
     return Seen(
         path=path,
         mode=status.st_mode,

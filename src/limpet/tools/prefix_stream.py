@@ -1,7 +1,9 @@
 """A folder on the disk on its way into an image: read once, by several threads, never copied.
 
-Opening a file on a parallel file system takes a millisecond or more, whatever its size, so small
-files are read ahead in batches by threads; large ones are read in blocks when their turn comes.
+Opening a file on a parallel file system takes a millisecond or more, whatever its size, so files
+are read ahead in batches by threads: by many where opening takes long, and by two where it does not,
+for Python's threads get into one another's way. Very large files are read in blocks when their turn
+comes.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from hashlib import file_digest, sha256
 from pathlib import Path
+from time import perf_counter
 from typing import TYPE_CHECKING, BinaryIO, Self, cast
 from zlib import crc32
 
@@ -25,11 +28,12 @@ from limpet.formats.squashfs import Entry, Kind
 if TYPE_CHECKING:
     from concurrent.futures import Future, ThreadPoolExecutor
 
-READERS = 4
+READERS = 2
+READERS_WHERE_SLOW = 16
+SLOW_S = 0.0002  # to open a file: ten times what it takes where the system knows it already
 BATCH_FILES = 64
 BATCH_BYTES = 1 << 20
-BATCHES_AHEAD = 12
-STREAMED_BYTES = 1 << 20  # larger files are not held in memory
+STREAMED_BYTES = 8 << 20  # larger files are not held in memory
 RUN_BLOCKS = 8
 END_BYTES = 4096
 BLOCK_BYTES = 128 << 10  # as the image's blocks, so that none is put together from pieces
@@ -72,6 +76,7 @@ class TreeReader:
         sizes = Counter(one.size_bytes for one in seen if one.is_file and _is_streamed(one))
         self._sizes = {size for size, count in sizes.items() if count > 1}
         self._ends: dict[tuple[int, int], set[bytes]] = {}  # hashes by size and end
+        self._opened_s = 0.0  # how long it took at best, in the last batch
 
     def _module(self, one: Seen) -> Seen | None:
         """The module as Python sees it: behind a link."""
@@ -87,13 +92,14 @@ class TreeReader:
         """One for each thing in the folder; BuildError where something has changed."""
         from concurrent.futures import ThreadPoolExecutor
 
-        with ThreadPoolExecutor(READERS) as pool:
+        with ThreadPoolExecutor(READERS_WHERE_SLOW) as pool:
             ahead: deque[tuple[list[Seen], Future[list[Read]]]] = deque()
             try:
                 for batch in self._batches():
                     files = [one for one in batch if self._is_read_ahead(one)]
                     ahead.append((batch, pool.submit(self._read_all, files)))
-                    if len(ahead) > BATCHES_AHEAD:
+                    readers = READERS_WHERE_SLOW if self._opened_s > SLOW_S else READERS
+                    while len(ahead) > readers:
                         yield from self._entries_of(*ahead.popleft(), pool)
                 while ahead:
                     yield from self._entries_of(*ahead.popleft(), pool)
@@ -115,10 +121,18 @@ class TreeReader:
             yield batch
 
     def _read_all(self, files: Sequence[Seen]) -> list[Read]:
-        return [self._read(one) for one in files]
+        reads: list[Read] = []
+        opened_s = 1.0
+        for one in files:
+            start_s = perf_counter()
+            descriptor = self._open(one)
+            opened_s = min(opened_s, perf_counter() - start_s)
+            reads.append(self._read(one, descriptor))
+        if reads:
+            self._opened_s = opened_s
+        return reads
 
-    def _read(self, one: Seen) -> Read:
-        descriptor = self._open(one)
+    def _read(self, one: Seen, descriptor: int) -> Read:
         try:
             data = os.read(descriptor, one.size_bytes + 1)
             while len(data) < one.size_bytes and (
@@ -162,17 +176,19 @@ class TreeReader:
             path = start + one.path if one.path else self._place
             mode = image_mode(one.mode)
             first = self._first.get(one.path, "") if one.links > 1 else ""
-            if not one.is_file:
+            if not stat.S_ISREG(one.mode):
                 yield Entry(path, _kind(one.mode), mode, target=one.target, rdev=one.rdev)
             elif first and first not in self.left_out:
                 self.contents[one.path] = self.contents[first]
                 yield Entry(path, "file", mode, hardlink=start + first)
-            elif _is_streamed(one):
+            elif one.size_bytes > STREAMED_BYTES and _is_streamed(one):
                 alike, digest = self._find_alike(one)
                 content = partial(self._stream, one, alike, pool)
                 yield Entry(path, "file", mode, content=content, sha256=digest)
             else:
-                data, digest, written = self._read(one) if first else next(results)
+                data, digest, written = (
+                    self._read(one, self._open(one)) if first else next(results)
+                )
                 self.contents[one.path] = Content(sha256=digest, written=written)
                 if data is None:
                     self.left_out.add(one.path)
@@ -180,8 +196,9 @@ class TreeReader:
                     yield Entry(path, "file", mode, content=data, sha256=written)
 
     def _is_read_ahead(self, one: Seen) -> bool:
-        is_second = one.links > 1 and one.path in self._first
-        return one.is_file and not is_second and not _is_streamed(one)
+        if not stat.S_ISREG(one.mode) or (one.links > 1 and one.path in self._first):
+            return False
+        return one.size_bytes <= STREAMED_BYTES or not _is_streamed(one)
 
     def _find_alike(self, one: Seen) -> tuple[set[bytes], bytes]:
         """The hashes of earlier large files that are as long and end alike; its own if among them.

@@ -68,8 +68,8 @@ class BlockWriter:
     are stored once. `known` has what is stored by its sha256, for contents that it is known of, and
     `sizes` and `checks` are of all blocks, in the order in which they lie in `out`.
 
-    With `decodes`, what was compressed is decoded again by the same thread, while it has all at
-    hand: each block must be what it was, with every small file at its place in it.
+    With `decodes`, a block that files share is decoded again by the thread that compressed it, while
+    it has all at hand: every file must be at its place in it.
     """
 
     def __init__(
@@ -112,13 +112,13 @@ class BlockWriter:
 
     def store(self, content: bytes | Callable[[], BinaryIO], digest: bytes = b"") -> Content:
         """`digest` is the sha256 of `content`, where it is known."""
+        if digest in self.known:
+            return self.known[digest]
         if isinstance(content, bytes):
             step = self._block_size
             if len(content) <= step:
                 return self._store_small(content, digest)
             stored = self._store(content[at : at + step] for at in range(0, len(content), step))
-        elif digest in self.known:
-            return self.known[digest]
         else:
             with content() as stream:
                 stored = self._store(_read_blocks(stream, self._block_size))
@@ -214,16 +214,15 @@ class BlockWriter:
             for block, offsets, (stored, size, _) in zip(
                 task.blocks, task.offsets, packed, strict=True
             ):
-                self._decode(block, offsets, stored, size)
+                if isinstance(block, list):
+                    self._decode(block, offsets, stored, size)
         return packed
 
-    def _decode(self, block: Plain, offsets: Sequence[int], stored: bytes, size: int) -> None:
+    def _decode(
+        self, tails: Sequence[bytes], offsets: Sequence[int], stored: bytes, size: int
+    ) -> None:
         plain = stored if size & DATA_RAW else self._decompress(stored, self._block_size)
-        if isinstance(block, bytes):
-            is_same = plain == block
-        else:
-            is_same = all(map(plain.startswith, block, offsets))
-        if not is_same:
+        if not all(map(plain.startswith, tails, offsets)):
             raise ImageError(
                 "What was compressed cannot be decoded to what it was.",
                 why="This machine's memory, or its zstd library, does not do what it should.",

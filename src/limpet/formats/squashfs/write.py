@@ -22,12 +22,14 @@ from limpet.formats.squashfs.read import Squashfs
 from limpet.formats.squashfs.tables import write_tables
 from limpet.formats.squashfs.tree import (
     encode_path,
+    is_name,
     make_directories,
     resolve,
     split_path,
 )
 
 LAST_SECOND = 0xFFFFFFFF
+_NO_NAMES = ("", ".", "..")
 
 
 def write_squashfs(
@@ -175,8 +177,9 @@ class _Tree:
         above, _, last = entry.path.rpartition("/")
         parent = self._parents.get(above)
         # The way to a known parent has been looked at; "a/." has no last name.
-        names = split_path(last) if parent else []
-        if not names:
+        if parent is not None and last not in _NO_NAMES and is_name(name := encode_path(last)):
+            names = [name]
+        else:
             names, parent = split_path(entry.path), None
         node = self._linked(entry) if entry.hardlink else self._node(entry)
         if not names:
@@ -218,7 +221,8 @@ class _Tree:
 
     def _node(self, entry: Entry) -> Node:
         kind = TYPES[entry.kind]
-        node = Node(kind, entry.mode, entry.uid, entry.gid, _seconds(entry.mtime))
+        mtime = _seconds(entry.mtime) if entry.mtime else 0
+        node = Node(kind, entry.mode, entry.uid, entry.gid, mtime)
         if kind == FILE:
             content = self._blocks.store(entry.content or b"", entry.sha256)
             node.size_bytes, node.sparse_bytes = content.size_bytes, content.sparse_bytes
