@@ -1,10 +1,11 @@
 """Reads a packed folder back from its image and compares it, file by file, with what was seen.
 
 What a file's content was, is known by the sha256 that was taken of the bytes that were read. What
-became of these very bytes, is known from when they were compressed: the blocks with their sizes and
-CRC-32, each of which was decoded again then and was what had been read (`write_data(decodes=True)`).
-So a file is in the image if its inode, read from there, names these blocks and its place in them,
-and if what is read from the image where they lie has their CRC-32.
+became of these very bytes, is known from when they were compressed: the sizes and CRC-32 of their
+blocks. A block that files share was decoded again then, and each of them was at its place in it
+(`write_data(decodes=True)`); of a larger file's it is taken for granted that zstd gives back what
+it was given. So a file is in the image if its inode, read from there, names these blocks and its
+place in them, and if what is read from the image where they lie has their CRC-32.
 """
 
 from __future__ import annotations

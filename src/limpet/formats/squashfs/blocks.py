@@ -68,8 +68,8 @@ class BlockWriter:
     are stored once. `known` has what is stored by its sha256, for contents that it is known of, and
     `sizes` and `checks` are of all blocks, in the order in which they lie in `out`.
 
-    With `decodes`, a block that files share is decoded again by the thread that compressed it, while
-    it has all at hand: every file must be at its place in it.
+    With `decodes`, a block that files share is decoded again by the thread that compressed it,
+    while it has all at hand: every file must be at its place in it.
     """
 
     def __init__(

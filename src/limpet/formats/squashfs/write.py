@@ -75,7 +75,8 @@ def write_data(
     """The data of an image alone, as `write_squashfs` writes it; `compose` makes an image of it.
 
     `out` must be open for reading too, and stay open, for `compose` to read from. With `decodes`,
-    each block is decoded again before it is written; ImageError where it is not what it was.
+    blocks that files share are decoded before they are written; ImageError where one is not what
+    it was.
     """
     if compressor not in COMPRESSORS:
         raise UsageError(
