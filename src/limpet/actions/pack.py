@@ -141,9 +141,9 @@ class _Packing:
         self._written = write_data(
             out, self._entries(inside), compressor=parts.compression, decodes=True
         )
+        self._notify(Event(stage="pack", kind="end", done=plan.files, unit="files"))
         folders = [(tree.folder, tree.seen) for tree in self._gathered.trees]
         self._look = self._looking.enter_context(looking_again(folders))
-        self._notify(Event(stage="pack", kind="end", done=plan.files, unit="files"))
         self._notify(Event(stage="image", kind="start", message=f"Writing {plan.output}"))
         self._lock(tree_sha256=self._hash())
         objects = self._objects()
