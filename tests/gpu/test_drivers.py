@@ -164,7 +164,7 @@ def test_a_foreign_image_is_read_once(tmp_path: Path, monkeypatch: pytest.Monkey
 def test_a_foreign_image_with_a_libcuda_of_its_own(tmp_path: Path) -> None:
     more = {"usr/local/cuda-13.0/compat/libcuda.so.580.65.06": b""}
     image = read_image(str(foreign(tmp_path / "a.sqfs", FOREIGN | more)))
-    needs = image_needs.with_needs(image, tmp_path / "cache").needs
+    needs = image_known.with_known(image, tmp_path / "cache").needs
     assert (needs.compat, needs.compat_at) == ("580.65.06", "/usr/local/cuda-13.0/compat")
     assert needs.cuda == "12.4"
 

@@ -112,7 +112,7 @@ def test_launchers_without_programs(refused: Refused, tmp_path: Path) -> None:
     assert "--wrap" in refused(folder, 2, "--wrap", tmp_path / "launchers")
 
 
-@pytest.mark.parametrize("when", ["pack", "verify"])
+@pytest.mark.parametrize("when", ["start", "end"])  # of reading
 @pytest.mark.parametrize("what", ["text", "new"])
 def test_a_folder_that_changes_meanwhile(
     debian_base: Base, cache_dir: Path, home: Path, tmp_path: Path, when: str, what: str
@@ -122,7 +122,7 @@ def test_a_folder_that_changes_meanwhile(
     image.write_text("the image of before", encoding="utf-8")
 
     def change(event: Event) -> None:
-        if event.stage == when and event.kind == "start":
+        if event.stage == "pack" and event.kind == when:
             (folder / "share" / what).write_text("changed just now", encoding="utf-8")
 
     request = PackRequest(

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import os
 import random
+import signal
+import time
 from io import BytesIO
 from itertools import chain
 from pathlib import Path
-from tempfile import TemporaryFile
-from typing import BinaryIO, NamedTuple, cast
+from typing import BinaryIO, NamedTuple
 
 import pytest
 
-from limpet.core.errors import BuildError, SpaceError
+from limpet.core.errors import BuildError, ImageError, SpaceError
 from limpet.core.prefix import Seen, find_changes
 from limpet.formats.squashfs import (
     Entry,
@@ -23,10 +24,11 @@ from limpet.formats.squashfs import (
     write_data,
     write_squashfs,
 )
-from limpet.formats.squashfs.blocks import BlockWriter, Plain
-from limpet.tools.prefix_scan import is_as_seen, scan_tree
+from limpet.formats.squashfs.blocks import BlockWriter, Content, Plain
+from limpet.tools import prefix_stream
+from limpet.tools.prefix_scan import is_as_seen, looking_again, scan_tree
 from limpet.tools.prefix_stream import TreeReader
-from limpet.tools.prefix_verify import verify_tree
+from limpet.tools.prefix_verify import ReadBack, verify_tree
 from tests.pack.conftest import make_tool
 
 PLACE = "home/mé/a tool"
@@ -38,17 +40,21 @@ class Packed(NamedTuple):
     written: Written
 
     def wrong_in(self, image: BinaryIO, seen: tuple[Seen, ...] = ()) -> tuple[str, ...]:
-        contents = self.reader.contents
-        none = frozenset[str]()
-        return verify_tree(Squashfs(image), PLACE, seen or self.seen, contents, none, self.written)
+        return proved(Squashfs(image), seen or self.seen, self.reader, self.written)
+
+
+def proved(
+    image: Squashfs, seen: tuple[Seen, ...], reader: TreeReader, data: Written
+) -> tuple[str, ...]:
+    wrong_blocks = ReadBack(image.file, data).wrong()
+    return verify_tree(image, PLACE, seen, reader.contents, frozenset(), data, wrong_blocks)
 
 
 def written(folder: Path, out: BinaryIO, *further: Entry) -> Packed:
     """The folder as an image in `out`, with further entries that replace some of it."""
     seen = scan_tree(folder)
     reader = TreeReader(folder, PLACE, seen)
-    data = cast(BinaryIO, TemporaryFile())  # noqa: SIM115 - as long as what is returned
-    packed = write_data(data, chain(reader.entries(), further))
+    packed = write_data(out, chain(reader.entries(), further), decodes=True)
     compose(out, [Source(packed)])
     return Packed(reader, seen, packed)
 
@@ -139,11 +145,11 @@ def test_data_that_lie_in_the_image_already(tmp_path: Path) -> None:
     reader = TreeReader(folder, PLACE, seen)
     with (tmp_path / "image").open("w+b") as out:
         out.write(b"before" * 100)
-        packed = write_data(out, reader.entries())
+        packed = write_data(out, reader.entries(), decodes=True)
         stats = compose(out, [Source(Squashfs(base)), Source(packed)])
         image = Squashfs(out, 600)
         assert out.tell() == 600 + stats.size_bytes
-        assert verify_tree(image, PLACE, seen, reader.contents, frozenset(), packed) == ()
+        assert proved(image, seen, reader, packed) == ()
         assert image.read("etc/large") == large
         assert image.read("etc/small") == b"small"
         for name in ("first", "second", "other"):
@@ -204,8 +210,114 @@ def test_a_shared_block_that_gives_back_something_else(
     (folder / "one").write_bytes(b"one" * 5)
     (folder / "digits").write_bytes(b"111" * 5)
     monkeypatch.setattr(BlockWriter, "_pack", bent)
+    with (
+        (tmp_path / "image").open("w+b") as out,
+        pytest.raises(ImageError, match="cannot be decoded to what it was"),
+    ):
+        written(folder, out)
+
+
+def test_a_small_file_that_is_put_elsewhere_than_is_noted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "tool"
+    folder.mkdir()
+    for name in ("one", "two", "three"):
+        (folder / name).write_bytes(name.encode() * 5)
+    add_tail = BlockWriter._add_tail
+
+    def astray(self: BlockWriter, data: bytes) -> Content:
+        self._tail_bytes += 1
+        return add_tail(self, data)
+
+    monkeypatch.setattr(BlockWriter, "_add_tail", astray)
+    with (
+        (tmp_path / "image").open("w+b") as out,
+        pytest.raises(ImageError, match="cannot be decoded to what it was"),
+    ):
+        written(folder, out)
+
+
+def test_an_end_that_is_cut_off(tmp_path: Path) -> None:
+    folder = make_tool(tmp_path / "tool")
     with (tmp_path / "image").open("w+b") as out:
-        assert written(folder, out).wrong_in(out) == ("one has another content",)
+        packed = written(folder, out)
+        image = Squashfs(out)
+        out.truncate(packed.written.data_end - 1)
+        with pytest.raises(ImageError, match="cut off"):
+            proved(image, packed.seen, packed.reader, packed.written)
+
+
+@pytest.mark.parametrize("opening_s", [0.0, 0.001])
+def test_files_are_read_in_their_order_however_long_it_takes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, opening_s: float
+) -> None:
+    """One by one, and by many threads where opening takes its time."""
+    folder = tmp_path / "tool"
+    folder.mkdir()
+    for number in range(70 * prefix_stream.BATCH_FILES):
+        (folder / f"{number:05}").write_bytes(b"%d" % number * (number % 50))
+    (folder / "00100").write_bytes(bytes(range(256)) * 4095)  # fills a batch of its own
+    (folder / "old.pyc").write_bytes(b"\0" * (prefix_stream.BATCH_BYTES + 5))
+    opened = TreeReader._open
+
+    def slow(self: TreeReader, one: Seen) -> int:
+        time.sleep(opening_s)
+        return opened(self, one)
+
+    monkeypatch.setattr(TreeReader, "_open", slow)
+    entries = list(TreeReader(folder, "tool", scan_tree(folder)).entries())
+    found = {entry.path: entry.content for entry in entries if entry.kind == "file"}
+    assert list(found) == sorted(found)
+    assert found == {f"tool/{path.name}": path.read_bytes() for path in folder.iterdir()}
+
+
+@pytest.fixture
+def copies(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The copies of this process that are made."""
+    made: list[int] = []
+    fork = os.fork
+
+    def noted() -> int:
+        child = fork()
+        made.append(child)
+        return child
+
+    monkeypatch.setattr(os, "fork", noted)
+    return made
+
+
+def all_ended(copies: list[int]) -> bool:
+    for child in copies:
+        with pytest.raises(ChildProcessError):
+            os.waitpid(child, os.WNOHANG)
+    return bool(copies)
+
+
+def test_what_reads_ahead_is_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, copies: list[int]
+) -> None:
+    folder = make_tool(tmp_path / "tool")
+    monkeypatch.setattr(TreeReader, "_open", lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+    with pytest.raises(BuildError, match="reads the files ahead has ended"):
+        list(TreeReader(folder, PLACE, scan_tree(folder)).entries())
+    assert all_ended(copies)
+
+
+def test_reading_that_is_broken_off_leaves_no_process(tmp_path: Path, copies: list[int]) -> None:
+    folder = make_tool(tmp_path / "tool")
+    entries = TreeReader(folder, PLACE, scan_tree(folder)).entries()
+    next(entries)
+    entries.close()  # type: ignore[attr-defined]
+    assert all_ended(copies)
+
+
+def test_another_look_in_a_copy(tmp_path: Path) -> None:
+    folders = [make_tool(tmp_path / name) for name in ("one", "two")]
+    seen = [(folder, scan_tree(folder)) for folder in folders]
+    (folders[1] / "share/text").write_bytes(b"changed")
+    with looking_again(seen) as answer:
+        assert answer() == (True, False)
 
 
 def test_data_in_the_image_are_not_ordered(tmp_path: Path) -> None:

@@ -77,12 +77,13 @@ def assemble(
     scratch: Path,
     replace: bool,
     fill: Callable[[BinaryIO], Parts] | None = None,
-    check: Callable[[BinaryIO], None] | None = None,
+    check: Callable[[BinaryIO, Squashfs], None] | None = None,
 ) -> int:
     """Write the image beside `output` and give it its name at the end; its size in bytes.
 
     `fill` may write data where the image stands (`write_data`) and gives the same parts with these
-    and with all that is known only then. `check` is given the whole image at its end; it may raise.
+    and with all that is known only then. `check` is given the whole image at its end, and what was
+    written last into it as read back from it; it may raise.
     """
     with ExitStack() as stack:
         base_file = stack.enter_context(parts.base_sif.open("rb"))
@@ -96,17 +97,18 @@ def assemble(
             origin = out.tell()
             parts = fill(out) if fill else parts
             stats = _write_trees(out, parts, base, scratch, stack)
+        top = _read_back(image, origin)
         writer.ident = parts.ident
         if stats.hot_bytes and parts.ahead:
             ahead = msgspec.json.encode(_ahead(origin, stats))
             writer.add_object(AHEAD_OBJECT, ahead, kind="json")
         for item in parts.objects:
-            data = _completed(item, image, base, origin, parts) if item.complete else item.data
+            data = _completed(item, image, base, top, parts) if item.complete else item.data
             writer.add_object(item.name, data, kind=item.kind)
         writer.finish()
         if check:
             image.flush()
-            check(image)
+            check(image, top)
         os.fchmod(image.fileno(), 0o777 & ~files.umask())
         return os.fstat(image.fileno()).st_size
 
@@ -140,13 +142,19 @@ def _own(parts: Parts, base: Squashfs, gone: Iterable[str]) -> Iterator[Entry]:
     yield from map(_whiteout, gone)
 
 
-def _completed(
-    item: SifObject, image: BinaryIO, base: Squashfs, origin: int, parts: Parts
-) -> bytes:
-    """An object with what the trees tell that were written at `origin`."""
-    assert item.complete
+def _read_back(image: BinaryIO, origin: int) -> Squashfs:
     end = image.tell()
     top = Squashfs(image, origin)
+    image.seek(end)
+    return top
+
+
+def _completed(
+    item: SifObject, image: BinaryIO, base: Squashfs, top: Squashfs, parts: Parts
+) -> bytes:
+    """An object with what the trees tell that were written."""
+    assert item.complete
+    end = image.tell()
     trees = (base, top) if parts.layout == "layered" else (top,)
     data = item.complete(item.data, trees)
     image.seek(end)

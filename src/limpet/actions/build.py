@@ -43,7 +43,7 @@ from limpet.core.events import Event, Notify, ignore
 from limpet.core.gpu import find_compat, plan_needs
 from limpet.core.image import ImageFacts
 from limpet.core.image_env import SENT
-from limpet.core.mpi import without_symbols
+from limpet.core.mpi import ImageMpi, without_symbols
 from limpet.core.package_files import Metadata, parse_metadata
 from limpet.core.plan import BuildPlan, BuildReport, LockReport, plan_build
 from limpet.core.pylock import render_lock
@@ -61,6 +61,7 @@ from limpet.formats.sif import architecture_of
 from limpet.formats.squashfs import Entry, Squashfs
 from limpet.tools import files, image_mpi
 from limpet.tools.files import hash_tree
+from limpet.tools.image_needs import list_names
 from limpet.tools.recipes import render_recipe
 
 # A folder, a wheel, a piece and its note, each of the files first under a passing name.
@@ -387,14 +388,16 @@ def describe(
 
 
 def add_seen(data: bytes, trees: Sequence[Squashfs]) -> bytes:
-    """The facts with what is in the finished image: the MPI (symbols' names are left to those who
-    ask for them) and a libcuda for older drivers."""
-    tree = merged_tree(trees)
+    """The facts with what is in the finished image: a libcuda for older drivers, and the MPI.
+
+    Its symbols' names are left to those who ask for them.
+    """
+    found = image_mpi.read_mpi(merged_tree(trees)) if image_mpi.may_have_mpi(trees) else ImageMpi()
     facts = msgspec.json.decode(data, type=ImageFacts)
-    compat, at = find_compat(tree.names, facts.prefix)
+    compat, at = find_compat(partial(list_names, trees), facts.prefix)
     facts = msgspec.structs.replace(
         facts,
-        mpi=without_symbols(image_mpi.read_mpi(tree)),
+        mpi=without_symbols(found),
         gpu=msgspec.structs.replace(facts.gpu, compat=compat, compat_at=at),
     )
     return msgspec.json.encode(facts)

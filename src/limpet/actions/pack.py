@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import BinaryIO
 
@@ -28,7 +29,7 @@ from limpet.core.errors import BuildError
 from limpet.core.events import Event, Notify, ignore
 from limpet.core.findings import Finding
 from limpet.core.image import RECIPE_OBJECT
-from limpet.core.pack import ByteCode, PackReport, PackRequest, Tree, find_changed
+from limpet.core.pack import ByteCode, PackReport, PackRequest, find_changed
 from limpet.core.prefix import find_changes, image_mode
 from limpet.core.skeleton import (
     WHERE_MISSING,
@@ -40,11 +41,11 @@ from limpet.core.skeleton import (
 )
 from limpet.core.wrap import WrapReport, WrapRequest
 from limpet.formats.sif import architecture_of
-from limpet.formats.squashfs import Entry, Written, write_data
+from limpet.formats.squashfs import Entry, Squashfs, Written, write_data
 from limpet.tools import files, launchers
-from limpet.tools.prefix_scan import is_as_seen, scan_tree
+from limpet.tools.prefix_scan import looking_again, scan_tree
 from limpet.tools.prefix_stream import TreeReader, changed
-from limpet.tools.prefix_verify import open_partition, verify_tree
+from limpet.tools.prefix_verify import ReadBack, open_partition, verify_tree
 
 # Of what lies in a folder, compressed: more than measured on environments (a third).
 IMAGE_SHARE = 0.6
@@ -94,6 +95,8 @@ class _Packing:
         self._notify = notify
         self._compiled: list[str] = []
         self._written: Written
+        self._looking = ExitStack()
+        self._look: Callable[[], tuple[bool, ...]]
         self._readers = [
             TreeReader(tree.folder, tree.place.lstrip("/"), tree.seen) for tree in gathered.trees
         ]
@@ -113,14 +116,15 @@ class _Packing:
         self._lock(python=inside.version if inside else "")
         settings = self._settings()
         parts = self._parts(inside, settings)
-        size_bytes = assemble(
-            plan.output,
-            parts,
-            scratch=self._scratch,
-            replace=gathered.request.force,
-            fill=lambda out: self._fill(out, parts, inside),
-            check=self._prove,
-        )
+        with self._looking:
+            size_bytes = assemble(
+                plan.output,
+                parts,
+                scratch=self._scratch,
+                replace=gathered.request.force,
+                fill=lambda out: self._fill(out, parts, inside),
+                check=self._prove,
+            )
         return PackReport(
             plan=plan,
             size_bytes=size_bytes,
@@ -134,8 +138,12 @@ class _Packing:
         plan = self._gathered.plan
         message = f"Packing {plan.files} files"
         self._notify(Event(stage="pack", kind="start", message=message))
-        self._written = write_data(out, self._entries(inside), compressor=parts.compression)
+        self._written = write_data(
+            out, self._entries(inside), compressor=parts.compression, decodes=True
+        )
         self._notify(Event(stage="pack", kind="end", done=plan.files, unit="files"))
+        folders = [(tree.folder, tree.seen) for tree in self._gathered.trees]
+        self._look = self._looking.enter_context(looking_again(folders))
         self._notify(Event(stage="image", kind="start", message=f"Writing {plan.output}"))
         self._lock(tree_sha256=self._hash())
         objects = self._objects()
@@ -232,10 +240,12 @@ class _Packing:
         if inside and inside.packages.startswith(f"{place}/"):
             yield from plan_hook(inside.packages)
 
-    def _prove(self, image: BinaryIO) -> None:
+    def _prove(self, image: BinaryIO, top: Squashfs) -> None:
         """Read everything back, and look whether the folders are still what was read."""
         self._notify(Event(stage="verify", kind="start", message="Comparing file by file"))
-        partition = open_partition(image, self._gathered.plan.layout)
+        back = ReadBack(image, self._written)
+        partition = open_partition(image, self._gathered.plan.layout, top)
+        wrong_blocks = back.wrong()
         for tree, reader in zip(self._gathered.trees, self._readers, strict=True):
             wrong = verify_tree(
                 partition,
@@ -244,6 +254,7 @@ class _Packing:
                 reader.contents,
                 frozenset(reader.left_out),
                 self._written,
+                wrong_blocks,
             )
             if wrong:
                 raise BuildError(
@@ -251,7 +262,8 @@ class _Packing:
                     why="\n".join(wrong[:5]),
                     now="Try once more; if it happens again, please report it.",
                 )
-            if gone := _changes(tree):
+        for tree, is_as_seen in zip(self._gathered.trees, self._look(), strict=True):
+            if not is_as_seen and (gone := find_changes(tree.seen, scan_tree(tree.folder))):
                 raise changed(tree.folder, gone)
         self._notify(Event(stage="verify", kind="end", done=self._gathered.plan.files))
 
@@ -276,9 +288,3 @@ class _Packing:
                 if path in reader.contents and reader.contents[path].sha256.hex() != digest
             ]
         return find_changed(different, missing)
-
-
-def _changes(tree: Tree) -> tuple[str, ...]:
-    if is_as_seen(tree.folder, tree.seen):
-        return ()
-    return find_changes(tree.seen, scan_tree(tree.folder))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import posixpath
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from stat import S_IFDIR, S_IFLNK, S_IFMT, S_IFREG, S_ISDIR, S_ISREG
 from typing import Literal
 
 import msgspec
@@ -70,13 +71,18 @@ class Tree(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def files(self) -> int:
         """How many of the things in it are no folders."""
-        return sum(not one.is_folder for one in self.seen)
+        return sum(not S_ISDIR(one.mode) for one in self.seen)
 
     @property
     def size_bytes(self) -> int:
         """What its files hold, each of several names counted once."""
-        inodes = {(one.device, one.inode): one.size_bytes for one in self.seen if one.is_file}
-        return sum(inodes.values())
+        linked = {
+            (one.device, one.inode): one.size_bytes
+            for one in self.seen
+            if one.links > 1 and one.is_file
+        }
+        alone = sum(one.size_bytes for one in self.seen if one.links == 1 and S_ISREG(one.mode))
+        return alone + sum(linked.values())
 
 
 class Metadata(msgspec.Struct, frozen=True, kw_only=True):
@@ -227,9 +233,22 @@ def _finding(
     ]
 
 
+def _is_plain(one: Seen) -> bool:
+    """Whether there is nothing to be said of it: most are folders, links and files like this."""
+    kind = S_IFMT(one.mode)
+    if kind != S_IFREG:
+        return kind in (S_IFDIR, S_IFLNK)
+    return bool(one.mode & 0o044) and not one.mode & 0o6000 and not one.is_sparse
+
+
 def find_in_trees(trees: Sequence[Tree]) -> list[Finding]:
     """What can be said of the things in the folders by their `lstat` alone."""
-    every = [(f"{tree.place}/{one.path}", one) for tree in trees for one in tree.seen]
+    every = [
+        (f"{tree.place}/{one.path}", one)
+        for tree in trees
+        for one in tree.seen
+        if not _is_plain(one)
+    ]
     closed = [p for p, one in every if one.is_file and not one.mode & 0o044 and one.mode & 0o400]
     return [
         *_finding(

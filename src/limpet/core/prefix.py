@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import stat
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
 
 import msgspec
 
@@ -53,7 +54,7 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
     @property
     def is_sparse(self) -> bool:
-        return self.is_file and self.size_bytes > 65536 and self.blocks_bytes < self.size_bytes // 2
+        return self.size_bytes > 65536 and self.blocks_bytes < self.size_bytes // 2 and self.is_file
 
 
 class Content(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -66,6 +67,7 @@ class Content(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     written: bytes
 
 
+@cache  # asked for each file, and there are few modes
 def image_mode(mode: int) -> int:
     """The mode in the image: what its owner may read or start, everyone who has the image may.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import atexit
 import time
 from collections.abc import Coroutine
@@ -18,6 +17,8 @@ _ended_s: list[float] = []
 
 def run_engine(work: Coroutine[None, None, Result]) -> Result:
     """Run one call of the engine to its end."""
+    import asyncio  # most commands start no engine
+
     if not _ended_s:
         atexit.register(_settle)
     try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import msgspec
@@ -26,6 +26,8 @@ from limpet.core.seen import ImageSeen
 from limpet.formats.elf import MAGIC, read_elf
 from limpet.formats.elf_symbols import read_symbols
 from limpet.formats.image_tree import ImageTree, Member, opened_tree
+from limpet.formats.squashfs import Squashfs
+from limpet.formats.squashfs.layout import DIR
 from limpet.tools import files
 
 _MOST_BYTES = 1 << 30  # of any file; a damaged image may claim any size
@@ -62,6 +64,20 @@ def with_mpi(image: ImageSeen, cache: Path | None) -> Kept:
             with files.written_beside(kept) as out:
                 out.write(msgspec.json.encode(found))
     return found
+
+
+def may_have_mpi(trees: Iterable[Squashfs]) -> bool:
+    """Whether a name in these trees can be of an MPI, or of mpi4py: a look at names alone."""
+    stack = [tree.root() for tree in trees]
+    while stack:
+        for name, node in stack.pop().children.items():
+            if node.type == DIR:
+                if name == b"mpi4py":
+                    return True
+                stack.append(node)
+            elif name.startswith(b"libmpi"):
+                return True
+    return False
 
 
 def read_mpi(tree: ImageTree) -> ImageMpi:

@@ -6,7 +6,8 @@ Its C library and its packages decide about GPUs, its environment scripts about 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -32,7 +33,7 @@ def read_known(path: Path, is_sif: bool) -> Known:
         scripts = _read_scripts(root)
         versions = dict(_find_versions(parse_variables(scripts)))
         needs = plan_needs(dict(_read_packages(root)), versions)
-        compat, at = find_compat(lambda folder: _list(root, folder), "opt/conda")
+        compat, at = find_compat(partial(list_names, [root]), "opt/conda")
         needs = msgspec.structs.replace(needs, compat=compat, compat_at=at)
         return Known(libc=_read_libc(root), needs=needs, env=select_sent(scripts))
 
@@ -42,6 +43,11 @@ def packages_of(path: Path, is_sif: bool) -> dict[str, str]:
     with path.open("rb") as file:
         offset = root_partition(read_sif(file)).offset if is_sif else 0
         return dict(_read_packages(Squashfs(file, offset)))
+
+
+def list_names(trees: Iterable[Squashfs], path: str) -> list[str]:
+    """What is in a folder of any of these trees."""
+    return [name for tree in trees for name in _list(tree, path)]
 
 
 def _list(root: Squashfs, path: str) -> list[str]:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from limpet.core.errors import SpaceError
 from limpet.core.prefix import Seen
+from limpet.tools import process
 
 _SHOWN = 5
 _READABLE = 0o444
+_PLAIN = stat.S_IFREG | _READABLE
 
 
 def scan_tree(folder: Path) -> tuple[Seen, ...]:
@@ -62,6 +65,27 @@ def is_as_seen(folder: Path, seen: Sequence[Seen]) -> bool:
     return not left
 
 
+@contextmanager
+def looking_again(
+    folders: Sequence[tuple[Path, Sequence[Seen]]],
+) -> Iterator[Callable[[], tuple[bool, ...]]]:
+    """Start to look, in a copy of this process, which folders are as they were seen.
+
+    What is given waits for the answer, with one word for each folder.
+    """
+
+    def look(says: int, hears: int) -> None:
+        os.write(says, bytes(is_as_seen(folder, seen) for folder, seen in folders))
+
+    with process.forked(look) as (said, _):
+
+        def answer() -> tuple[bool, ...]:
+            words = os.read(said, len(folders))  # so few are written at once
+            return tuple(bool(word) for word in words.ljust(len(folders), b"\0"))
+
+        yield answer
+
+
 def _is_same(now: os.stat_result, one: Seen) -> bool:
     if now.st_mode != one.mode or now.st_ino != one.inode or now.st_dev != one.device:
         return False
@@ -91,18 +115,22 @@ def _scan(folder: str, inside: str, found: list[Seen], closed: list[str]) -> Non
         except FileNotFoundError:
             continue
         found.append(one)
-        if stat.S_ISDIR(status.st_mode):
+        mode = one.mode
+        if mode & _PLAIN == _PLAIN:
+            continue  # most are files that all may read: no further question
+        if stat.S_ISDIR(mode):
             _scan(entry.path, f"{path}/", found, closed)
-        # What all may read, needs no further question (and this one is asked of each file).
-        elif stat.S_ISREG(status.st_mode) and (
-            status.st_mode & _READABLE != _READABLE and not os.access(entry.path, os.R_OK)
+        elif (
+            stat.S_ISREG(mode)
+            and mode & _READABLE != _READABLE
+            and not os.access(entry.path, os.R_OK)
         ):
             closed.append(entry.path)
 
 
 def _seen(place: str, status: os.stat_result, path: str) -> Seen:
-    is_link = stat.S_ISLNK(status.st_mode)
-    is_file = stat.S_ISREG(status.st_mode)
+    kind = stat.S_IFMT(status.st_mode)
+    is_link, is_file = kind == stat.S_IFLNK, kind == stat.S_IFREG
     return Seen(
         path=path,
         mode=status.st_mode,

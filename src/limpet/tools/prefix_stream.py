@@ -1,19 +1,29 @@
-"""A folder on the disk on its way into an image: read once, by several threads, never copied.
+"""A folder on the disk on its way into an image: read once, ahead of its turn, never copied.
 
 Opening a file on a parallel file system takes a millisecond or more, whatever its size, so small
-files are read ahead in batches by threads; large ones are read in blocks when their turn comes.
+files are read ahead in batches; large ones are read in blocks when their turn comes.
+
+A file takes five calls of the system, at each of which Python's threads may change places: beside
+threads that compress, that costs more than the reading. So a copy of this process reads, settles
+and hashes the small files, and what it has read lies in memory that both share. Where opening a
+file takes long, the copy reads with many threads.
 """
 
 from __future__ import annotations
 
+import marshal
+import mmap
 import os
 import stat
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from functools import partial
 from hashlib import file_digest, sha256
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, Self, cast
+from struct import Struct
+from time import perf_counter
+from typing import TYPE_CHECKING, Any, BinaryIO, Self, cast
 from zlib import crc32
 
 import msgspec
@@ -21,18 +31,21 @@ import msgspec
 from limpet.core.errors import BuildError
 from limpet.core.prefix import Content, Seen, image_mode, settle_byte_code, source_of
 from limpet.formats.squashfs import Entry, Kind
+from limpet.tools import process
 
 if TYPE_CHECKING:
     from concurrent.futures import Future, ThreadPoolExecutor
 
-READERS = 4
 BATCH_FILES = 64
-BATCH_BYTES = 1 << 20
-BATCHES_AHEAD = 12
-STREAMED_BYTES = 1 << 20  # larger files are not held in memory
+BATCH_BYTES = STREAMED_BYTES = 1 << 20  # larger files are not held in memory
+SLOTS = 16  # batches that lie ready or are being read
+SLOT_BYTES = BATCH_BYTES + STREAMED_BYTES + 1  # a batch with one more file, which may have grown
+THREADS = 16
+SLOW_S = 0.0002  # to open a file: ten times what it takes where the system knows it already
 RUN_BLOCKS = 8
 END_BYTES = 4096
 BLOCK_BYTES = 128 << 10  # as the image's blocks, so that none is put together from pieces
+_LENGTH = Struct("<I")
 _KINDS: Mapping[int, Kind] = {
     stat.S_IFCHR: "char",
     stat.S_IFBLK: "block",
@@ -41,9 +54,10 @@ _KINDS: Mapping[int, Kind] = {
 }
 _OPEN = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
 
-Read = tuple[
-    bytes | None, bytes, bytes
-]  # what is written, the file's own sha256, the written one's
+# What is written of a file (None: nothing), the file's own sha256, and that of what is written.
+Read = tuple[bytes | None, bytes, bytes]
+Row = tuple[int, bytes, bytes]  # the same with the size of what lies in the memory, or -1
+Batch = tuple[int, list[Row], float]  # where it lies, its files, and how fast one was opened
 
 
 def changed(folder: Path, paths: Sequence[str]) -> BuildError:
@@ -87,18 +101,14 @@ class TreeReader:
         """One for each thing in the folder; BuildError where something has changed."""
         from concurrent.futures import ThreadPoolExecutor
 
-        with ThreadPoolExecutor(READERS) as pool:
-            ahead: deque[tuple[list[Seen], Future[list[Read]]]] = deque()
-            try:
-                for batch in self._batches():
-                    files = [one for one in batch if self._is_read_ahead(one)]
-                    ahead.append((batch, pool.submit(self._read_all, files)))
-                    if len(ahead) > BATCHES_AHEAD:
-                        yield from self._entries_of(*ahead.popleft(), pool)
-                while ahead:
-                    yield from self._entries_of(*ahead.popleft(), pool)
-            finally:
-                pool.shutdown(cancel_futures=True)
+        ahead = _ReadAhead(
+            lambda: (list(filter(self._is_read_ahead, batch)) for batch in self._batches()),
+            self._open,
+            self._settle,
+        )
+        with ahead.reading() as receive, ThreadPoolExecutor(1) as pool:
+            for batch in self._batches():
+                yield from self._entries_of(batch, receive(), pool)
 
     def _batches(self) -> Iterator[list[Seen]]:
         """Hard links' second names read nothing: they have the first one's content."""
@@ -114,28 +124,38 @@ class TreeReader:
         if batch:
             yield batch
 
-    def _read_all(self, files: Sequence[Seen]) -> list[Read]:
-        return [self._read(one) for one in files]
-
-    def _read(self, one: Seen) -> Read:
-        descriptor = self._open(one)
+    def _settle(self, one: Seen, descriptor: int, room: memoryview) -> Row:
+        """Read a file to where there is room for it, as it is written into the image."""
         try:
-            data = os.read(descriptor, one.size_bytes + 1)
-            while len(data) < one.size_bytes and (
-                more := os.read(descriptor, one.size_bytes + 1 - len(data))
+            size = os.preadv(descriptor, [room], 0)
+            while 0 < size < one.size_bytes and (
+                more := os.preadv(descriptor, [room[size:]], size)
             ):
-                data += more
+                size += more
+        except OSError as error:
+            raise self._unreadable(one, error) from error
         finally:
             os.close(descriptor)
-        if len(data) != one.size_bytes:
+        if size != one.size_bytes:
             raise changed(self._folder, [one.path])
+        data = room[:size]
         digest = sha256(data).digest()
         if not one.path.endswith(".pyc"):
-            return data, digest, digest
-        settled = settle_byte_code(data, self._modules.get(source_of(one.path)))
+            return size, digest, digest
+        plain = bytes(data)
+        settled = settle_byte_code(plain, self._modules.get(source_of(one.path)))
         if settled is None:
-            return None, digest, b""
-        return settled, digest, digest if settled is data else sha256(settled).digest()
+            return -1, digest, b""
+        if settled is plain:
+            return size, digest, digest
+        data[:] = settled
+        return size, digest, sha256(settled).digest()
+
+    def _read(self, one: Seen) -> Read:
+        """A file that was not read ahead."""
+        room = bytearray(one.size_bytes + 1)
+        size, digest, written = self._settle(one, self._open(one), memoryview(room))
+        return None if size < 0 else bytes(room[:size]), digest, written
 
     def _open(self, one: Seen) -> int:
         try:
@@ -143,9 +163,7 @@ class TreeReader:
         except FileNotFoundError as error:
             raise changed(self._folder, [one.path]) from error
         except OSError as error:
-            raise BuildError(
-                f"{self._folder}/{one.path} cannot be read.", why=f"{error.strerror}."
-            ) from error
+            raise self._unreadable(one, error) from error
         status = os.fstat(descriptor)
         now = (status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
         if now != (one.inode, one.size_bytes, one.mtime_ns, one.ctime_ns):
@@ -153,26 +171,31 @@ class TreeReader:
             raise changed(self._folder, [one.path])
         return descriptor
 
+    def _unreadable(self, one: Seen, error: OSError) -> BuildError:
+        path = f"{self._folder}/{one.path}"
+        return BuildError(f"{path} cannot be read.", why=f"{error.strerror}.")
+
     def _entries_of(
-        self, batch: Sequence[Seen], reads: Future[list[Read]], pool: ThreadPoolExecutor
+        self, batch: Sequence[Seen], reads: Sequence[Read], pool: ThreadPoolExecutor
     ) -> Iterator[Entry]:
-        results = iter(reads.result())
+        results = iter(reads)
         start = f"{self._place}/"
         for one in batch:
             path = start + one.path if one.path else self._place
             mode = image_mode(one.mode)
             first = self._first.get(one.path, "") if one.links > 1 else ""
-            if not one.is_file:
+            if not stat.S_ISREG(one.mode):
                 yield Entry(path, _kind(one.mode), mode, target=one.target, rdev=one.rdev)
             elif first and first not in self.left_out:
                 self.contents[one.path] = self.contents[first]
                 yield Entry(path, "file", mode, hardlink=start + first)
-            elif _is_streamed(one):
+            elif one.size_bytes > STREAMED_BYTES and not one.path.endswith(".pyc"):
                 alike, digest = self._find_alike(one)
                 content = partial(self._stream, one, alike, pool)
                 yield Entry(path, "file", mode, content=content, sha256=digest)
             else:
-                data, digest, written = self._read(one) if first else next(results)
+                is_ahead = self._is_read_ahead(one)
+                data, digest, written = next(results) if is_ahead else self._read(one)
                 self.contents[one.path] = Content(sha256=digest, written=written)
                 if data is None:
                     self.left_out.add(one.path)
@@ -181,7 +204,7 @@ class TreeReader:
 
     def _is_read_ahead(self, one: Seen) -> bool:
         is_second = one.links > 1 and one.path in self._first
-        return one.is_file and not is_second and not _is_streamed(one)
+        return stat.S_ISREG(one.mode) and not is_second and one.size_bytes <= STREAMED_BYTES
 
     def _find_alike(self, one: Seen) -> tuple[set[bytes], bytes]:
         """The hashes of earlier large files that are as long and end alike; its own if among them.
@@ -228,6 +251,114 @@ def _first_names(seen: Sequence[Seen]) -> Iterator[tuple[str, str]]:
             name = first.setdefault((one.device, one.inode), one.path)
             if name != one.path:
                 yield one.path, name
+
+
+class _ReadAhead:
+    """Batches of files in their order, read by a copy of this process.
+
+    `open_file` and `settle` are called there.
+    """
+
+    def __init__(
+        self,
+        batches: Callable[[], Iterable[Sequence[Seen]]],
+        open_file: Callable[[Seen], int],
+        settle: Callable[[Seen, int, memoryview], Row],
+    ) -> None:
+        self._batches = batches
+        self._open = open_file
+        self._settle = settle
+        self._memory = mmap.mmap(-1, SLOTS * SLOT_BYTES)
+
+    @contextmanager
+    def reading(self) -> Iterator[Callable[[], list[Read]]]:
+        """Start to read; each call of what is given waits for the next batch."""
+        with self._memory, process.forked(self._work) as (said, told):
+            os.write(told, bytes(range(SLOTS)))
+            yield partial(self._receive, said, told)
+
+    def _receive(self, said: int, told: int) -> list[Read]:
+        (length,) = _LENGTH.unpack(_read_exactly(said, _LENGTH.size))
+        slot, rows = marshal.loads(_read_exactly(said, length))
+        if slot < 0:
+            what, why, now = rows
+            raise BuildError(what, why=why, now=now)
+        memory, at = self._memory, slot * SLOT_BYTES
+        reads: list[Read] = []
+        for size, digest, written in rows:
+            if size < 0:
+                reads.append((None, digest, written))
+            else:
+                reads.append((memory[at : at + size], digest, written))
+                at += size
+        with suppress(BrokenPipeError):  # it is done already
+            os.write(told, bytes([slot]))
+        return reads
+
+    # ---- in the copy -----------------------------------------------------------------------------
+
+    def _work(self, says: int, hears: int) -> None:
+        try:
+            for slot, rows, _ in self._read_all(hears):
+                _say(says, (slot, rows))
+        except BuildError as error:
+            _say(says, (-1, (error.what, error.why, error.now)))
+
+    def _read_all(self, hears: int) -> Iterator[Batch]:
+        """All batches in their order, one by one or, where it takes long, several at once."""
+        from concurrent.futures import ThreadPoolExecutor
+
+        is_slow = False
+        ahead: deque[Future[Batch]] = deque()
+        with ThreadPoolExecutor(THREADS) as pool, memoryview(self._memory) as memory:
+            for files in self._batches():
+                while ahead and (not is_slow or len(ahead) == SLOTS - 1):
+                    yield (batch := ahead.popleft().result())
+                    is_slow = batch[2] > SLOW_S
+                slot = os.read(hears, 1)
+                if not slot:
+                    return  # nobody waits for it any more
+                if is_slow:
+                    ahead.append(pool.submit(self._read_batch, files, slot[0], memory))
+                else:
+                    yield (batch := self._read_batch(files, slot[0], memory))
+                    is_slow = batch[2] > SLOW_S
+            while ahead:
+                yield ahead.popleft().result()
+
+    def _read_batch(self, files: Sequence[Seen], slot: int, memory: memoryview) -> Batch:
+        opened_s = 1.0 if files else 0.0
+        rows: list[Row] = []
+        at = slot * SLOT_BYTES
+        for one in files:
+            start_s = perf_counter()
+            descriptor = self._open(one)
+            opened_s = min(opened_s, perf_counter() - start_s)
+            row = self._settle(one, descriptor, memory[at : at + one.size_bytes + 1])
+            rows.append(row)
+            at += max(row[0], 0)
+        return slot, rows, opened_s
+
+
+def _say(says: int, what: tuple[int, Any]) -> None:
+    said = marshal.dumps(what)
+    data = memoryview(_LENGTH.pack(len(said)) + said)
+    while data:
+        data = data[os.write(says, data) :]
+
+
+def _read_exactly(said: int, length: int) -> bytes:
+    data = b""
+    while len(data) < length:
+        more = os.read(said, length - len(data))
+        if not more:
+            raise BuildError(
+                "The process that reads the files ahead has ended.",
+                why="Something on this machine ended it, for instance for want of memory.",
+                now="Try once more, where there is more memory.",
+            )
+        data += more
+    return data
 
 
 class _HashedStream:

@@ -7,7 +7,7 @@ import os
 import shutil
 import signal
 import subprocess
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -159,3 +159,35 @@ def detached(work: Callable[[], object]) -> None:
             work()
     finally:
         os._exit(0)
+
+
+@contextlib.contextmanager
+def forked(work: Callable[[int, int], object]) -> Iterator[tuple[int, int]]:
+    """Let a copy of this process work; the descriptors to read what it says, and to tell it things.
+
+    `work` is given the other ends: to write to, and to read from. The copy has all that there is
+    here, and shares nothing that changes but memory that is mapped as shared. It ends with the
+    block, and when nobody reads or tells any more.
+    """
+    said, says = os.pipe()
+    hears, told = os.pipe()
+    child = os.fork()
+    if not child:
+        try:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)  # it is for who waits for this one
+            os.close(said)
+            os.close(told)
+            with contextlib.suppress(BrokenPipeError):
+                work(says, hears)
+        finally:
+            os._exit(0)
+    os.close(says)
+    os.close(hears)
+    try:
+        yield said, told
+    finally:
+        os.close(said)
+        os.close(told)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)

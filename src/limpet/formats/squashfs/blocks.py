@@ -11,7 +11,8 @@ from itertools import chain
 from typing import TYPE_CHECKING, BinaryIO, Protocol, Self, runtime_checkable
 from zlib import crc32
 
-from limpet.formats.squashfs.codecs import Compress
+from limpet.core.errors import ImageError
+from limpet.formats.squashfs.codecs import Codec
 from limpet.formats.squashfs.layout import DATA_RAW, NO_FRAGMENT
 
 if TYPE_CHECKING:
@@ -64,18 +65,33 @@ class BlockWriter:
 
     A file shorter than a block shares a fragment block with others; a longer one has its last,
     short block to itself, so that reading it touches nothing else. Equal files of up to one block
-    are stored once. `known` has what is stored by its sha256, for contents that it is known of.
+    are stored once. `known` has what is stored by its sha256, for contents that it is known of, and
+    `sizes` and `checks` are of all blocks, in the order in which they lie in `out`.
+
+    With `decodes`, a block that files share is decoded again by the thread that compressed it,
+    while it has all at hand: every file must be at its place in it.
     """
 
     def __init__(
-        self, out: BinaryIO, origin: int, compress: Compress, block_size: int, threads: int | None
+        self,
+        out: BinaryIO,
+        codec: Codec,
+        *,
+        origin: int,
+        level: int,
+        block_size: int,
+        threads: int | None,
+        decodes: bool = False,
     ) -> None:
         from concurrent.futures import ThreadPoolExecutor  # readers of images need not pay for it
 
         self.known: dict[bytes, Content] = {}
+        self.sizes, self.checks = array("I"), array("I")
         self._out = out
         self._position = out.tell() - origin
-        self._compress = compress
+        self._compress = codec.compressor(level)
+        self._decompress = codec.decompress
+        self._decodes = decodes
         self._block_size = block_size
         self._zeros = bytes(block_size)
         self._pool = ThreadPoolExecutor(threads or len(os.sched_getaffinity(0)))
@@ -83,6 +99,7 @@ class BlockWriter:
         self._pending_bytes = 0
         self._task = _Task()
         self._tails: list[bytes] = []
+        self._offsets: list[int] = []
         self._tail_bytes = 0
         self._tail_count = 0
         self._fragments: list[tuple[int, int]] = []
@@ -95,13 +112,13 @@ class BlockWriter:
 
     def store(self, content: bytes | Callable[[], BinaryIO], digest: bytes = b"") -> Content:
         """`digest` is the sha256 of `content`, where it is known."""
+        if digest in self.known:
+            return self.known[digest]
         if isinstance(content, bytes):
             step = self._block_size
             if len(content) <= step:
                 return self._store_small(content, digest)
             stored = self._store(content[at : at + step] for at in range(0, len(content), step))
-        elif digest in self.known:
-            return self.known[digest]
         else:
             with content() as stream:
                 stored = self._store(_read_blocks(stream, self._block_size))
@@ -157,17 +174,26 @@ class BlockWriter:
             self._close_fragment()
         content = Content(size_bytes, self._tail_count, self._tail_bytes)
         self._tails.append(data)
+        self._offsets.append(content.offset)
         self._tail_bytes += size_bytes
         return content
 
     def _close_fragment(self) -> None:
-        self._submit(self._tails, self._tail_bytes, None, 0)
-        self._tails, self._tail_bytes = [], 0
+        self._submit(self._tails, self._tail_bytes, None, self._tail_count, self._offsets)
+        self._tails, self._offsets, self._tail_bytes = [], [], 0
         self._tail_count += 1
 
-    def _submit(self, block: Plain, size_bytes: int, content: Content | None, place: int) -> None:
+    def _submit(
+        self,
+        block: Plain,
+        size_bytes: int,
+        content: Content | None,
+        place: int,
+        offsets: Sequence[int] = (),
+    ) -> None:
         task = self._task
         task.blocks.append(block)
+        task.offsets.append(offsets)
         task.owners.append((content, place))
         task.size_bytes += size_bytes
         if task.size_bytes >= TASK_BYTES:
@@ -178,9 +204,30 @@ class BlockWriter:
     def _start_task(self) -> None:
         task, self._task = self._task, _Task()
         if task.blocks:
-            task.future = self._pool.submit(self._pack, task.blocks)
+            task.future = self._pool.submit(self._work, task)
             self._queue.append(task)
             self._pending_bytes += task.size_bytes
+
+    def _work(self, task: _Task) -> list[Packed]:
+        packed = self._pack(task.blocks)
+        if self._decodes:
+            for block, offsets, (stored, size, _) in zip(
+                task.blocks, task.offsets, packed, strict=True
+            ):
+                if isinstance(block, list):
+                    self._decode(block, offsets, stored, size)
+        return packed
+
+    def _decode(
+        self, tails: Sequence[bytes], offsets: Sequence[int], stored: bytes, size: int
+    ) -> None:
+        plain = stored if size & DATA_RAW else self._decompress(stored, self._block_size)
+        if not all(map(plain.startswith, tails, offsets)):
+            raise ImageError(
+                "What was compressed cannot be decoded to what it was.",
+                why="This machine's memory, or its zstd library, does not do what it should.",
+                now="Try once more; if it happens again, take another machine.",
+            )
 
     def _pack(self, blocks: Sequence[Plain]) -> list[Packed]:
         packed = []
@@ -198,7 +245,10 @@ class BlockWriter:
         packed = task.future.result()
         self._pending_bytes -= task.size_bytes
         for (content, place), (_, size, check) in zip(task.owners, packed, strict=True):
+            self.sizes.append(size)
+            self.checks.append(check)
             if content is None:
+                assert place == len(self._fragments)
                 self._fragments.append((self._position, size))
             else:
                 content.start = content.start or self._position
@@ -210,11 +260,12 @@ class BlockWriter:
 class _Task:
     """Blocks that one thread compresses, each with the file that it is a block of."""
 
-    __slots__ = ("blocks", "future", "owners", "size_bytes")
+    __slots__ = ("blocks", "future", "offsets", "owners", "size_bytes")
 
     def __init__(self) -> None:
         self.blocks: list[Plain] = []
-        self.owners: list[tuple[Content | None, int]] = []
+        self.offsets: list[Sequence[int]] = []  # of the small files in a block
+        self.owners: list[tuple[Content | None, int]] = []  # a file's, or a shared block's number
         self.size_bytes = 0
         self.future: Future[list[Packed]] | None = None
 

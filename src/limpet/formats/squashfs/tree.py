@@ -17,6 +17,11 @@ def encode_path(path: str) -> bytes:
     return path.encode("utf-8", "surrogateescape")
 
 
+def is_name(name: bytes) -> bool:
+    """Whether this, which has no slash and is not `..`, can be a file's name."""
+    return len(name) <= NAME_LIMIT and b"\0" not in name
+
+
 def split_path(path: str) -> list[bytes]:
     """The names of a path in an image; raises ImageError for one that leads out of it."""
     whole = encode_path(path)

@@ -22,12 +22,14 @@ from limpet.formats.squashfs.read import Squashfs
 from limpet.formats.squashfs.tables import write_tables
 from limpet.formats.squashfs.tree import (
     encode_path,
+    is_name,
     make_directories,
     resolve,
     split_path,
 )
 
 LAST_SECOND = 0xFFFFFFFF
+_NO_NAMES = ("", ".", "..")
 
 
 def write_squashfs(
@@ -68,10 +70,13 @@ def write_data(
     level: int = 3,
     block_size: int = 131072,
     threads: int | None = None,
+    decodes: bool = False,
 ) -> Written:
     """The data of an image alone, as `write_squashfs` writes it; `compose` makes an image of it.
 
-    `out` must be open for reading too, and stay open, for `compose` to read from.
+    `out` must be open for reading too, and stay open, for `compose` to read from. With `decodes`,
+    blocks that files share are decoded before they are written; ImageError where one is not what
+    it was.
     """
     if compressor not in COMPRESSORS:
         raise UsageError(
@@ -86,13 +91,21 @@ def write_data(
     codec = codec_by_name(compressor)
     origin = out.tell()
     out.write(bytes(SUPERBLOCK.size))
-    with BlockWriter(out, origin, codec.compressor(level), block_size, threads) as blocks:
+    with BlockWriter(
+        out,
+        codec,
+        origin=origin,
+        level=level,
+        block_size=block_size,
+        threads=threads,
+        decodes=decodes,
+    ) as blocks:
         tree = _Tree(blocks)
         for entry in entries:
             tree.add(entry)
         fragments = blocks.finish()
     out.flush()
-    written = Written(out, origin, codec, block_size, tree.root, fragments, blocks.known)
+    written = Written(out, origin, codec, block_size, tree.root, fragments, blocks)
     tree.place_contents(written)
     return written
 
@@ -101,6 +114,8 @@ class Written:
     """The data of an image without its tables: what `compose` needs of a source.
 
     `contents` tells by the sha256 of a file how it was stored, for files that it is known of.
+    From `data_start` to `data_end` lie blocks of these `sizes`, as they are stored, whose CRC-32
+    are `block_checks`.
     """
 
     def __init__(
@@ -111,7 +126,7 @@ class Written:
         block_size: int,
         root: Node,
         fragments: list[tuple[int, int]],
-        contents: dict[bytes, Content],
+        blocks: BlockWriter,
     ) -> None:
         self.file = file
         self.offset = offset
@@ -121,7 +136,8 @@ class Written:
         self.fragment_count = len(fragments)
         self.data_start = SUPERBLOCK.size
         self.data_end = file.tell() - offset
-        self.contents = contents
+        self.contents = blocks.known
+        self.sizes, self.block_checks = blocks.sizes, blocks.checks
         self.checks: dict[int, bytes] = {}
         self._root = root
 
@@ -162,8 +178,9 @@ class _Tree:
         above, _, last = entry.path.rpartition("/")
         parent = self._parents.get(above)
         # The way to a known parent has been looked at; "a/." has no last name.
-        names = split_path(last) if parent else []
-        if not names:
+        if parent is not None and last not in _NO_NAMES and is_name(name := encode_path(last)):
+            names = [name]
+        else:
             names, parent = split_path(entry.path), None
         node = self._linked(entry) if entry.hardlink else self._node(entry)
         if not names:
@@ -205,7 +222,8 @@ class _Tree:
 
     def _node(self, entry: Entry) -> Node:
         kind = TYPES[entry.kind]
-        node = Node(kind, entry.mode, entry.uid, entry.gid, _seconds(entry.mtime))
+        mtime = _seconds(entry.mtime) if entry.mtime else 0
+        node = Node(kind, entry.mode, entry.uid, entry.gid, mtime)
         if kind == FILE:
             content = self._blocks.store(entry.content or b"", entry.sha256)
             node.size_bytes, node.sparse_bytes = content.size_bytes, content.sparse_bytes
