@@ -21,7 +21,7 @@ from limpet.core.handover import parse_env
 from limpet.core.homes import INSIDE, PERSONAL, START_FILES
 from limpet.core.host_python import share_host
 from limpet.core.launch import Launch, plan_launch
-from limpet.core.launcher_command import COMMAND
+from limpet.core.launcher_command import COMMAND, render_assembly
 from limpet.core.launcher_job import job_parts
 from limpet.core.launcher_mpi import mpi_parts
 from limpet.core.launcher_places import place_parts
@@ -54,7 +54,7 @@ _EXPANSIONS = {
 def render_launcher(wrap: Wrap, image: ImageSeen, host: HostSeen, root: str) -> str:
     """The text of every launcher of `wrap` in the folder `root`."""
     parts, holds = _describe(wrap, image, host, root)
-    return _fill_in(SESSION + COMMAND, parts, holds)
+    return _fill_in(_bare(SESSION + COMMAND), parts, holds)
 
 
 def render_beside(wrap: Wrap, image: ImageSeen, host: HostSeen, root: str) -> dict[str, str]:
@@ -93,8 +93,23 @@ def _describe(
     ):
         seldom |= more
         holds |= words
+    if "packages" in holds:
+        holds |= {f"{own}_packages", f"{own}_{plan.home}"}
+    holds.add("state" if wrap.request.state_dir else "nostate")
+    if not wrap.request.launch.pwd:
+        holds.add("no_pwd")
+    if not holds.isdisjoint({"mixed", "private"}) or request["BINDS"]:
+        holds.add("mounted")
+    if request["BOUND"] or "mixed" in holds:
+        holds.add("bound")
+    if request["VALUES"]:
+        holds.add("values")
+    if made := _render_made(plan, holds):
+        holds.add("made")
     parts = {
         **_CONSTANTS,
+        **render_assembly(holds),
+        "MADE": made,
         **_names(host),
         **_of_folder(wrap, image, host, root),
         **_of_image(image, host, plan, named),
@@ -103,6 +118,29 @@ def _describe(
         "ACCOUNT": shlex.quote(f"{user}:{host.account_home}"),
     }
     return parts, holds
+
+
+def _render_made(plan: Launch, holds: set[str]) -> str:
+    """Whether the image's own folders are all there: one condition, for each alone costs more."""
+    conditions = [f'-d "$_limpet_own/{folder}"' for folder in _cache_folders()[1:]]
+    conditions = ['-O "$_limpet_own"', '-w "$_limpet_own"', *conditions]
+    if plan.home == "host":
+        conditions = []
+    if "own_packages" in holds:
+        conditions.append('-d "${_limpet_own%/home}/packages"')
+    return " -a ".join(conditions)
+
+
+def _bare(text: str) -> str:
+    """Without comments (but those at the top) and indentation, which take bash a third of its time.
+
+    No word of the text goes over the end of a line, but for line breaks alone.
+    """
+    lines = text.splitlines()
+    top = next(at for at, line in enumerate(lines) if not line.startswith("#"))
+    kept = [re.sub(r"(then|\)) # .*", r"\1", line.strip()) for line in lines[top:]]
+    kept = [line for line in kept if line and not re.match(r"#(?!if |end)", line)]
+    return "\n".join((*lines[:top], *kept, ""))
 
 
 def _fill_in(text: str, parts: dict[str, str], holds: set[str]) -> str:
@@ -156,14 +194,14 @@ def _of_image(
 ) -> dict[str, str]:
     ours, others = (f"{name}ENV_" for name in _siblings(host))
     prefix = image.facts.prefix if image.facts else ""
-    kit = f'[ -e "$_limpet_state{quoted(host.pip.kit.removeprefix(host.state))}/pip.zip" ]'
     return {
         # It stands between double quotes.
         "BIN_OF_PREFIX": re.sub(r'([\\"$`])', r"\\\1", f"{prefix}/bin:") if prefix else "",
-        "TREES": _patterns((*OWN_TREES, prefix) if prefix else OWN_TREES, below=True),
-        "HAS_PACKAGES": ":" if prefix else kit,
+        "TREES": _below((*OWN_TREES, prefix) if prefix else OWN_TREES),
         **_render_caches(image, plan, named, ours, others),
-        "SET_PACKAGES": _render_set(
+        "SET_CERTIFICATES": _settings({"PIP_CERT": CERTIFICATES}, ours),
+        "SET_CONFIG": _settings({"PIP_CONFIG_FILE": CONFIG}, ours),
+        "SET_PACKAGES": _settings(
             {VARIABLE: PACKAGES, "JUPYTER_PATH": f"{PACKAGES}/share/jupyter"}
             if prefix
             else {"PIP_BREAK_SYSTEM_PACKAGES": "1"},
@@ -177,11 +215,13 @@ def _gpu_policy(request: Request, image: ImageSeen) -> GpuPolicy:
     return request.gpu or (image.facts.run if image.facts else Run()).gpu
 
 
-_HOME_WORDS = {
-    "isolated": ("--home", "$_limpet_home"),
-    "host": ("--home", "$_limpet_home"),
-    "private": ("--home", "$_limpet_own:$_limpet_home"),
-    "none": ("'--no-home --no-mount home'", "''"),
+# The runtime knows the account's home by itself.
+_UNLIKE_ACCOUNT = '${_limpet_word:+--home} ${_limpet_word:+"$_limpet_word"}'
+_HOME_FLAGS = {
+    "isolated": _UNLIKE_ACCOUNT,
+    "host": _UNLIKE_ACCOUNT,
+    "private": '--home "$_limpet_own:$_limpet_home"',
+    "none": "--no-home --no-mount home",
 }
 
 
@@ -197,11 +237,9 @@ def _parts_of_plan(
     head, _ = _split(_plan(image, host, bare))
     run = image.facts.run if image.facts else Run()
     named = _named(run, request)
-    flag, word = _HOME_WORDS[plan.home]
     kept, values = _render_values(request, plan.home)
     return plan, {
-        "HOME_FLAG": flag,
-        "HOME_WORD": word,
+        "HOME_FLAG": _HOME_FLAGS[plan.home],
         "START": "/" if plan.home == "none" else "$_limpet_home",
         "GPU": {"nvidia": "--nv", "amd": "--rocm"}.get(_gpu_policy(request, image), "''"),
         "PWD": quoted(request.pwd),
@@ -258,27 +296,39 @@ def _patterns(paths: Iterable[str], *, below: bool = False) -> str:
     return "|".join(f"{word}|{word}/*" if below else word for word in words)
 
 
+def _below(paths: Iterable[str]) -> str:
+    """Alternatives for a path that has a `/` put after it: the paths, and what is below them."""
+    return "|".join(f"{shlex.quote(path)}/*" for path in paths)
+
+
 def _render_programs(programs: dict[str, str]) -> str:
-    """A `case` that knows the folder of each program; the commonest one is the default."""
+    """The folder of each program: a `case` where there are several, with the commonest one last."""
     folders: dict[str, list[str]] = {}
     for name, path in programs.items():
         folder, file = posixpath.split(path)
         folders.setdefault(path if file != name else folder, []).append(name)
     common = max(folders, key=lambda folder: len(folders[folder]))
+    default = f'_limpet_program={quoted(common)}/"$_limpet_name"'
+    if len(folders) == 1:
+        return default
     lines = ["case $_limpet_name in"]
     for place, names in folders.items():
         if place != common:
             is_folder = posixpath.basename(place) != names[0] or len(names) > 1
             whole = quoted(place) + ('/"$_limpet_name"' if is_folder else "")
             lines.append(f"    {'|'.join(map(shlex.quote, names))}) _limpet_program={whole} ;;")
-    lines += [f'    *) _limpet_program={quoted(common)}/"$_limpet_name" ;;', "esac"]
+    lines += [f"    *) {default} ;;", "esac"]
     return "\n".join(lines)
 
 
 def _render_set(values: dict[str, str], ours: str) -> str:
-    """Sets variables of this name and of the runtime's own form of it, which decides inside."""
+    return f"export {_settings(values, ours)}"
+
+
+def _settings(values: dict[str, str], ours: str) -> str:
+    """Variables of this name and of the runtime's own form of it, which decides inside."""
     words = (f"{name}={shlex.quote(value)}" for name, value in values.items())
-    return f"export {' '.join(f'{word} {ours}{word}' for word in words)}"
+    return " ".join(f"{word} {ours}{word}" for word in words)
 
 
 def _render_moved(image: ImageSeen, ours: str) -> str:
@@ -328,7 +378,7 @@ def _render_caches(
             lines.append(f'[ -n "{session}" ] || {one}')
     return {
         "CACHES_GIVEN": given,
-        "CACHES_SET": _render_set(sets, ours),
+        "CACHES_SET": _settings(sets, ours),
         "CACHES": "\n".join(lines),
     }
 
@@ -363,7 +413,7 @@ def _render_binds(image: ImageSeen, request: Request) -> str:
     for mount, asked in reversed(_wished(image, request)):
         words = [quoted(mount.source), quoted(mount.target), *(() if mount.writable else ("ro",))]
         missing = quoted(f"{mount.source} does not exist here.")
-        say = f"{'_limpet_fail' if asked else '_limpet_say'} {missing}"
+        say = f"_limpet_seldom {'_limpet_fail' if asked else '_limpet_say'} {missing}"
         lines += [
             f"if [ -e {words[0]} ]; then",
             f"    _limpet_mount {' '.join(words)}",
@@ -417,18 +467,17 @@ def _named(run: Run, request: Request) -> tuple[str, ...]:
 
 
 _CONSTANTS = {
-    "FOLDERS": _patterns(OWN_FOLDERS),
-    "ALWAYS": _patterns(ALWAYS, below=True),
+    "FOLDERS": "|".join(shlex.quote(f"{folder.rstrip('/')}/") for folder in OWN_FOLDERS).replace(
+        "/|", "//|", 1
+    ),
+    "ALWAYS": _below(ALWAYS),
     "INSIDE_HOME": INSIDE,
     # Each goes before what is there already, so the last one comes first.
     "PERSONAL": " ".join(reversed([personal.folder for personal in PERSONAL])),
     "START_FILES": " ".join(reversed(START_FILES)),
     "CACHE_FOLDERS": " ".join(_cache_folders()),
-    "CACHES_MADE": " && ".join(f'[ -d "$_limpet_own/{folder}" ]' for folder in _cache_folders()),
     "TEMPORARY": " ".join(TEMPORARY),
     "PACKAGES": PACKAGES,
     "PACKAGES_VARIABLE": VARIABLE,
     "KIT": KIT,
-    "PIP_CONFIG": CONFIG,
-    "PIP_CERTIFICATES": CERTIFICATES,
 }

@@ -1,8 +1,7 @@
 """The launcher's text for jobs: the image's copy on the node's own disk, and ranks that share.
 
-Files beside the launcher: `JOB` is read in a Slurm job and below an MPI's starter, before the image
-is looked at; `RANKS` where there may be several on this node, and `SHARE` by these, as the command
-line's end is put together.
+Files beside the launcher: `JOB` is read in a job and below an MPI's starter, before the image is
+looked at, and `RANKS` where there may be several on this node.
 """
 
 from __future__ import annotations
@@ -11,6 +10,7 @@ import shlex
 
 import msgspec
 
+from limpet.core.launcher_command import RUN
 from limpet.core.seen import HostSeen
 from limpet.core.share import GATHER, LAUNCHERS, RECORDS, SLURM, SWITCH, TUNE, can_share
 from limpet.core.slurm import OWN_PLACES, PLACES, job_folder, staged_name
@@ -33,6 +33,9 @@ case ${@SWITCH@+set}:${SLURM_STEP_TASKS_PER_NODE-}@SIZES@ in
 esac
 #end
 """
+
+_GATHERED = r"""/bin/sh -c @GATHER@ limpet "$PPID" "$_limpet_ranks" "$_limpet_rank" \
+    @IDENTITY@" $_limpet_gpu $_limpet_root." @TUNE@ """
 
 RANKS = r"""#if share
 # Which rank of how many on this node this one is.
@@ -73,16 +76,9 @@ case $_limpet_ranks:$_limpet_rank in
         done
         ;;
 esac
-#end
-"""
-
 # All ranks get what the first one asked for, so they compare what they asked for.
-SHARE = r"""#if share
-# Ranks of one node share one container.
-set -- --pwd "$_limpet_pwd" "$_limpet_image" /bin/sh -c @GATHER@ limpet \
-    "$PPID" "$_limpet_ranks" "$_limpet_rank" \
-    @IDENTITY@" $_limpet_gpu $_limpet_root." @TUNE@ @INSIDE@ "$@"
-_limpet_mounts="--sharens $_limpet_mounts"
+_limpet_share() {
+    """ + RUN.format(options="--sharens", words=_GATHERED) + """}
 #end
 """
 
