@@ -474,7 +474,9 @@ _CONSTANTS = {
     "INSIDE_HOME": INSIDE,
     # Each goes before what is there already, so the last one comes first.
     "PERSONAL": " ".join(reversed([personal.folder for personal in PERSONAL])),
-    "START_FILES": " ".join(reversed(START_FILES)),
+    "START_FILES": " ".join(reversed(START_FILES[:5])),
+    "RARE_FILES": "\n".join(reversed(START_FILES[5:])),
+    "SOME_RARE": " -o ".join(f'-f "$_limpet_home/{name}"' for name in START_FILES[5:]),
     "CACHE_FOLDERS": " ".join(_cache_folders()),
     "TEMPORARY": " ".join(TEMPORARY),
     "PACKAGES": PACKAGES,

@@ -151,8 +151,9 @@ case $_limpet_temporary in *":$_limpet_home"/*) _limpet_odd=1 ;; esac
 #end
 #if isolated
 # The image's own over the personal things that the home has.
-_limpet_found=''
-for _limpet_folder in @START_FILES@; do
+_limpet_found='' _limpet_to=''
+if [ @SOME_RARE@ ]; then _limpet_to='@RARE_FILES@'; fi
+for _limpet_folder in $_limpet_to @START_FILES@; do
     if [ -f "$_limpet_home/$_limpet_folder" ]; then
         _limpet_found=$_limpet_found$_limpet_folder$IFS
     fi
@@ -166,16 +167,20 @@ for _limpet_folder in @PERSONAL@; do
         esac
     fi
 done
-if [ -n "$_limpet_other_real" ]; then _limpet_seldom _limpet_cover_again; fi
-for _limpet_folder in $_limpet_found; do
-    if [ -e "$_limpet_own/$_limpet_folder" -a ! -L "$_limpet_home/$_limpet_folder" \
-        -a -z "$_limpet_odd" ]; then
-        _limpet_to_own=$_limpet_own/$_limpet_folder:$_limpet_home/$_limpet_folder
-        _limpet_mounts=--bind$IFS$_limpet_to_own$IFS$_limpet_mounts
-    else
-        _limpet_seldom _limpet_cover_odd
-    fi
-done
+case $_limpet_other_real in ?*) _limpet_seldom _limpet_cover_again ;; esac
+case $_limpet_odd in
+    '')
+        for _limpet_folder in $_limpet_found; do
+            _limpet_to=$_limpet_home/$_limpet_folder _limpet_from=$_limpet_own/$_limpet_folder
+            if [ -e "$_limpet_from" ] && ! [ -L "$_limpet_to" ]; then
+                _limpet_mounts="--bind$IFS$_limpet_from:$_limpet_to$IFS$_limpet_mounts"
+            else
+                _limpet_seldom _limpet_cover
+            fi
+        done
+        ;;
+    *) _limpet_seldom _limpet_cover_all ;;
+esac
 #end
 _limpet_mounts_2=$_limpet_mounts _limpet_mounts=''
 #if clean host_variables
@@ -230,7 +235,8 @@ case $_limpet_home in "${_limpet_account%/}") _limpet_word='' ;; esac
 #end
 """
 
-RUN = r"""exec "$_limpet_runtime" @HEAD@ @HOME_FLAG@ $_limpet_gpu @REST@ {options}\
+RUN = r"""case $_limpet_locale in :*) LC_ALL=${{_limpet_locale#:}} ;; esac
+exec "$_limpet_runtime" @HEAD@ @HOME_FLAG@ $_limpet_gpu @REST@ {options}\
     $_limpet_mounts $_limpet_mounts_2 $_limpet_mounts_1 \
     --pwd "$_limpet_pwd" "$_limpet_image" {words}@INSIDE@ "$@"
 """

@@ -270,7 +270,7 @@ _limpet_replace() {
 }
 
 # The runtime mounts nothing through a link that leaves the home: over what it points to.
-_limpet_cover_odd() {
+_limpet_cover() {
     if [ -d "$_limpet_home/$_limpet_folder" ]; then _limpet_need "$_limpet_own/$_limpet_folder"
     elif ! [ -f "$_limpet_own/$_limpet_folder" ]; then : >"$_limpet_own/$_limpet_folder"
     fi
@@ -301,10 +301,11 @@ _limpet_cover_odd() {
     fi
     _limpet_mount "$_limpet_own/$_limpet_folder" "$_limpet_target"
 }
+_limpet_cover_all() { for _limpet_folder in $_limpet_found; do _limpet_cover; done; }
 # All of it under the home's real name as well.
 _limpet_cover_again() {
     _limpet_again=1
-    for _limpet_folder in $_limpet_found; do _limpet_cover_odd; done
+    _limpet_cover_all
     _limpet_again=''
 }
 

@@ -7,7 +7,8 @@ where none of the words holds for these launchers. The rest of the text is in
 What bash is slow at decides how it is written. In instructions of bash 5.2: a character of a script
 costs 150 to 300, so comments and indentation are left out of what is written; a function is copied
 when it is defined and at each call (100,000 for a short one), so there is one; `[` costs 25,000 and
-12,000 for each further condition after `-a` or `-o`; a pattern of a `case` costs 3,000.
+12,000 for each further condition after `-a` or `-o`; a pattern of a `case` costs 3,000. All of it
+costs a fifth less in the locale `C`.
 
 It runs under dash, bash and busybox sh. Everything is named `_limpet_*`, because a name that the
 session happens to export would reach the program with a changed value.
@@ -24,6 +25,8 @@ _limpet_root=@ROOT_BAKED@
 IFS='
 '
 set -f
+_limpet_locale=${LC_ALL+:$LC_ALL}
+LC_ALL=C
 _limpet_seldom() { . "$_limpet_root/@VERSION_FOLDER@/seldom.sh"; "$@"; }
 _limpet_name=${0##*/} _limpet_venv='' _limpet_connection='' _limpet_ranks='' _limpet_local=''
 
