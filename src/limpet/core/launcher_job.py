@@ -37,7 +37,8 @@ esac
 _GATHERED = r"""/bin/sh -c @GATHER@ limpet "$PPID" "$_limpet_ranks" "$_limpet_rank" \
     @IDENTITY@" $_limpet_gpu $_limpet_root." @TUNE@ """
 
-RANKS = r"""#if share
+RANKS = (
+    r"""#if share
 # Which rank of how many on this node this one is.
 _limpet_rank=''
 if { IFS= read -r _limpet_to </proc/$PPID/comm; } 2>/dev/null; then
@@ -78,9 +79,12 @@ case $_limpet_ranks:$_limpet_rank in
 esac
 # All ranks get what the first one asked for, so they compare what they asked for.
 _limpet_share() {
-    """ + RUN.format(options="--sharens", words=_GATHERED) + """}
+    """
+    + RUN.format(options="--sharens", words=_GATHERED)
+    + """}
 #end
 """
+)
 
 
 def job_parts(host: HostSeen, identity: str, prefix: str) -> tuple[dict[str, str], set[str]]:

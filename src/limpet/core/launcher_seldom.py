@@ -72,7 +72,9 @@ if [ -n "$_limpet_venv" ]; then
 fi
 """
 
-TEMPORARY = f"""{MOUNT}""" + r"""# A temporary folder that is seen inside stays, or is mounted.
+TEMPORARY = (
+    f"""{MOUNT}"""
+    + r"""# A temporary folder that is seen inside stays, or is mounted.
 _limpet_mounted=''
 for _limpet_to in @TEMPORARY@; do
     eval "_limpet_why=\${$_limpet_to+set} _limpet_link=\${$_limpet_to-}"
@@ -106,9 +108,12 @@ for _limpet_to in @TEMPORARY@; do
 done
 _limpet_temporaries=$_limpet_mounts _limpet_mounts=''
 """
+)
 
-SELDOM = rf"""# What few starts of these launchers need.
-{MOUNT}""" + r"""
+SELDOM = (
+    rf"""# What few starts of these launchers need.
+{MOUNT}"""
+    + r"""
 _limpet_seldom() { "$@"; }
 _limpet_say() { printf 'limpet: %s\n' "$@" >&2; }
 _limpet_fail() { _limpet_say "$@"; exit 125; }
@@ -320,6 +325,7 @@ _limpet_caches() {
     return 0
 }
 """
+)
 
 BESIDE = {
     "where.sh": WHERE,

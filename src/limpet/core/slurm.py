@@ -34,7 +34,8 @@ class NodeCopy(msgspec.Struct, frozen=True, kw_only=True):
 class Staged(msgspec.Struct, frozen=True, kw_only=True):
     """How staging ended: the copy's path on each node, or (`fallback`) why there is none.
 
-    `copied` is false where all nodes had the copy already.
+    `copied` is false where all nodes had the copy already. `launchers` is the folder of launchers
+    to use, on the nodes or (`launchers_fallback`) still the shared one.
     """
 
     image: str
@@ -44,6 +45,8 @@ class Staged(msgspec.Struct, frozen=True, kw_only=True):
     copied: bool = False
     elapsed_s: float = 0.0
     fallback: str = ""
+    launchers: str = ""
+    launchers_fallback: str = ""
 
 
 def job_folder(job: str) -> str:

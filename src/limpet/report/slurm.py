@@ -7,7 +7,7 @@ from limpet.report.text import format_size, safe
 
 
 def render_staged(staged: Staged) -> str:
-    """One line, also where the shared file stays in use."""
+    """One line, also where the shared file stays in use; a further one for launchers that do."""
     if staged.fallback:
         line = f"limpet: The shared file {staged.image} is used: {staged.fallback}."
     else:
@@ -15,4 +15,13 @@ def render_staged(staged: Staged) -> str:
         size = format_size(staged.size_bytes)
         done = f"was copied in {staged.elapsed_s:.1f} s" if staged.copied else "is there already"
         line = f"limpet: {staged.copy} ({size}) {done}, on {nodes}."
-    return f"{safe(line)}\n"
+    lines = [line]
+    if staged.launchers_fallback:
+        why = staged.launchers_fallback
+        lines.append(f"limpet: The shared launchers in {staged.launchers} are used: {why}.")
+    return "".join(f"{safe(line)}\n" for line in lines)
+
+
+def render_path(staged: Staged) -> str:
+    """What a script is to use from now on: the folder of launchers, else the image."""
+    return f"{staged.launchers or staged.copy or staged.image}\n"
