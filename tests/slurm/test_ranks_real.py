@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 import signal
 import subprocess
 import time
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.cluster import Cluster
-from tests.slurm.conftest import LIMPET, Images, User
+from tests.slurm.conftest import LIMPET, SUM, Images, User
 
 pytestmark = [pytest.mark.real, pytest.mark.xdist_group("slurm")]
 
@@ -63,6 +64,26 @@ def test_a_script_of_limpets_for_several_nodes(user: User, images: Images, tmp_p
     assert user.cluster.wait_for_job(done.stdout.strip()) == "COMPLETED", out.read_text()
     assert "srun --mpi=pmi2 " in (user.home / "job.sh").read_text()
     assert lines(out.read_text()) >= ALL
+    user.cluster.wait_until_clean()
+
+
+def test_a_script_of_limpets_uses_staged_launchers(
+    user: User, images: Images, tmp_path: Path
+) -> None:
+    out = tmp_path / "out.txt"
+    shape = ("--nodes=2", "--ntasks-per-node=2", f"--output={out}", "--stage")
+    script = ("-o", "job.sh", "--submit", "--", "python", "where.py")
+    mounts = "print([line for line in open('/proc/self/mountinfo') if 'launchers-' in line][0])\n"
+    (user.home / "where.py").write_text(f"{SUM}{mounts}")
+    done = user.limpet("sbatch", images.launchers, *shape, *script)
+    assert done.returncode == 0, done.stderr
+    assert user.cluster.wait_for_job(done.stdout.strip()) == "COMPLETED", out.read_text()
+    text = (user.home / "job.sh").read_text()
+    assert "stage --path" in text
+    assert 'srun --mpi=pmi2 "$launchers"/bin/python where.py' in text
+    said = out.read_text()
+    assert lines(said) >= ALL
+    assert len(re.findall(rf"{user.cluster.local}/job-\d+/limpet-job-\d+/launchers-", said)) >= 4
     user.cluster.wait_until_clean()
 
 
@@ -156,7 +177,7 @@ def test_what_reaches_the_shared_file_system(
     user: User, images: Images, cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The image is opened for each node, and by no rank more; a rank opens its launcher's files:
-    the script, which the kernel and then the shell open, and four beside it."""
+    the script, which the kernel and then the shell open, and two beside it."""
     monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "bench"))
     program = importlib.import_module("slowfs").build_slowfs(tmp_path / "bench")
     folder = images.mpi.parent
@@ -172,7 +193,7 @@ def test_what_reaches_the_shared_file_system(
     for one, four in zip(*counts, strict=True):
         assert four["attributes"] == one["attributes"]
         assert four["listings"] == one["listings"] == 0
-        assert four["opens"] - one["opens"] <= 3 * 6, (one, four)
+        assert four["opens"] - one["opens"] <= 3 * 4, (one, four)
 
 
 # ---- signals, limits, kills ----------------------------------------------------------------------

@@ -48,7 +48,7 @@ until [ -e "$HOME/end" ]; do sleep 0.1; done
 def test_ranks_of_staged_launchers_touch_nothing_that_is_shared(
     user: User, images: Images, cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """No look-up, open or read: image and launchers lie in a folder in which each of them counts."""
+    """No look-up, open or read: image and launchers lie in a folder in which each one counts."""
     monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "bench"))
     program = importlib.import_module("slowfs").build_slowfs(tmp_path / "bench")
     folder = images.mpi.parent

@@ -10,45 +10,40 @@ from __future__ import annotations
 import posixpath
 import re
 import shlex
-from collections.abc import Iterable, Sequence
-from pathlib import PurePosixPath
+from collections.abc import Sequence
 
 import msgspec
 
-from limpet.core.caches import CACHES, FOLDER, LOCAL, Cache
 from limpet.core.gpu import Driver
-from limpet.core.handover import parse_env
 from limpet.core.homes import INSIDE, PERSONAL, START_FILES
 from limpet.core.host_python import share_host
 from limpet.core.launch import Launch, plan_launch
 from limpet.core.launcher_command import COMMAND, render_assembly
+from limpet.core.launcher_environment import (
+    cache_folders,
+    render_caches,
+    render_moved,
+    render_values,
+    settings,
+)
 from limpet.core.launcher_job import job_parts
 from limpet.core.launcher_mpi import mpi_parts
 from limpet.core.launcher_places import place_parts
 from limpet.core.launcher_seldom import BESIDE
 from limpet.core.launcher_text import SESSION
 from limpet.core.launcher_variables import render_judges
+from limpet.core.launcher_words import HOME, PROGRAM, ROOT, STATE, below, patterns, quoted
 from limpet.core.mounts import Mount
 from limpet.core.personal import CERTIFICATES, CONFIG, KIT, PACKAGES, VARIABLE, PipSeen
 from limpet.core.places import wished_binds
-from limpet.core.recipe import GpuPolicy, HomePolicy, Run
+from limpet.core.recipe import GpuPolicy, Run
 from limpet.core.seeing import ALWAYS, OWN_FOLDERS, OWN_TREES
 from limpet.core.seen import HostSeen, ImageSeen, Request
 from limpet.core.variables import (
     RUNTIME,
     TEMPORARY,
-    judge_variable,
 )
 from limpet.core.wrap import OWN, Wrap
-
-# Stand for what only the session knows, in a plan that is made for no session.
-_HOME, _STATE, _ROOT, _PROGRAM = "/\ue000", "/\ue001", "/\ue002", "/\ue003"
-_EXPANSIONS = {
-    _HOME: "$_limpet_home",
-    _STATE: "$_limpet_state",
-    _ROOT: "$_limpet_root",
-    _PROGRAM: "$_limpet_program",
-}
 
 
 def render_launcher(wrap: Wrap, image: ImageSeen, host: HostSeen, root: str) -> str:
@@ -122,7 +117,7 @@ def _describe(
 
 def _render_made(plan: Launch, holds: set[str]) -> str:
     """Whether the image's own folders are all there: one condition, for each alone costs more."""
-    conditions = [f'-d "$_limpet_own/{folder}"' for folder in _cache_folders()[1:]]
+    conditions = [f'-d "$_limpet_own/{folder}"' for folder in cache_folders()[1:]]
     conditions = ['-O "$_limpet_own"', '-w "$_limpet_own"', *conditions]
     if plan.home == "host":
         conditions = []
@@ -176,7 +171,7 @@ def _siblings(host: HostSeen) -> tuple[str, str]:
 
 
 def _of_folder(wrap: Wrap, image: ImageSeen, host: HostSeen, root: str) -> dict[str, str]:
-    image_path = wrap.image if wrap.image.startswith("/") else f"{_ROOT}/{wrap.image}"
+    image_path = wrap.image if wrap.image.startswith("/") else f"{ROOT}/{wrap.image}"
     return {
         "LIMPET": wrap.limpet,
         "ROOT_BAKED": quoted(root),
@@ -185,7 +180,7 @@ def _of_folder(wrap: Wrap, image: ImageSeen, host: HostSeen, root: str) -> dict[
         "IDENTITY": quoted(image.identity),
         "PROGRAMS": _render_programs(wrap.programs),
         "STATE_DIR": quoted(wrap.request.state_dir),
-        "HOST_OWN": _patterns([f"/{name}" for name in wrap.root_names]) or "/",
+        "HOST_OWN": patterns([f"/{name}" for name in wrap.root_names]) or "/",
     }
 
 
@@ -197,17 +192,17 @@ def _of_image(
     return {
         # It stands between double quotes.
         "BIN_OF_PREFIX": re.sub(r'([\\"$`])', r"\\\1", f"{prefix}/bin:") if prefix else "",
-        "TREES": _below((*OWN_TREES, prefix) if prefix else OWN_TREES),
-        **_render_caches(image, plan, named, ours, others),
-        "SET_CERTIFICATES": _settings({"PIP_CERT": CERTIFICATES}, ours),
-        "SET_CONFIG": _settings({"PIP_CONFIG_FILE": CONFIG}, ours),
-        "SET_PACKAGES": _settings(
+        "TREES": below((*OWN_TREES, prefix) if prefix else OWN_TREES),
+        **render_caches(image, plan, named, ours, others),
+        "SET_CERTIFICATES": settings({"PIP_CERT": CERTIFICATES}, ours),
+        "SET_CONFIG": settings({"PIP_CONFIG_FILE": CONFIG}, ours),
+        "SET_PACKAGES": settings(
             {VARIABLE: PACKAGES, "JUPYTER_PATH": f"{PACKAGES}/share/jupyter"}
             if prefix
             else {"PIP_BREAK_SYSTEM_PACKAGES": "1"},
             ours,
         ),
-        "MOVED": _render_moved(image, ours),
+        "MOVED": render_moved(image, ours),
     }
 
 
@@ -229,15 +224,15 @@ def _parts_of_plan(
     request: Request, image: ImageSeen, host: HostSeen
 ) -> tuple[Launch, dict[str, str]]:
     """What `plan_launch` says whatever the session is."""
-    plan = _plan(image, host, msgspec.structs.replace(request, command=(_PROGRAM,)))
+    plan = _plan(image, host, msgspec.structs.replace(request, command=(PROGRAM,)))
     # A home that is the account's needs no options, so that these are what stands before them.
-    homely = msgspec.structs.replace(request, home="host", gpu="none", command=(_PROGRAM,))
+    homely = msgspec.structs.replace(request, home="host", gpu="none", command=(PROGRAM,))
     whole, inside = _split(_plan(image, host, homely))
     bare = msgspec.structs.replace(homely, overlays=(), writable_tmpfs=False)
     head, _ = _split(_plan(image, host, bare))
     run = image.facts.run if image.facts else Run()
     named = _named(run, request)
-    kept, values = _render_values(request, plan.home)
+    kept, values = render_values(request, plan.home)
     return plan, {
         "HOME_FLAG": _HOME_FLAGS[plan.home],
         "START": "/" if plan.home == "none" else "$_limpet_home",
@@ -260,10 +255,10 @@ def _plan(image: ImageSeen, host: HostSeen, request: Request) -> Launch:
     nowhere = msgspec.structs.replace(
         host,
         environment={},
-        home=_HOME,
-        real_home=_HOME,
-        account_home=_HOME,
-        state=_STATE,
+        home=HOME,
+        real_home=HOME,
+        account_home=HOME,
+        state=STATE,
         cwd="/tmp",
         personal={},
         links={},
@@ -280,25 +275,6 @@ def _split(plan: Launch) -> tuple[tuple[str, ...], tuple[str, ...]]:
     at = plan.argv.index("--pwd")
     mounts = sum(2 for mount in plan.mounts)
     return plan.argv[: at - mounts], plan.argv[at + 3 :]
-
-
-def quoted(word: str) -> str:
-    """The word for a shell; what stands for a session's value becomes that value."""
-    text = shlex.quote(word)
-    for mark, expansion in _EXPANSIONS.items():
-        text = text.replace(mark, f"'\"{expansion}\"'")
-    return text
-
-
-def _patterns(paths: Iterable[str], *, below: bool = False) -> str:
-    """Alternatives of a `case`: the paths, and what is below them."""
-    words = [shlex.quote(path) for path in paths]
-    return "|".join(f"{word}|{word}/*" if below else word for word in words)
-
-
-def _below(paths: Iterable[str]) -> str:
-    """Alternatives for a path that has a `/` put after it: the paths, and what is below them."""
-    return "|".join(f"{shlex.quote(path)}/*" for path in paths)
 
 
 def _render_programs(programs: dict[str, str]) -> str:
@@ -319,83 +295,6 @@ def _render_programs(programs: dict[str, str]) -> str:
             lines.append(f"    {'|'.join(map(shlex.quote, names))}) _limpet_program={whole} ;;")
     lines += [f"    *) {default} ;;", "esac"]
     return "\n".join(lines)
-
-
-def _render_set(values: dict[str, str], ours: str) -> str:
-    return f"export {_settings(values, ours)}"
-
-
-def _settings(values: dict[str, str], ours: str) -> str:
-    """Variables of this name and of the runtime's own form of it, which decides inside."""
-    words = (f"{name}={shlex.quote(value)}" for name, value in values.items())
-    return " ".join(f"{word} {ours}{word}" for word in words)
-
-
-def _render_moved(image: ImageSeen, ours: str) -> str:
-    """For each personal folder that the home lacks: the variables that lead to the image's own."""
-    fixed = image.facts.env if image.facts else {}
-    lines = []
-    for personal in PERSONAL:
-        values = {
-            name: str(PurePosixPath(INSIDE, place))
-            for name, place in personal.variables.items()
-            if name not in fixed
-        }
-        if values:
-            lines.append(f"{personal.folder}) {_render_set(values, ours)} ;;")
-    return "\n".join(lines)
-
-
-def _render_caches(
-    image: ImageSeen, plan: Launch, named: Sequence[str], ours: str, others: str
-) -> dict[str, str]:
-    """Where packages write: `core.caches`, for what neither the user nor the image has set.
-
-    Seldom has a session set any of them, so that is asked of all at once.
-    """
-    fixed = image.facts.env if image.facts else {}
-    sets: dict[str, str] = {}
-    lines = []
-    given = ""
-    rows = [Cache(package="", variable="XDG_CACHE_HOME", writes="", source="", place=".")]
-    for cache in (*(rows if plan.home == "none" else ()), *CACHES):
-        there = fixed.get(cache.variable, "")
-        if not cache.place or (there and (not cache.flag or "compiledir" in there)):
-            continue
-        value = _cache_value(cache, there)
-        sets[cache.variable] = value
-        session = f"${{{ours}{cache.variable}:-${{{others}{cache.variable}-}}}}"
-        session = f"${{{cache.variable}:-{session}}}"
-        one = _render_set({cache.variable: value}, ours)
-        if there:
-            lines.append(one)
-            continue
-        if judge_variable(cache.variable, plan.variables, named=named).passes:
-            given += f"${{{cache.variable}-}}"
-        if cache.flag:
-            lines.append(f'_limpet_flags {cache.variable} "{session}" {value}')
-        else:
-            lines.append(f'[ -n "{session}" ] || {one}')
-    return {
-        "CACHES_GIVEN": given,
-        "CACHES_SET": _settings(sets, ours),
-        "CACHES": "\n".join(lines),
-    }
-
-
-def _cache_value(cache: Cache, given: str = "") -> str:
-    """What its variable is set to."""
-    place = f"{LOCAL}/{cache.place}" if cache.local else cache.place
-    path = str(PurePosixPath(INSIDE, FOLDER, place))
-    if not cache.flag:
-        return path
-    return ",".join(word for word in (given, f"{cache.flag}={path}") if word)
-
-
-def _cache_folders() -> list[str]:
-    """Folders below the image's own home that packages do not make themselves."""
-    made = [f"{LOCAL}/{c.place}" if c.local else c.place for c in CACHES if c.place and c.make]
-    return [f"{FOLDER}/{place}" for place in (LOCAL, *made)]
 
 
 def _wished(image: ImageSeen, request: Request) -> list[tuple[Mount, bool]]:
@@ -426,40 +325,11 @@ def _render_bound(image: ImageSeen, request: Request) -> str:
     """Where the binds keep a path at its own place."""
     same = [m.source for m, _ in _wished(image, request) if m.source == m.target]
     return "\n".join(
-        f"    case $1 in {_patterns([path], below=True)})\n"
+        f"    case $1 in {patterns([path], below=True)})\n"
         f"        if [ -e {quoted(path)} ]; then return 0; fi ;;\n"
         "    esac"
         for path in same
     )
-
-
-def _render_values(request: Request, policy: HomePolicy) -> tuple[str, str]:
-    """`--env NAME=VALUE` as it was said, `--env NAME` as it is at the start.
-
-    The latter is kept before limpet sets anything of that name itself.
-    """
-    _, values, _ = parse_env(request.env, {})
-    flags = {cache.variable: cache for cache in CACHES if cache.flag and policy != "host"}
-    kept, lines = [], []
-    for word in request.env:
-        name, given, _ = word.partition("=")
-        cache = flags.get(name)
-        if given:
-            value = values[name]
-            if cache and "compiledir" not in value:
-                value = _cache_value(cache, value)
-            lines.append(f"_limpet_put {name} {quoted(value)}")
-        else:
-            kept.append(f"_limpet_kept_{name}=${{{name}+:${name}}}")
-            put = "_limpet_put"
-            if cache:
-                put = f"_limpet_seldom _limpet_flags {name}"
-            text = f'"${{_limpet_kept_{name}#:}}"'
-            if cache:
-                lines.append(f"{put} {text} {_cache_value(cache)}")
-            else:
-                lines.append(f'if [ -n "$_limpet_kept_{name}" ]; then {put} {name} {text}; fi')
-    return "\n".join(kept), "\n".join(lines)
 
 
 def _named(run: Run, request: Request) -> tuple[str, ...]:
@@ -470,14 +340,14 @@ _CONSTANTS = {
     "FOLDERS": "|".join(shlex.quote(f"{folder.rstrip('/')}/") for folder in OWN_FOLDERS).replace(
         "/|", "//|", 1
     ),
-    "ALWAYS": _below(ALWAYS),
+    "ALWAYS": below(ALWAYS),
     "INSIDE_HOME": INSIDE,
     # Each goes before what is there already, so the last one comes first.
     "PERSONAL": " ".join(reversed([personal.folder for personal in PERSONAL])),
     "START_FILES": " ".join(reversed(START_FILES[:5])),
     "RARE_FILES": "\n".join(reversed(START_FILES[5:])),
     "SOME_RARE": " -o ".join(f'-f "$_limpet_home/{name}"' for name in START_FILES[5:]),
-    "CACHE_FOLDERS": " ".join(_cache_folders()),
+    "CACHE_FOLDERS": " ".join(cache_folders()),
     "TEMPORARY": " ".join(TEMPORARY),
     "PACKAGES": PACKAGES,
     "PACKAGES_VARIABLE": VARIABLE,
