@@ -17,8 +17,8 @@ session happens to export would reach the program with a changed value.
 SESSION = r"""#!/bin/sh
 # Written by limpet @LIMPET@; `limpet update` writes it anew. Each launcher is this same text and
 # starts the program of its own name. Comments are in limpet's source, core/launcher_text.py.
-# shellcheck disable=SC1007,SC1090,SC1091,SC2016,SC2034,SC2046,SC2086,SC2090,SC2154,SC2163
-# shellcheck disable=SC2166,SC2221,SC2222,SC2295
+# shellcheck disable=SC1007,SC1090,SC1091,SC2016,SC2034,SC2046,SC2086,SC2089,SC2090,SC2154
+# shellcheck disable=SC2163,SC2166,SC2221,SC2222,SC2295
 # shellcheck disable=SC3013,SC3044,SC3045,SC3054 # -ef is in POSIX.1-2024; others are for bash
 _limpet_root=@ROOT_BAKED@
 # Lists are lines, so that paths may have spaces.

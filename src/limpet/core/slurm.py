@@ -14,6 +14,13 @@ from limpet.core.errors import HostError
 OWN_PLACES = ("SLURM_TMPDIR", "LOCAL_SCRATCH", "LOCALSCRATCH", "PBS_JOBFS", "JOBFS", "LSF_TMPDIR")
 STAGE_DIR = "LIMPET_STAGE_DIR"
 PLACES = (STAGE_DIR, *OWN_PLACES, "TMPDIR")
+# One of them is set in a job of whatever scheduler.
+JOB_VARIABLES = ("SLURM_JOB_ID", "PBS_JOBID", "LSB_JOBID", "FLUX_JOB_ID", "COBALT_JOBID", "JOB_ID")
+
+
+def node_local_name(user: str) -> str:
+    """A user's folder of things that are this node's, below the first good one of `OWN_PLACES`."""
+    return f"limpet-{user}"
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):
