@@ -15,7 +15,7 @@ from limpet.core.launch import plan_launch
 from limpet.core.mounts import Mount
 from limpet.core.recipe import HomePolicy
 from limpet.core.seen import HostSeen, ImageSeen, Request
-from limpet.core.slurm import PLACES
+from limpet.core.slurm import JOB_VARIABLES, PLACES
 from limpet.tools.mounts import is_shared
 from limpet.tools.node_local import find_node_local
 from tests.launch.conftest import FACTS
@@ -169,9 +169,7 @@ def test_each_row_has_a_source_and_either_a_place_or_a_reason() -> None:
 
 @pytest.fixture
 def quiet(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
-    from limpet.tools import node_local
-
-    for name in (*node_local.JOB_VARIABLES, *PLACES):
+    for name in (*JOB_VARIABLES, *PLACES):
         monkeypatch.delenv(name, raising=False)
     return monkeypatch
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import re
+import time
+from pathlib import Path
 
 import pytest
 
@@ -29,6 +32,57 @@ def test_staged_once_and_used_by_all_starts(user: User, images: Images, cluster:
     assert [bool(re.fullmatch(copy, line)) for line in lines[2:7]] == [True] * 5, said
     assert "limpet-job" not in "".join(lines[7:])
     cluster.wait_until_clean()
+
+
+RANKS = """\
+limpet -q stage apart >/dev/null
+launchers=$(limpet stage --path apart)
+touch "$HOME/staged"
+until [ -e "$HOME/go" ]; do sleep 0.1; done
+srun "$launchers/bin/python" -c "{where}"
+touch "$HOME/started"
+until [ -e "$HOME/end" ]; do sleep 0.1; done
+"""
+
+
+def test_ranks_of_staged_launchers_touch_nothing_that_is_shared(
+    user: User, images: Images, cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No look-up, open or read: image and launchers lie in a folder in which each one counts."""
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "bench"))
+    program = importlib.import_module("slowfs").build_slowfs(tmp_path / "bench")
+    folder = images.mpi.parent
+    script = user.home / "job.sh"
+    of_limpet = f'limpet() {{ {" ".join(LIMPET)} "$@"; }}\ncd {str(folder)!r}\n'
+    then = RANKS.format(where=WHERE)
+    script.write_text(f"#!/bin/bash\n{of_limpet}{then}".replace("srun", 'cd "$HOME"; srun'))
+    out = user.home / "out.txt"
+    with (
+        cluster.counted("n1", folder, program) as first,
+        cluster.counted("n2", folder, program) as second,
+    ):
+        words = ("-w", "n1,n2", "--ntasks-per-node=4", "-o", out, script)
+        job = user.said("sbatch", "--parsable", *words).strip()
+        wait_for(user.home / "staged")
+        before = [first(), second()]
+        (user.home / "go").touch()
+        wait_for(user.home / "started")
+        after = [first(), second()]
+        (user.home / "end").touch()
+        assert cluster.wait_for_job(job) == "COMPLETED", out.read_text()
+    assert before[0]["opens"] > 0, "the staging reads what it stages"
+    assert after == before, out.read_text()
+    said = out.read_text().splitlines()
+    assert sum(line.startswith(f"from {cluster.local}/") for line in said) == 8, said
+    cluster.wait_until_clean()
+
+
+def wait_for(path: Path) -> None:
+    for _ in range(600):
+        if path.exists():
+            return
+        time.sleep(0.1)
+    raise AssertionError(f"{path} did not appear")
 
 
 def test_a_full_disk_on_one_node(user: User, images: Images, cluster: Cluster) -> None:

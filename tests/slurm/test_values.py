@@ -98,6 +98,11 @@ def test_staging_is_for_several_nodes(nodes: str, flags: list[str], staged: bool
     text = render_batch(batch, image="/a b.sif", limpet="limpet", start="true", mpi="")
     assert ("limpet stage" in text) is staged
     assert "image='/a b.sif'" in text
+    start = '"$launchers"/bin/x'
+    words = {"image": "/a b.sif", "limpet": "limpet", "start": start, "mpi": ""}
+    text = render_batch(batch, **words, launchers="/my env")
+    assert "launchers='/my env'\n" in text
+    assert ("&& launchers=$staged" in text) is staged
 
 
 def test_a_script_cannot_hold_a_line_break() -> None:

@@ -32,6 +32,7 @@ from limpet.core.seen import HostSeen, ImageSeen, Request
 from limpet.core.share import JOIN, find_siblings
 from limpet.core.wrap import Wrap, WrapRequest
 from limpet.tools import host, host_mpi, personal, slurm
+from limpet.tools.node_local import find_node_local
 from tests.wrap.conftest import MACHINE, facts
 
 pytestmark = pytest.mark.real
@@ -66,6 +67,10 @@ SESSION = {
 }
 
 
+# Of this process: other workers clean up after themselves as well.
+IDENTITY = f"small-{os.getpid()}"
+
+
 class Stage:
     """A home, a project folder beside it, an image and a runtime that writes down its start."""
 
@@ -95,7 +100,7 @@ class Stage:
         return ImageSeen(
             path=str(self.image),
             kind="sif",
-            identity="small-0123",
+            identity=IDENTITY,
             title="small",
             arch=MACHINE,
             facts=facts(run, env),
@@ -114,7 +119,10 @@ class Stage:
             Path(pip.kit).mkdir(mode=0o700, parents=True, exist_ok=True)
             Path(pip.kit, "pip.zip").touch()
         mpi = MpiSeen(tasks=host_mpi.probe_tasks(), image=image.facts.mpi) if image.facts else None
-        return msgspec.structs.replace(here, pip=pip, links=self.links, setuid=False, mpi=mpi)
+        local = find_node_local()
+        return msgspec.structs.replace(
+            here, pip=pip, links=self.links, setuid=False, mpi=mpi, local=local
+        )
 
     def write(self, image: ImageSeen, request: Request) -> Path:
         wrap = Wrap(
@@ -147,6 +155,8 @@ def stage(work: Path) -> Iterator[Stage]:
     before = Path.cwd()
     yield Stage(work)
     os.chdir(before)
+    # Of sessions in a job whose folder is /tmp.
+    shutil.rmtree(f"/tmp/limpet-{os.getuid()}/{IDENTITY}", ignore_errors=True)
 
 
 @pytest.fixture(params=SHELLS, ids=" ".join)
@@ -306,6 +316,38 @@ def test_a_copy_of_the_image_on_the_nodes_own_disk(
     compare(stage, shell, monkeypatch, Request(), image=image, env=env)
     argv, _ = json.loads(stage.told.read_text())
     assert (str(copy) in argv) is bool(job)
+
+
+@pytest.mark.parametrize("home", ["isolated", "private", "none", "host"])
+def test_what_compilers_keep_is_on_the_nodes_own_disk_in_a_job(
+    stage: Stage, shell: list[str], monkeypatch: pytest.MonkeyPatch, home: str
+) -> None:
+    disk = stage.top / "disk, own: x"
+    disk.mkdir()
+    (stage.top / "scratch").symlink_to(disk)
+    request = msgspec.convert({"home": home}, Request)
+    env = {"JOBFS": f"{stage.top}/nowhere", "LSF_TMPDIR": f"{stage.top}/scratch", "PBS_JOBID": "1"}
+    compare(stage, shell, monkeypatch, request, env=env)
+    argv, _ = json.loads(stage.told.read_text())
+    place = f"{disk}/limpet-{os.getuid()}/{IDENTITY}"
+    assert any(place in word for word in argv) is (home != "host")
+
+
+def test_a_folder_on_the_nodes_disk_that_is_someone_elses(
+    stage: Stage, shell: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A link, as who else may write there could have made it."""
+    disk = stage.top / "disk"
+    disk.mkdir()
+    (disk / f"limpet-{os.getuid()}").symlink_to(stage.project)
+    launcher = stage.write(stage.seen(), Request())
+    env = {"PATH": os.environ["PATH"], "HOME": str(stage.home), "TMPDIR": str(disk)}
+    done = subprocess.run(
+        [*shell, launcher], env=env | {"SLURM_JOB_ID": "1"}, capture_output=True, text=True
+    )
+    assert done.returncode == 125
+    assert "belongs to someone else, or is a link" in done.stderr
+    assert not stage.told.exists()
 
 
 KINDS: dict[str, Library | None] = {

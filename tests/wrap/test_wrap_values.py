@@ -15,6 +15,7 @@ import pytest
 from limpet.core.errors import ImageError, LimpetError, UsageError
 from limpet.core.fronts import check_kernel_name, render_kernel, render_module
 from limpet.core.launcher import render_beside, render_launcher
+from limpet.core.launcher_staged import relocate
 from limpet.core.mpi import Consumer, ImageMpi
 from limpet.core.recipe import Run
 from limpet.core.seen import HostSeen, ImageSeen, Request
@@ -139,14 +140,24 @@ def test_nothing_is_left_to_fill_in_and_nothing_of_the_plan_escapes_its_quotes()
 
 def test_what_these_launchers_never_need_is_not_in_them() -> None:
     bare = rendered() + "".join(render_beside(made(), IMAGE, HOST, "/d"))
-    for word in ("ranks.sh", "share.sh", "mpi.sh", "_limpet_served", "#if"):
+    for word in ("ranks.sh", "_limpet_share", "mpi.sh", "_limpet_served=", "#if"):
         assert word not in bare
 
 
 def test_programs_of_several_folders() -> None:
     text = rendered({"a": "/usr/bin/a", "b": "/usr/bin/b", "c": "/opt/c/bin/c"})
-    assert '    c) _limpet_program=/opt/c/bin/"$_limpet_name" ;;' in text
-    assert '    *) _limpet_program=/usr/bin/"$_limpet_name" ;;' in text
+    assert 'c) _limpet_program=/opt/c/bin/"$_limpet_name" ;;' in text
+    assert '*) _limpet_program=/usr/bin/"$_limpet_name" ;;' in text
+
+
+def test_launchers_for_a_jobs_own_folder_differ_in_where_they_are_alone() -> None:
+    text = rendered()
+    moved = relocate(text, "/local/it's \\1", "/local/a.sif")
+    assert "_limpet_root='/local/it'\"'\"'s \\1'\n" in moved
+    assert "_limpet_image=/local/a.sif\n" in moved
+    changed = zip(text.splitlines(), moved.splitlines(), strict=True)
+    assert sum(one != other for one, other in changed) == 2
+    assert relocate("#!/bin/sh\nexec true\n", "/a", "/b") == ""
 
 
 def test_an_image_for_another_machine_gets_no_launchers() -> None:
@@ -170,7 +181,10 @@ def test_an_image_for_another_machine_gets_no_launchers() -> None:
 
 
 # Of names that another file sets, and of what `core.launcher_text` excuses in the launcher itself.
-EXCUSED = "SC1090,SC1091,SC2016,SC2034,SC2086,SC2090,SC2154,SC2163,SC2221,SC2222,SC3013"
+EXCUSED = (
+    "SC1007,SC1090,SC1091,SC2016,SC2034,SC2046,SC2086,SC2089,SC2090,SC2154,SC2163,SC2166,SC2221,SC2222,"
+    "SC2295,SC3013,SC3044,SC3045,SC3054"
+)
 
 
 @pytest.mark.real
@@ -193,7 +207,7 @@ def test_the_scripts_are_clean(tmp_path: Path, variables: str, home: str) -> Non
     host = msgspec.structs.replace(HOST, setuid=False, links=links)
     texts = {"tool": render_launcher(wrap, image, host, "/my $launchers")}
     texts |= render_beside(wrap, image, host, "/my $launchers")
-    assert {"job.sh", "ranks.sh", "share.sh", "mpi.sh"} <= texts.keys()
+    assert {"job.sh", "ranks.sh", "mpi.sh"} <= texts.keys()
     for name, text in texts.items():
         assert not re.search(r"(?m)@[A-Z_]{3,}@|^#(if|end)", text), name
         (tmp_path / name).write_text(text)

@@ -21,11 +21,12 @@ def make_script(image: str, batch: Batch, *, config_file: str = "", cache_dir: s
     limpet = own_command()
     program, *words = batch.command
     start = f'{limpet} run "$image" {shlex.quote(program)}'
+    used = ""
     if launchers.is_ours(folder) and (folder / "bin" / program).exists():
-        start = shlex.quote(str(folder / "bin" / program))
+        start, used = f'"$launchers"/bin/{shlex.quote(program)}', str(folder)
     start = " ".join((start, *map(shlex.quote, words)))
     mpi = batch.mpi or choose_mpi(examine(str(path), config_file=config_file, cache_dir=cache_dir))
-    return render_batch(batch, image=str(path), limpet=limpet, start=start, mpi=mpi)
+    return render_batch(batch, image=str(path), limpet=limpet, start=start, mpi=mpi, launchers=used)
 
 
 def choose_mpi(report: MpiReport) -> str:

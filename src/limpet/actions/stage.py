@@ -1,14 +1,20 @@
-"""`limpet stage`: an image on the own disk of each node of a job."""
+"""`limpet stage`: an image, and launchers for it, on the own disk of each node of a job."""
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import os
 import secrets
+import tempfile
 import time
 from pathlib import Path
 
-from limpet.core.errors import UsageError
-from limpet.core.slurm import PLACES, Staged, job_folder, parse_job, plan_stage, staged_name
+import msgspec
+
+from limpet.core.errors import LimpetError, UsageError
+from limpet.core.launcher_staged import relocate, staged_folder
+from limpet.core.slurm import PLACES, Job, Staged, job_folder, parse_job, plan_stage, staged_name
 from limpet.tools import files, images, launchers, staging
 from limpet.tools.mounts import is_shared
 
@@ -57,6 +63,64 @@ def stage_image(image: str, *, compress: bool = False) -> Staged:
         elapsed_s=time.monotonic() - began,
         apart=apart,
     )
+
+
+def stage_folder(folder: str, *, compress: bool = False) -> Staged:
+    """`stage_image`, and for a folder of launchers these as well, started from the copy.
+
+    Then nothing of limpet's on the shared file system is touched by a rank.
+    """
+    staged = stage_image(folder, compress=compress)
+    path = Path(folder).absolute()
+    if not launchers.is_ours(path):
+        return staged
+    shared = msgspec.structs.replace(staged, launchers=str(path))
+    if staged.fallback:
+        return shared
+    if staged.apart:
+        reason = "not all nodes have a copy of the image"
+        return msgspec.structs.replace(shared, launchers_fallback=reason)
+    job, place = parse_job(os.environ), find_place()
+    number = launchers.current_version(path)
+    texts = launchers.read_version(path, number)
+    told = f"{path}\0{number}\0{staged.copy}\0".encode("utf-8", "surrogateescape")
+    digest = hashlib.sha256(told + b"\0".join(texts.values())).hexdigest()
+    root = f"{place}/{staged_folder(job.id, digest)}"
+    moved = {name: _moved(name, data, root, staged.copy) for name, data in texts.items()}
+    if not all(moved.values()):
+        reason = f"they are of another limpet: limpet update {path}"
+        return msgspec.structs.replace(shared, launchers_fallback=reason)
+    said = _send(job, place, root, launchers.pack_launchers(moved, number))
+    if said:
+        return msgspec.structs.replace(shared, launchers_fallback=said.splitlines()[-1])
+    return msgspec.structs.replace(staged, launchers=root)
+
+
+def _moved(name: str, data: bytes, root: str, image: str) -> bytes:
+    """The launchers' own text says where they are, and so does what is read in its place."""
+    if Path(name).parent.name != "bin" and Path(name).name != "homeless.sh":
+        return data
+    text = data.decode("utf-8", "surrogateescape")
+    return relocate(text, root, image).encode("utf-8", "surrogateescape")
+
+
+def _send(job: Job, place: str, root: str, packed: bytes) -> str:
+    """The launchers on each node of the job, whole or not at all; why not, else nothing."""
+    part = f"{root}.part-{secrets.token_hex(4)}"
+    digest = hashlib.sha256(packed).hexdigest()
+    words = (place, f"{place}/{job_folder(job.id)}", root, digest, part)
+    with tempfile.NamedTemporaryFile(dir=place, prefix="limpet-") as file:
+        file.write(packed)
+        file.flush()
+        said = staging.broadcast(job, Path(file.name), part, compress=False)
+    if not said:
+        nodes = staging.on_each_node(job, staging.UNPACK, *words)
+        apart = plan_stage(nodes, job.nodes, place, len(packed)).apart
+        said = apart[0].reason if apart else ""
+    if said:
+        with contextlib.suppress(LimpetError):
+            staging.on_each_node(job, staging.FORGET, *words)
+    return said
 
 
 def _without(kept: Staged, reason: str) -> Staged:

@@ -10,19 +10,22 @@ from __future__ import annotations
 import posixpath
 import re
 import shlex
-from collections.abc import Iterable, Sequence
-from pathlib import PurePosixPath
+from collections.abc import Sequence
 
 import msgspec
 
-from limpet.core.caches import CACHES, FOLDER, LOCAL, Cache, is_decided
 from limpet.core.gpu import Driver
-from limpet.core.handover import parse_env
 from limpet.core.homes import INSIDE, LOADED, PERSONAL, START_FILES
 from limpet.core.host_python import share_host
-from limpet.core.image_env import image_caches, leave_to_image
 from limpet.core.launch import Launch, plan_launch
-from limpet.core.launcher_command import COMMAND
+from limpet.core.launcher_command import COMMAND, render_assembly
+from limpet.core.launcher_environment import (
+    cache_folders,
+    render_caches,
+    render_moved,
+    render_values,
+    settings,
+)
 from limpet.core.launcher_job import job_parts
 from limpet.core.launcher_links import link_parts
 from limpet.core.launcher_mpi import mpi_parts
@@ -30,33 +33,24 @@ from limpet.core.launcher_places import place_parts
 from limpet.core.launcher_seldom import BESIDE
 from limpet.core.launcher_text import SESSION
 from limpet.core.launcher_variables import render_judges
+from limpet.core.launcher_words import HOME, PROGRAM, ROOT, STATE, below, patterns, quoted
 from limpet.core.mounts import Mount
 from limpet.core.personal import CERTIFICATES, CONFIG, KIT, PACKAGES, VARIABLE, PipSeen
 from limpet.core.places import wished_binds
-from limpet.core.recipe import GpuPolicy, HomePolicy, Run
+from limpet.core.recipe import GpuPolicy, Run
 from limpet.core.seeing import ALWAYS, OWN_FOLDERS, OWN_TREES
 from limpet.core.seen import HostSeen, ImageSeen, Request
 from limpet.core.variables import (
     RUNTIME,
     TEMPORARY,
-    judge_variable,
 )
 from limpet.core.wrap import OWN, Wrap
-
-# Stand for what only the session knows, in a plan that is made for no session.
-_HOME, _STATE, _ROOT, _PROGRAM = "/\ue000", "/\ue001", "/\ue002", "/\ue003"
-_EXPANSIONS = {
-    _HOME: "$_limpet_home",
-    _STATE: "$_limpet_state",
-    _ROOT: "$_limpet_root",
-    _PROGRAM: "$_limpet_program",
-}
 
 
 def render_launcher(wrap: Wrap, image: ImageSeen, host: HostSeen, root: str) -> str:
     """The text of every launcher of `wrap` in the folder `root`."""
     parts, holds = _describe(wrap, image, host, root)
-    return _fill_in(SESSION + COMMAND, parts, holds)
+    return _fill_in(_bare(SESSION + COMMAND), parts, holds)
 
 
 def render_beside(wrap: Wrap, image: ImageSeen, host: HostSeen, root: str) -> dict[str, str]:
@@ -96,8 +90,23 @@ def _describe(
     ):
         seldom |= more
         holds |= words
+    if "packages" in holds:
+        holds |= {f"{own}_packages", f"{own}_{plan.home}"}
+    holds.add("state" if wrap.request.state_dir else "nostate")
+    if not wrap.request.launch.pwd:
+        holds.add("no_pwd")
+    if not holds.isdisjoint({"mixed", "private", "linked"}) or request["BINDS"]:
+        holds.add("mounted")
+    if request["BOUND"] or not holds.isdisjoint({"mixed", "linked"}):
+        holds.add("bound")
+    if request["VALUES"]:
+        holds.add("values")
+    if made := _render_made(plan, holds):
+        holds.add("made")
     parts = {
         **_CONSTANTS,
+        **render_assembly(holds),
+        "MADE": made,
         **_names(host),
         **_of_folder(wrap, image, host, root),
         **_of_image(image, wrap.request.launch, host, plan, named),
@@ -106,6 +115,29 @@ def _describe(
         "ACCOUNT": shlex.quote(f"{user}:{host.account_home}"),
     }
     return parts, holds
+
+
+def _render_made(plan: Launch, holds: set[str]) -> str:
+    """Whether the image's own folders are all there: one condition, for each alone costs more."""
+    conditions = [f'-d "$_limpet_own/{folder}"' for folder in cache_folders()[1:]]
+    conditions = ['-O "$_limpet_own"', '-w "$_limpet_own"', *conditions]
+    if plan.home == "host":
+        conditions = []
+    if "own_packages" in holds:
+        conditions.append('-d "${_limpet_own%/home}/packages"')
+    return " -a ".join(conditions)
+
+
+def _bare(text: str) -> str:
+    """Without comments (but those at the top) and indentation, which take bash a third of its time.
+
+    No word of the text goes over the end of a line, but for line breaks alone.
+    """
+    lines = text.splitlines()
+    top = next(at for at, line in enumerate(lines) if not line.startswith("#"))
+    kept = [re.sub(r"(then|\)) # .*", r"\1", line.strip()) for line in lines[top:]]
+    kept = [line for line in kept if line and not re.match(r"#(?!if |end)", line)]
+    return "\n".join((*lines[:top], *kept, ""))
 
 
 def _fill_in(text: str, parts: dict[str, str], holds: set[str]) -> str:
@@ -141,7 +173,7 @@ def _siblings(host: HostSeen) -> tuple[str, str]:
 
 
 def _of_folder(wrap: Wrap, image: ImageSeen, host: HostSeen, root: str) -> dict[str, str]:
-    image_path = wrap.image if wrap.image.startswith("/") else f"{_ROOT}/{wrap.image}"
+    image_path = wrap.image if wrap.image.startswith("/") else f"{ROOT}/{wrap.image}"
     return {
         "LIMPET": wrap.limpet,
         "ROOT_BAKED": quoted(root),
@@ -150,7 +182,7 @@ def _of_folder(wrap: Wrap, image: ImageSeen, host: HostSeen, root: str) -> dict[
         "IDENTITY": quoted(image.identity),
         "PROGRAMS": _render_programs(wrap.programs),
         "STATE_DIR": quoted(wrap.request.state_dir),
-        "HOST_OWN": _patterns([f"/{name}" for name in wrap.root_names]) or "/",
+        "HOST_OWN": patterns([f"/{name}" for name in wrap.root_names]) or "/",
     }
 
 
@@ -159,20 +191,20 @@ def _of_image(
 ) -> dict[str, str]:
     ours, others = (f"{name}ENV_" for name in _siblings(host))
     prefix = image.facts.prefix if image.facts else ""
-    kit = f'[ -e "$_limpet_state{quoted(host.pip.kit.removeprefix(host.state))}/pip.zip" ]'
     return {
         # It stands between double quotes.
         "BIN_OF_PREFIX": re.sub(r'([\\"$`])', r"\\\1", f"{prefix}/bin:") if prefix else "",
-        "TREES": _patterns((*OWN_TREES, prefix) if prefix else OWN_TREES, below=True),
-        "HAS_PACKAGES": ":" if prefix else kit,
-        **_render_caches(image, request, plan, named, ours, others),
-        "SET_PACKAGES": _render_set(
+        "TREES": below((*OWN_TREES, prefix) if prefix else OWN_TREES),
+        **render_caches(image, request, plan, named, ours, others),
+        "SET_CERTIFICATES": settings({"PIP_CERT": CERTIFICATES}, ours),
+        "SET_CONFIG": settings({"PIP_CONFIG_FILE": CONFIG}, ours),
+        "SET_PACKAGES": settings(
             {VARIABLE: PACKAGES, "JUPYTER_PATH": f"{PACKAGES}/share/jupyter"}
             if prefix
             else {"PIP_BREAK_SYSTEM_PACKAGES": "1"},
             ours,
         ),
-        "MOVED": _render_moved(image, ours),
+        "MOVED": render_moved(image, ours),
     }
 
 
@@ -180,11 +212,13 @@ def _gpu_policy(request: Request, image: ImageSeen) -> GpuPolicy:
     return request.gpu or (image.facts.run if image.facts else Run()).gpu
 
 
-_HOME_WORDS = {
-    "isolated": ("--home", "$_limpet_home"),
-    "host": ("--home", "$_limpet_home"),
-    "private": ("--home", "$_limpet_own:$_limpet_home"),
-    "none": ("'--no-home --no-mount home'", "''"),
+# The runtime knows the account's home by itself.
+_UNLIKE_ACCOUNT = '${_limpet_word:+--home} ${_limpet_word:+"$_limpet_word"}'
+_HOME_FLAGS = {
+    "isolated": _UNLIKE_ACCOUNT,
+    "host": _UNLIKE_ACCOUNT,
+    "private": '--home "$_limpet_own:$_limpet_home"',
+    "none": "--no-home --no-mount home",
 }
 
 
@@ -192,19 +226,17 @@ def _parts_of_plan(
     request: Request, image: ImageSeen, host: HostSeen
 ) -> tuple[Launch, dict[str, str]]:
     """What `plan_launch` says whatever the session is."""
-    plan = _plan(image, host, msgspec.structs.replace(request, command=(_PROGRAM,)))
+    plan = _plan(image, host, msgspec.structs.replace(request, command=(PROGRAM,)))
     # A home that is the account's needs no options, so that these are what stands before them.
-    homely = msgspec.structs.replace(request, home="host", gpu="none", command=(_PROGRAM,))
+    homely = msgspec.structs.replace(request, home="host", gpu="none", command=(PROGRAM,))
     whole, inside = _split(_plan(image, host, homely))
     bare = msgspec.structs.replace(homely, overlays=(), writable_tmpfs=False)
     head, _ = _split(_plan(image, host, bare))
     run = image.facts.run if image.facts else Run()
     named = _named(run, request)
-    flag, word = _HOME_WORDS[plan.home]
-    kept, values = _render_values(request, plan.home)
+    kept, values = render_values(request, plan.home)
     return plan, {
-        "HOME_FLAG": flag,
-        "HOME_WORD": word,
+        "HOME_FLAG": _HOME_FLAGS[plan.home],
         "START": "/" if plan.home == "none" else "$_limpet_home",
         "GPU": {"nvidia": "--nv", "amd": "--rocm"}.get(_gpu_policy(request, image), "''"),
         "PWD": quoted(request.pwd),
@@ -225,10 +257,10 @@ def _plan(image: ImageSeen, host: HostSeen, request: Request) -> Launch:
     nowhere = msgspec.structs.replace(
         host,
         environment={},
-        home=_HOME,
-        real_home=_HOME,
-        account_home=_HOME,
-        state=_STATE,
+        home=HOME,
+        real_home=HOME,
+        account_home=HOME,
+        state=STATE,
         cwd="/tmp",
         personal={},
         links={},
@@ -247,104 +279,24 @@ def _split(plan: Launch) -> tuple[tuple[str, ...], tuple[str, ...]]:
     return plan.argv[: at - mounts], plan.argv[at + 3 :]
 
 
-def quoted(word: str) -> str:
-    """The word for a shell; what stands for a session's value becomes that value."""
-    text = shlex.quote(word)
-    for mark, expansion in _EXPANSIONS.items():
-        text = text.replace(mark, f"'\"{expansion}\"'")
-    return text
-
-
-def _patterns(paths: Iterable[str], *, below: bool = False) -> str:
-    """Alternatives of a `case`: the paths, and what is below them."""
-    words = [shlex.quote(path) for path in paths]
-    return "|".join(f"{word}|{word}/*" if below else word for word in words)
-
-
 def _render_programs(programs: dict[str, str]) -> str:
-    """A `case` that knows the folder of each program; the commonest one is the default."""
+    """The folder of each program: a `case` where there are several, with the commonest one last."""
     folders: dict[str, list[str]] = {}
     for name, path in programs.items():
         folder, file = posixpath.split(path)
         folders.setdefault(path if file != name else folder, []).append(name)
     common = max(folders, key=lambda folder: len(folders[folder]))
+    default = f'_limpet_program={quoted(common)}/"$_limpet_name"'
+    if len(folders) == 1:
+        return default
     lines = ["case $_limpet_name in"]
     for place, names in folders.items():
         if place != common:
             is_folder = posixpath.basename(place) != names[0] or len(names) > 1
             whole = quoted(place) + ('/"$_limpet_name"' if is_folder else "")
             lines.append(f"    {'|'.join(map(shlex.quote, names))}) _limpet_program={whole} ;;")
-    lines += [f'    *) _limpet_program={quoted(common)}/"$_limpet_name" ;;', "esac"]
+    lines += [f"    *) {default} ;;", "esac"]
     return "\n".join(lines)
-
-
-def _render_set(values: dict[str, str], ours: str) -> str:
-    """Sets variables of this name and of the runtime's own form of it, which decides inside."""
-    words = (f"{name}={shlex.quote(value)}" for name, value in values.items())
-    return f"export {' '.join(f'{word} {ours}{word}' for word in words)}"
-
-
-def _render_moved(image: ImageSeen, ours: str) -> str:
-    """For each personal folder that the home lacks: the variables that lead to the image's own."""
-    lines = []
-    for personal in PERSONAL:
-        moved = {n: str(PurePosixPath(INSIDE, place)) for n, place in personal.variables.items()}
-        values = leave_to_image(moved, image)
-        if values:
-            lines.append(f"{personal.folder}) {_render_set(values, ours)} ;;")
-    return "\n".join(lines)
-
-
-def _render_caches(
-    image: ImageSeen, request: Request, plan: Launch, named: Sequence[str], ours: str, others: str
-) -> dict[str, str]:
-    """Where packages write: `core.caches`, for what neither the user nor the image has set.
-
-    Seldom has a session set any of them, so that is asked of all at once.
-    """
-    fixed = image_caches(image, request, plan.home)
-    sets: dict[str, str] = {}
-    lines = []
-    given = ""
-    rows = [Cache(package="", variable="XDG_CACHE_HOME", writes="", source="", place=".")]
-    for cache in (*(rows if plan.home == "none" else ()), *CACHES):
-        there = fixed.get(cache.variable, "")
-        if not cache.place or (there and (not cache.flag or is_decided(there))):
-            continue
-        value = _cache_value(cache, there)
-        sets[cache.variable] = value
-        session = f"${{{ours}{cache.variable}:-${{{others}{cache.variable}-}}}}"
-        session = f"${{{cache.variable}:-{session}}}"
-        one = _render_set({cache.variable: value}, ours)
-        if there:
-            lines.append(one)
-            continue
-        if judge_variable(cache.variable, plan.variables, named=named).passes:
-            given += f"${{{cache.variable}-}}"
-        if cache.flag:
-            lines.append(f'_limpet_flags {cache.variable} "{session}" {value}')
-        else:
-            lines.append(f'[ -n "{session}" ] || {one}')
-    return {
-        "CACHES_GIVEN": given,
-        "CACHES_SET": _render_set(sets, ours),
-        "CACHES": "\n".join(lines),
-    }
-
-
-def _cache_value(cache: Cache, given: str = "") -> str:
-    """What its variable is set to."""
-    place = f"{LOCAL}/{cache.place}" if cache.local else cache.place
-    path = str(PurePosixPath(INSIDE, FOLDER, place))
-    if not cache.flag:
-        return path
-    return ",".join(word for word in (given, f"{cache.flag}={path}") if word)
-
-
-def _cache_folders() -> list[str]:
-    """Folders below the image's own home that packages do not make themselves."""
-    made = [f"{LOCAL}/{c.place}" if c.local else c.place for c in CACHES if c.place and c.make]
-    return [f"{FOLDER}/{place}" for place in (LOCAL, *made)]
 
 
 def _wished(image: ImageSeen, request: Request) -> list[tuple[Mount, bool]]:
@@ -362,7 +314,7 @@ def _render_binds(image: ImageSeen, request: Request) -> str:
     for mount, asked in reversed(_wished(image, request)):
         words = [quoted(mount.source), quoted(mount.target), *(() if mount.writable else ("ro",))]
         missing = quoted(f"{mount.source} does not exist here.")
-        say = f"{'_limpet_fail' if asked else '_limpet_say'} {missing}"
+        say = f"_limpet_seldom {'_limpet_fail' if asked else '_limpet_say'} {missing}"
         lines += [
             f"if [ -e {words[0]} ]; then",
             f"    _limpet_mount {' '.join(words)}",
@@ -375,40 +327,11 @@ def _render_bound(image: ImageSeen, request: Request) -> str:
     """Where the binds keep a path at its own place."""
     same = [m.source for m, _ in _wished(image, request) if m.source == m.target]
     return "\n".join(
-        f"    case $1 in {_patterns([path], below=True)})\n"
+        f"    case $1 in {patterns([path], below=True)})\n"
         f"        if [ -e {quoted(path)} ]; then return 0; fi ;;\n"
         "    esac"
         for path in same
     )
-
-
-def _render_values(request: Request, policy: HomePolicy) -> tuple[str, str]:
-    """`--env NAME=VALUE` as it was said, `--env NAME` as it is at the start.
-
-    The latter is kept before limpet sets anything of that name itself.
-    """
-    _, values, _ = parse_env(request.env, {})
-    flags = {cache.variable: cache for cache in CACHES if cache.flag and policy != "host"}
-    kept, lines = [], []
-    for word in request.env:
-        name, given, _ = word.partition("=")
-        cache = flags.get(name)
-        if given:
-            value = values[name]
-            if cache and not is_decided(value):
-                value = _cache_value(cache, value)
-            lines.append(f"_limpet_put {name} {quoted(value)}")
-        else:
-            kept.append(f"_limpet_kept_{name}=${{{name}+:${name}}}")
-            put = "_limpet_put"
-            if cache:
-                put = f"_limpet_seldom _limpet_flags {name}"
-            text = f'"${{_limpet_kept_{name}#:}}"'
-            if cache:
-                lines.append(f"{put} {text} {_cache_value(cache)}")
-            else:
-                lines.append(f'if [ -n "$_limpet_kept_{name}" ]; then {put} {name} {text}; fi')
-    return "\n".join(kept), "\n".join(lines)
 
 
 def _named(run: Run, request: Request) -> tuple[str, ...]:
@@ -416,26 +339,27 @@ def _named(run: Run, request: Request) -> tuple[str, ...]:
 
 
 _CONSTANTS = {
-    "FOLDERS": _patterns(OWN_FOLDERS),
-    "ALWAYS": _patterns(ALWAYS, below=True),
+    "FOLDERS": "|".join(shlex.quote(f"{folder.rstrip('/')}/") for folder in OWN_FOLDERS).replace(
+        "/|", "//|", 1
+    ),
+    "ALWAYS": below(ALWAYS),
     "INSIDE_HOME": INSIDE,
     # Each goes before what is there already, so the last one comes first.
     "PERSONAL": " ".join(reversed([personal.folder for personal in PERSONAL])),
-    "START_FILES": " ".join(reversed(START_FILES)),
-    "CACHE_FOLDERS": " ".join(_cache_folders()),
-    "CACHES_MADE": " && ".join(f'[ -d "$_limpet_own/{folder}" ]' for folder in _cache_folders()),
+    "START_FILES": " ".join(reversed(START_FILES[:5])),
+    "RARE_FILES": "\n".join(reversed(START_FILES[5:])),
+    "SOME_RARE": " -o ".join(f'-f "$_limpet_home/{name}"' for name in START_FILES[5:]),
+    "CACHE_FOLDERS": " ".join(cache_folders()),
     "LOADED": "|".join(f"*:{folder}/*" for folder in LOADED),
     "STANDS": "|".join(
         f'"${{_limpet_real:-//}}"/{place}'
         for place in (
-            *(personal.folder for personal in PERSONAL),
-            *(place for folder in LOADED for place in (folder, f"{folder}/*")),
+            *(f"{personal.folder}/" for personal in PERSONAL),
+            *(f"{folder}/*" for folder in LOADED),
         )
     ),
     "TEMPORARY": " ".join(TEMPORARY),
     "PACKAGES": PACKAGES,
     "PACKAGES_VARIABLE": VARIABLE,
     "KIT": KIT,
-    "PIP_CONFIG": CONFIG,
-    "PIP_CERTIFICATES": CERTIFICATES,
 }

@@ -1,8 +1,7 @@
 """The launcher's text for jobs: the image's copy on the node's own disk, and ranks that share.
 
-Files beside the launcher: `JOB` is read in a Slurm job and below an MPI's starter, before the image
-is looked at; `RANKS` where there may be several on this node, and `SHARE` by these, as the command
-line's end is put together.
+Files beside the launcher: `JOB` is read in a job and below an MPI's starter, before the image is
+looked at, and `RANKS` where there may be several on this node.
 """
 
 from __future__ import annotations
@@ -11,9 +10,21 @@ import shlex
 
 import msgspec
 
+from limpet.core.caches import CACHES
+from limpet.core.launcher_command import RUN
 from limpet.core.seen import HostSeen
 from limpet.core.share import GATHER, JOIN, LAUNCHERS, RECORDS, SLURM, SWITCH, TUNE, can_share
-from limpet.core.slurm import OWN_PLACES, PLACES, job_folder, staged_name
+from limpet.core.slurm import (
+    JOB_VARIABLES,
+    OWN_PLACES,
+    PLACES,
+    job_folder,
+    node_local_name,
+    staged_name,
+)
+
+# Of node-local caches those that packages do not make themselves.
+LOCAL_FOLDERS = tuple(cache.place for cache in CACHES if cache.local and cache.place and cache.make)
 
 JOB = r"""# In a job: the image's copy on this node's own disk, and the ranks beside this one.
 if [ -n "${SLURM_JOB_ID-}" ]; then
@@ -26,6 +37,31 @@ if [ -n "${SLURM_JOB_ID-}" ]; then
         esac
     done
 fi
+#if isolated private none
+# What compilers keep goes to the job's own folder on this node.
+case @JOBS@ in ?*)
+    for _limpet_to in @LOCAL_PLACES@; do
+        case $_limpet_to in /*)
+            if [ -w "$_limpet_to" ] && [ -x "$_limpet_to" ] && cd -P -- "$_limpet_to"; then
+                _limpet_local=$PWD
+                break
+            fi ;;
+        esac
+    done 2>/dev/null
+    ;;
+esac
+if [ -n "$_limpet_local" ]; then
+    cd -- "$_limpet_cwd" || exit 125
+    while IFS= read -r _limpet_to; do
+        case $_limpet_to in Uid:*) break ;; esac
+    done </proc/self/status
+    _limpet_to=${_limpet_to#Uid:?}
+    _limpet_local=$_limpet_local/@NODE_LOCAL@/@IDENTITY@
+    if [ -L "${_limpet_local%/*}" ] || ! [ -O "${_limpet_local%/*}" ] || ! [ @LOCAL_MADE@ ]; then
+        _limpet_seldom _limpet_make_local
+    fi
+fi
+#end
 #if share
 case ${@SWITCH@+set}:${SLURM_STEP_TASKS_PER_NODE-}@SIZES@ in
     : | :1 | set:*) ;;
@@ -34,7 +70,14 @@ esac
 #end
 """
 
-RANKS = r"""#if share
+_GATHERED = r"""/bin/sh -c @GATHER@ limpet "$PPID" "$_limpet_ranks" "$_limpet_rank" \
+    @IDENTITY@" $_limpet_gpu $_limpet_root." @TUNE@ """
+
+_JOINING = """/bin/sh -c @JOIN@ limpet "$PPID" \\
+    """
+
+RANKS = (
+    r"""#if share
 # Which rank of how many on this node this one is.
 _limpet_rank=''
 if { IFS= read -r _limpet_to </proc/$PPID/comm; } 2>/dev/null; then
@@ -73,19 +116,21 @@ case $_limpet_ranks:$_limpet_rank in
         done
         ;;
 esac
-#end
-"""
-
 # All ranks get what the first one asked for, so they compare what they asked for.
-SHARE = r"""#if share
-# Ranks of one node share one container.
-set -- --pwd "$_limpet_pwd" "$_limpet_image" /bin/sh -c @GATHER@ limpet \
-    "$PPID" "$_limpet_ranks" "$_limpet_rank" \
-    @IDENTITY@" $_limpet_gpu $_limpet_root." @TUNE@ @INSIDE@ "$@"
-_limpet_mounts="--sharens $_limpet_mounts"
-[ "$_limpet_rank" = 0 ] || _limpet_join=@JOIN@
+_limpet_share() {
+#if joins
+case $_limpet_rank in 0) ;; *)
+    """
+    + RUN.format(before=_JOINING, options="--sharens", words=_GATHERED)
+    + """    ;;
+esac
+#end
+    """
+    + RUN.format(before="", options="--sharens", words=_GATHERED)
+    + """}
 #end
 """
+)
 
 
 def job_parts(host: HostSeen, identity: str, prefix: str) -> tuple[dict[str, str], set[str]]:
@@ -98,8 +143,15 @@ def job_parts(host: HostSeen, identity: str, prefix: str) -> tuple[dict[str, str
     ]
     sizes = "".join(f"${{{size}-}}" for size in LAUNCHERS)
     shares = can_share(bare)
+    jobs = "".join(f"${{{name}-}}" for name in JOB_VARIABLES)
+    made = [f'-d "$_limpet_local/{folder}"' for folder in LOCAL_FOLDERS]
     parts = {
-        "IN_JOB": f"${{SLURM_JOB_ID-}}{sizes if shares else ''}",
+        "IN_JOB": f"{jobs}{sizes if shares else ''}",
+        "JOBS": jobs,
+        "LOCAL_PLACES": _values((*OWN_PLACES, "TMPDIR")),
+        "NODE_LOCAL": node_local_name("${_limpet_to%%[!0-9]*}"),
+        "LOCAL_MADE": " -a ".join(made),
+        "LOCAL_FOLDERS": " ".join(LOCAL_FOLDERS),
         "STAGING_PLACES": _values(PLACES),
         "STAGED": staged_name("${SLURM_JOB_ID-}", identity),
         "SWITCH": SWITCH,
@@ -113,7 +165,9 @@ def job_parts(host: HostSeen, identity: str, prefix: str) -> tuple[dict[str, str
         "JOIN": shlex.quote(JOIN),
         "TUNE": shlex.join((f"{prefix}/bin/python", TUNE) if prefix else ("", "")),
     }
-    return parts, {"share"} if shares else set()
+    # A foreign image has no Python of ours that hears what only the first rank is told.
+    words = {"share", "joins"} if prefix else {"share"}
+    return parts, words if shares else set()
 
 
 def _values(names: tuple[str, ...]) -> str:

@@ -47,7 +47,7 @@ fi
 if [ -n "${PMI_PORT+set}" ] || [ -S "/proc/$$/fd/${PMI_FD-}" ]; then
     _limpet_pmi=1 _limpet_offered='PMI-1, PMI-2'
 fi
-case ${PMIX_NAMESPACE+set}" $_limpet_names" in set*' PMIX_SERVER'*)
+case ${PMIX_NAMESPACE+set}$IFS$_limpet_names in set*"$IFS"PMIX_SERVER*)
     _limpet_pmix=1 _limpet_offered="${_limpet_offered:+$_limpet_offered, }PMIx" ;;
 esac
 _limpet_starter=mpiexec
@@ -68,11 +68,11 @@ case @SPOKEN@:$_limpet_pmi$_limpet_pmix$_limpet_step${PALS_RANKID+set}:$_limpet_
         _limpet_first "${OMPI_COMM_WORLD_RANK-}" "${PMI_RANK-}" "${PMIX_RANK-}" \
             "${PALS_RANKID-}" "${_limpet_step:+${SLURM_PROCID-}}"
         # The first rank says all of it.
-        if [ "$_limpet_to" -ne 0 ]; then _limpet_fail @MISMATCH@; fi
+        if [ "$_limpet_to" -ne 0 ]; then _limpet_seldom _limpet_fail @MISMATCH@; fi
         _limpet_offered=${_limpet_offered:-nothing}
         case $_limpet_starter in
-            srun) _limpet_fail @MISMATCH_SRUN@ ;;
-            *) _limpet_fail @MISMATCH_OTHERS@ ;;
+            srun) _limpet_seldom _limpet_fail @MISMATCH_SRUN@ ;;
+            *) _limpet_seldom _limpet_fail @MISMATCH_OTHERS@ ;;
         esac
         ;;
 esac

@@ -12,13 +12,14 @@ from limpet.core.mounts import render_served
 from limpet.core.places import serve_places
 from limpet.core.seen import ImageSeen
 
-# Last of all mounts, so first in a line that grows at its start.
-SERVE = r"""#if served
+# Last of all mounts.
+SERVE = r"""_limpet_served_mounts=''
+#if served
 case $_limpet_image in
     *\"*) _limpet_seldom _limpet_replace "$_limpet_image" '"' '""'; _limpet_served=$_limpet_text ;;
     *) _limpet_served=$_limpet_image ;;
 esac
-_limpet_mounts=@SERVED@
+_limpet_served_mounts=@SERVED@
 #end
 """
 
@@ -62,15 +63,14 @@ def place_parts(image: ImageSeen) -> tuple[dict[str, str], set[str]]:
     served = serve_places(image)
     if not served:
         return {}, set()
-    # The line of mounts is read by the shell once more, which puts the image's path in.
     line = "".join(
-        '--mount {}"$_limpet_served"{} '.format(
+        '--mount"$IFS"{}"$_limpet_served"{}"$IFS"'.format(
             shlex.quote('type=bind,"source='), shlex.quote(f'",{render_served(mount)}')
         )
         for mount in served
     )
     return {
-        "SERVED": shlex.quote(line),
+        "SERVED": line,
         "POINTS": shlex.join(mount.target for mount in served),
         "PERSONAL_CASE": "|".join(personal.folder for personal in PERSONAL),
     }, {"served"}

@@ -6,10 +6,13 @@ user's words. Filled in like the launcher's own text.
 
 from __future__ import annotations
 
-from limpet.core.launcher_job import JOB, RANKS, SHARE
+from limpet.core.launcher_command import MOUNT
+from limpet.core.launcher_job import JOB, RANKS
 from limpet.core.launcher_mpi import MPI
 
 WHERE = r"""# Called over a link, or the folder was moved.
+unset CDPATH
+_limpet_at=${0%/*}
 case $0 in */*) _limpet_at=$_limpet_at/ ;; *) _limpet_at=./ ;; esac
 if [ -L "$0" ]; then
     if [ -e "${_limpet_at}../pyvenv.cfg" ]; then _limpet_venv=$_limpet_at..; fi
@@ -32,22 +35,8 @@ fi
 if ! [ "$_limpet_at" -ef "$_limpet_root/bin" ]; then # the folder was moved
     cd -P -- "$_limpet_at" || exit 125
     _limpet_root=${PWD%/.limpet/versions/*}
-    _limpet_back
+    cd -- "$_limpet_cwd" || exit 125
 fi
-"""
-
-NAMES = r"""# The names of the exported variables, from a copy of this shell.
-IFS='
-'
-for _limpet_to in $(export -p); do
-    case $_limpet_to in
-        'export '[A-Za-z_]*) _limpet_to=${_limpet_to#export } ;;
-        'declare -x '[A-Za-z_]*) _limpet_to=${_limpet_to#declare -x } ;;
-        *) continue ;;
-    esac
-    _limpet_names="$_limpet_names ${_limpet_to%%=*}"
-done
-unset IFS
 """
 
 PYTHON = r"""# A virtual environment on top, and arguments of Python that need help.
@@ -76,14 +65,16 @@ esac
 if [ -n "$_limpet_venv" ]; then
     cd -P -- "$_limpet_venv" || exit 125
     _limpet_venv=$PWD
-    _limpet_back
+    cd -- "$_limpet_cwd" || exit 125
     # Python finds its virtual environment by its own name, which a shell cannot set.
     set -- -I -S -c 'import os, sys; os.execv(sys.argv[1], sys.argv[2:])' \
         "$_limpet_program" "$_limpet_venv/bin/${0##*/}" "$@"
 fi
 """
 
-TEMPORARY = r"""# A temporary folder that is seen inside stays, or is mounted; another one goes.
+TEMPORARY = (
+    f"""{MOUNT}"""
+    + r"""# A temporary folder that is seen inside stays, or is mounted.
 _limpet_mounted=''
 for _limpet_to in @TEMPORARY@; do
     eval "_limpet_why=\${$_limpet_to+set} _limpet_link=\${$_limpet_to-}"
@@ -93,13 +84,15 @@ for _limpet_to in @TEMPORARY@; do
         /tmp/*:"$_limpet_home"/* | /var/tmp/*:"$_limpet_home"/*) unset "$_limpet_to"; continue ;;
     esac
 #end
-    case $_limpet_link in @ALWAYS@) continue ;; esac
+    case $_limpet_link/ in @ALWAYS@) continue ;; esac
 #if isolated host
     case $_limpet_link/ in "$_limpet_home"/*) continue ;; esac
 #end
     case $_limpet_link/ in "${_limpet_place:-//}"/*) continue ;; esac
+#if bound
     if _limpet_bound "$_limpet_link"; then continue; fi
-    case $_limpet_link in
+#end
+    case $_limpet_link/ in
         @FOLDERS@ | @TREES@) ;;
         /*)
             if [ -d "$_limpet_link" ] && [ -w "$_limpet_link" ] && [ -x "$_limpet_link" ]; then
@@ -113,10 +106,26 @@ for _limpet_to in @TEMPORARY@; do
     esac
     unset "$_limpet_to"
 done
+_limpet_temporaries=$_limpet_mounts _limpet_mounts=''
 """
+)
 
-SELDOM = r"""# What few starts of these launchers need.
+SELDOM = (
+    rf"""# What few starts of these launchers need.
+{MOUNT}"""
+    + r"""
 _limpet_seldom() { "$@"; }
+_limpet_say() { printf 'limpet: %s\n' "$@" >&2; }
+_limpet_fail() { _limpet_say "$@"; exit 125; }
+_limpet_back() { cd -- "$_limpet_cwd" || _limpet_fail "$_limpet_cwd cannot be entered."; }
+_limpet_put() { export "$1=$2" "@OURS@$1=$2"; }
+
+_limpet_other_home() {
+    for _limpet_home in "$_limpet_account" ''; do
+        case $_limpet_home in /*[!/]*) if [ -d "$_limpet_home" ]; then break; fi ;; esac
+    done
+    _limpet_home=${_limpet_home%/}
+}
 
 _limpet_homeless() {
     if ! [ -e /.singularity.d ]; then
@@ -129,6 +138,14 @@ _limpet_homeless() {
     . "$_limpet_root/@VERSION_FOLDER@/homeless.sh"
 }
 
+# What is missing of an image, a runtime and a place outside of containers.
+_limpet_find() {
+    if [ -e /.singularity.d ]; then _limpet_inside "$@"; fi
+    [ -r "$_limpet_image" ] || _limpet_fail \
+        "The image $_limpet_image is gone or cannot be read." \
+        "Bring it back, or name another one: limpet update $_limpet_root IMAGE"
+    [ -x "$_limpet_runtime" ] || _limpet_find_runtime
+}
 _limpet_inside() {
     # Of this image, the program is here; another one has no runtime to start it.
     case ${APPTAINER_CONTAINER-${SINGULARITY_CONTAINER-}} in
@@ -139,6 +156,7 @@ _limpet_inside() {
 }
 
 _limpet_find_runtime() {
+    _limpet_rest=$IFS
     IFS=:
     for _limpet_to in ${PATH-}; do
         for _limpet_link in apptainer singularity; do
@@ -147,7 +165,7 @@ _limpet_find_runtime() {
             fi
         done
     done
-    unset IFS
+    IFS=$_limpet_rest
     [ -x "$_limpet_runtime" ] || _limpet_fail 'Neither apptainer nor singularity is in PATH.' \
         "Load your site's module for it (often: module load apptainer)."
 }
@@ -175,8 +193,50 @@ _limpet_make_own() {
     fi
 }
 
-_limpet_make_caches() {
+_limpet_make_all() {
+#if isolated private none
+    if ! [ -d "$_limpet_own" ] || ! [ -w "$_limpet_own" ] || ! [ -O "$_limpet_own" ]; then
+        _limpet_make_own
+    fi
     for _limpet_folder in @CACHE_FOLDERS@; do _limpet_need "$_limpet_own/$_limpet_folder"; done
+#end
+#if own_packages
+    _limpet_need "${_limpet_own%/home}/packages"
+#end
+}
+
+#if isolated private none
+_limpet_make_local() {
+    _limpet_make "${_limpet_local%/*}"
+    if [ -L "${_limpet_local%/*}" ] || ! [ -O "${_limpet_local%/*}" ]; then
+        _limpet_fail "${_limpet_local%/*} belongs to someone else, or is a link." \
+            'Others could put their code into your programs there.'
+    fi
+    for _limpet_folder in @LOCAL_FOLDERS@; do
+        _limpet_need "$_limpet_local/$_limpet_folder"
+    done
+}
+#end
+
+# Says why the working folder is not the same inside.
+_limpet_unseen() {
+    _limpet_pwd=@START@
+    case $_limpet_cwd/ in
+#if private none
+        @STANDS@) _limpet_why="the host's personal folders stay outside" ;;
+#end
+        @FOLDERS@|@TREES@) _limpet_why="that place is the image's own" ;;
+        *) _limpet_why='the home lies below it, and would be seen whole' ;;
+    esac
+    if [ "$_limpet_cwd" != "$_limpet_real" ] || [ "$_limpet_pwd" != "$_limpet_home" ]; then
+        _limpet_say "The working folder $_limpet_cwd is not seen inside: $_limpet_why." \
+            "The program starts in $_limpet_pwd."
+    fi
+}
+
+# The tables of what is mounted, minding every path.
+_limpet_assemble() {
+@ASSEMBLE_ODD@
 }
 
 # Where the session has settings for both runtimes, the one here reads only its own.
@@ -205,6 +265,9 @@ _limpet_drop_include_paths() {
 }
 
 _limpet_mount_odd() {
+    case $1$2 in
+        *"$IFS"*) _limpet_fail "$1: launchers mount no path that has a line break in it." ;;
+    esac
     _limpet_flag=--bind _limpet_word=$1
     case $1$2 in
         *[:,\"\\]*)
@@ -215,8 +278,7 @@ _limpet_mount_odd() {
             ;;
         *) if [ "$1" != "$2" ] || [ -n "${3-}" ]; then _limpet_word=$1:$2${3:+:ro}; fi ;;
     esac
-    _limpet_replace "$_limpet_word" "'" "'\\''"
-    _limpet_mounts="$_limpet_flag '$_limpet_text' $_limpet_mounts"
+    _limpet_mounts=$_limpet_flag$IFS$_limpet_word$IFS$_limpet_mounts
 }
 _limpet_replace() {
     _limpet_text='' _limpet_rest=$1
@@ -229,7 +291,10 @@ _limpet_replace() {
 }
 
 # The runtime mounts nothing through a link that leaves the home: over what it points to.
-_limpet_cover_odd() {
+_limpet_cover() {
+    if [ -d "$_limpet_home/$_limpet_folder" ]; then _limpet_need "$_limpet_own/$_limpet_folder"
+    elif ! [ -f "$_limpet_own/$_limpet_folder" ]; then : >"$_limpet_own/$_limpet_folder"
+    fi
     _limpet_target=$_limpet_home/$_limpet_folder
     if [ -L "$_limpet_target" ]; then
         if [ -d "$_limpet_target" ] && cd -P -- "$_limpet_target" 2>/dev/null; then
@@ -270,22 +335,23 @@ _limpet_cover_odd() {
 _limpet_uncover() {
     _limpet_place=''
     case ${_limpet_whole-}$_limpet_late in 1* | @LOADED@)
-        _limpet_pwd=$_limpet_start _limpet_late=''
+        _limpet_pwd=@START@ _limpet_late=''
         _limpet_why="the host's personal folders stay outside"
         _limpet_say "The working folder $_limpet_cwd is not seen inside: $_limpet_why." \
-            "The program starts in $_limpet_start."
+            "The program starts in $_limpet_pwd."
         return
         ;;
     esac
     if [ "$_limpet_pwd" != "$_limpet_cwd" ]; then _limpet_mount "$_limpet_cwd" "$_limpet_cwd"; fi
     _limpet_mount "$_limpet_cwd" "$_limpet_pwd"
-    _limpet_mounts_1=$_limpet_mounts$_limpet_mounts_1 _limpet_mounts='' _limpet_late=$_limpet_pwd
+    _limpet_uncovered=$_limpet_mounts _limpet_mounts='' _limpet_late=$_limpet_pwd
 }
+_limpet_cover_all() { for _limpet_folder in $_limpet_found; do _limpet_cover; done; }
 # All of it under the home's real name as well.
 _limpet_cover_again() {
-    _limpet_again=1 _limpet_keep=$_limpet_odd _limpet_odd=1
-    _limpet_covers
-    _limpet_again='' _limpet_odd=$_limpet_keep
+    _limpet_again=1
+    _limpet_cover_all
+    _limpet_again=''
 }
 
 _limpet_flags() {
@@ -299,15 +365,14 @@ _limpet_caches() {
     return 0
 }
 """
+)
 
 BESIDE = {
     "where.sh": WHERE,
-    "names.sh": NAMES,
     "python.sh": PYTHON,
     "temporary.sh": TEMPORARY,
     "seldom.sh": SELDOM,
     "job.sh": JOB,
     "ranks.sh": RANKS,
-    "share.sh": SHARE,
     "mpi.sh": MPI,
 }

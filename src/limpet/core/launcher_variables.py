@@ -50,7 +50,7 @@ def _special_judges(ours: str, others: str) -> dict[str, str]:
     """Of two forms of one setting the runtime heeds its own; a Jupyter kernel looks whether its
     server is still alive."""
     kernel = "case $_limpet_connection:$_limpet_to in /*:JPY_*) continue ;; esac\n"
-    heeded = f'{others}ENV_*) _limpet_others="$_limpet_others ${{_limpet_to#*_}}" ;;'
+    heeded = f"{others}ENV_*) _limpet_others=$_limpet_others$IFS${{_limpet_to#*_}} ;;"
     return {
         others[0]: f"case $_limpet_to in {heeded} esac\n",
         ours[0]: f"case $_limpet_to in {ours}ENV_*) _limpet_ours=1 ;; esac\n",

@@ -90,11 +90,17 @@ def parse_batch(words: Sequence[str]) -> Batch:
     )
 
 
-def render_batch(batch: Batch, *, image: str, limpet: str, start: str, mpi: str) -> str:
-    """The script. `limpet` is the command, `start` what srun starts, all in a shell's words."""
+def render_batch(
+    batch: Batch, *, image: str, limpet: str, start: str, mpi: str, launchers: str = ""
+) -> str:
+    """The script. `limpet` is the command, `start` what srun starts, all in a shell's words.
+
+    `launchers` is the folder of those that `start` names as `$launchers`, empty for none.
+    """
     lines = ["#!/bin/bash"]
     lines += [f"#SBATCH {_directive(name, value)}" for name, value in batch.options]
-    lines += ["", f"image={shlex.quote(image)}"]
+    name, value = ("launchers", launchers) if launchers else ("image", image)
+    lines += ["", f"{name}={shlex.quote(value)}"]
     if batch.stage_to:
         lines += [f"export {STAGE_DIR}={shlex.quote(batch.stage_to)}"]
     if any(name in _CPUS for name, _ in batch.options):
@@ -106,7 +112,10 @@ def render_batch(batch: Batch, *, image: str, limpet: str, start: str, mpi: str)
             "",
             "# A copy on each node's own disk; without room for it the shared file is used.",
         ]
-        lines += [f'{limpet} stage "$image"']
+        stage = f'{limpet} stage "$image"'
+        if launchers:
+            stage = f'staged=$({limpet} stage --path "$launchers") && launchers=$staged'
+        lines += [stage]
     kind = f" --mpi={shlex.quote(mpi)}" if mpi else ""
     lines += ["", f"srun{kind} {start}"]
     if batch.staged:

@@ -14,6 +14,13 @@ from limpet.core.errors import HostError
 OWN_PLACES = ("SLURM_TMPDIR", "LOCAL_SCRATCH", "LOCALSCRATCH", "PBS_JOBFS", "JOBFS", "LSF_TMPDIR")
 STAGE_DIR = "LIMPET_STAGE_DIR"
 PLACES = (STAGE_DIR, *OWN_PLACES, "TMPDIR")
+# One of them is set in a job of whatever scheduler.
+JOB_VARIABLES = ("SLURM_JOB_ID", "PBS_JOBID", "LSB_JOBID", "FLUX_JOB_ID", "COBALT_JOBID", "JOB_ID")
+
+
+def node_local_name(user: str) -> str:
+    """A user's folder of things that are this node's, below the first good one of `OWN_PLACES`."""
+    return f"limpet-{user}"
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):
@@ -42,7 +49,8 @@ class Staged(msgspec.Struct, frozen=True, kw_only=True):
     """How staging ended: the copy's path on each node, or (`fallback`) why there is none.
 
     `copied` is false where all nodes had the copy already. `apart` are nodes without a copy, where
-    others have one.
+    others have one. `launchers` is the folder of launchers to use, on the nodes or
+    (`launchers_fallback`) still the shared one.
     """
 
     image: str
@@ -53,6 +61,8 @@ class Staged(msgspec.Struct, frozen=True, kw_only=True):
     elapsed_s: float = 0.0
     apart: tuple[Apart, ...] = ()
     fallback: str = ""
+    launchers: str = ""
+    launchers_fallback: str = ""
 
 
 def job_folder(job: str) -> str:

@@ -7,7 +7,7 @@ from limpet.report.text import format_size, safe
 
 
 def render_staged(staged: Staged) -> str:
-    """One line, also where the shared file stays in use."""
+    """One line, also where the shared file stays in use; a further one for launchers that do."""
     if staged.fallback:
         line = f"limpet: The shared file {staged.image} is used: {staged.fallback}."
     else:
@@ -18,4 +18,13 @@ def render_staged(staged: Staged) -> str:
         if staged.apart:
             names = ", ".join(one.node for one in staged.apart if one.node) or "others"
             line += f" The shared file is used on {names}: {staged.apart[0].reason}."
-    return f"{safe(line)}\n"
+    lines = [line]
+    if staged.launchers_fallback:
+        why = staged.launchers_fallback
+        lines.append(f"limpet: The shared launchers in {staged.launchers} are used: {why}.")
+    return "".join(f"{safe(line)}\n" for line in lines)
+
+
+def render_path(staged: Staged) -> str:
+    """What a script is to use from now on: the folder of launchers, else the image."""
+    return f"{staged.launchers or staged.copy or staged.image}\n"

@@ -8,10 +8,12 @@ rename of `current` puts it in force.
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import re
 import secrets
 import shutil
+import tarfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
@@ -168,6 +170,29 @@ def _point(link: Path, target: str) -> None:
     partial = link.with_name(f".{link.name}{PARTIAL_MARK}{secrets.token_hex(4)}")
     partial.symlink_to(target)
     partial.replace(link)
+
+
+def read_version(folder: Path, number: int) -> dict[str, bytes]:
+    """The files that its launchers are, and those beside them that they read, by relative path."""
+    version = folder / OWN / "versions" / str(number)
+    found = [*sorted((version / "bin").iterdir()), *sorted(version.glob("*.sh"))]
+    found += sorted(version.glob("*.py"))
+    return {str(path.relative_to(folder)): path.read_bytes() for path in found}
+
+
+def pack_launchers(files: Mapping[str, bytes], number: int) -> bytes:
+    """A tar of launchers for another folder, for this user's eyes only; the same each time."""
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w", format=tarfile.PAX_FORMAT) as tar:
+        for name, data in files.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            member.mode = 0o700 if Path(name).parent.name == "bin" else 0o600
+            tar.addfile(member, io.BytesIO(data))
+        link = tarfile.TarInfo("bin")
+        link.type, link.linkname = tarfile.SYMTYPE, f"{OWN}/versions/{number}/bin"
+        tar.addfile(link)
+    return packed.getvalue()
 
 
 def images_folder(folder: Path) -> Path:

@@ -5,10 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from limpet.core.slurm import OWN_PLACES
+from limpet.core.slurm import JOB_VARIABLES, OWN_PLACES, node_local_name
 from limpet.tools.mounts import is_shared
-
-JOB_VARIABLES = ("SLURM_JOB_ID", "PBS_JOBID", "LSB_JOBID", "FLUX_JOB_ID", "COBALT_JOBID", "JOB_ID")
 
 
 def find_node_local() -> str:
@@ -18,5 +16,5 @@ def find_node_local() -> str:
     for name in (*OWN_PLACES, "TMPDIR"):
         folder = Path(os.environ.get(name, ""))
         if folder.is_absolute() and os.access(folder, os.W_OK | os.X_OK) and not is_shared(folder):
-            return str(folder.resolve() / f"limpet-{os.getuid()}")
+            return str(folder.resolve() / node_local_name(str(os.getuid())))
     return ""

@@ -19,7 +19,7 @@ say() { echo "limpet-node ${SLURMD_NODENAME:-$(hostname)} $*"; }
 [ -d "$1" ] && [ -w "$1" ] || { say missing; exit; }
 mkdir -p -m 700 -- "$2" 2>/dev/null
 [ -O "$2" ] && [ ! -L "$2" ] && [ -w "$2" ] || { say missing; exit; }
-find "$2" -name '*.part-*' -mmin +10 -exec rm -f {} +
+find "$2" -name '*.part-*' -mmin +10 -exec rm -rf {} +
 if [ -f "$3" ]; then
     set -- "$@" "$(sha256sum <"$3")"
     case $5 in "$4"*) say have; exit ;; esac
@@ -39,6 +39,22 @@ rm -f -- "$5"
 say damaged
 """
 
+# Of launchers $3 is a folder, and what sbcast wrote is a tar of it.
+UNPACK = """\
+say() { echo "limpet-node ${SLURMD_NODENAME:-$(hostname)} $*"; }
+sum=$(sha256sum <"$5") || { say lost; exit; }
+case $sum in
+    "$4"*)
+        mkdir -m 700 -- "$5.d" && tar -xf "$5" -C "$5.d" &&
+            { [ -d "$3" ] || mv -T -- "$5.d" "$3" 2>/dev/null; }
+        rm -rf -- "$5" "$5.d"
+        [ -x "$3/bin" ] && say placed && exit ;;
+esac
+rm -rf -- "$5"
+say damaged
+"""
+
+FORGET = 'rm -rf -- "$5" "$5.d"'
 CLEAN = '[ ! -d "$2" ] || [ ! -O "$2" ] || rm -rf -- "$2"'
 
 
