@@ -19,8 +19,8 @@ from limpet.core.errors import UsageError
 def stage(session: Session, image: str, compress: bool, clean: bool, as_json: bool) -> None:
     """Copy IMAGE (or that of launchers in DIR) to the disks of all nodes of this Slurm job.
 
-    Later starts of it in the job use the copy of their node. Where the disks are too small, the
-    shared file stays in use, and a line says so.
+    Later starts of it in the job use the copy of their node. A node whose disk is too small goes on
+    with the shared file, and a line says so.
     """
     from limpet.actions.stage import clean_stage, stage_image
     from limpet.report.slurm import render_staged
