@@ -31,7 +31,7 @@ def test_mpich_of_debians_source_serves_mpi4py(worker: Worker) -> None:
     assert make
     recipe.write_text(configured + HEADER + make + rest)
     build = worker.limpet("-q", "build", "example/limpet.toml", "-o", "own.sif")
-    worker.said(*build, timeout_s=900)
+    worker.said(*build, timeout_s=1800)
     told = worker.said(*worker.limpet("mpi", "own.sif"))
     assert "(libmpi.so.12), speaks PMI-1, PMI-2: /usr/local/lib/libmpi.so.12" in told
     run = worker.limpet("run", "own.sif", "mpiexec", "-n", "2", "python")

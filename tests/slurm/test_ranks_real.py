@@ -279,6 +279,19 @@ def test_a_rank_that_hears_a_signal_ends_as_it_says(way: str, user: User, images
     user.cluster.wait_until_clean()
 
 
+def test_ranks_of_a_foreign_image_end_with_a_signal(user: User, images: Images) -> None:
+    program = "echo ready; sleep 90"
+    run = (*LIMPET, "run", images.other, "sh", "-c", program)
+    running = user.start("srun", "-N1", "-n3", "-J", "waits", *run)
+    assert running.stdout
+    for _ in range(3):
+        assert running.stdout.readline() == "ready\n"
+    user.said("scancel", "-s", "TERM", f"{number(user)}.0")
+    code, _, err = ended(running)
+    assert code in (137, 143), err
+    user.cluster.wait_until_clean()
+
+
 def test_a_time_limit_reaches_the_program(user: User, images: Images) -> None:
     """Limits are whole minutes, and Slurm looks at them twice a minute: this one is brought on."""
     running = started(user, images, "--time=5")

@@ -25,7 +25,7 @@ def stage(
     """Copy IMAGE, or launchers in DIR and their image, to the disks of all nodes of this Slurm job.
 
     Later starts of the image in the job use the copy of their node; the copy of the launchers is
-    where --path says. Where the disks are too small, the shared file stays in use, and a line says
+    where --path says. A node whose disk is too small goes on with the shared file, and a line says
     so.
     """
     from limpet.actions.stage import clean_stage, stage_folder

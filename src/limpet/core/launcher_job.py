@@ -162,7 +162,7 @@ def job_parts(host: HostSeen, identity: str, prefix: str) -> tuple[dict[str, str
         "RECORDS": RECORDS,
         "JOB_FOLDER": job_folder("$SLURM_JOB_ID"),
         "GATHER": shlex.quote(GATHER),
-        "JOIN": shlex.quote(JOIN),
+        "JOIN": shlex.quote(JOIN if prefix else ""),
         "TUNE": shlex.join((f"{prefix}/bin/python", TUNE) if prefix else ("", "")),
     }
     # A foreign image has no Python of ours that hears what only the first rank is told.

@@ -194,6 +194,7 @@ _limpet_make_own() {
 }
 
 _limpet_make_all() {
+    :
 #if isolated private none
     if ! [ -d "$_limpet_own" ] || ! [ -w "$_limpet_own" ] || ! [ -O "$_limpet_own" ]; then
         _limpet_make_own

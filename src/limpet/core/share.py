@@ -124,8 +124,8 @@ def plan_share(host: HostSeen, same: str, prefix: str) -> Shared:
     words = ("/bin/sh", "-c", GATHER, "limpet", *told)
     own = seen.folder and RECORDS not in host.environment
     env = {RECORDS: f"{seen.folder}/apptainer"} if own else {}
-    joins = ("/bin/sh", "-c", JOIN, "limpet", str(seen.parent))
-    return Shared(before=joins if seen.rank else (), options=(SHARENS,), words=words, env=env)
+    joins = ("/bin/sh", "-c", JOIN, "limpet", str(seen.parent)) if seen.rank and prefix else ()
+    return Shared(before=joins, options=(SHARENS,), words=words, env=env)
 
 
 # A rank that joins the container of the first: the runtime's process before its program would be
@@ -135,7 +135,8 @@ def plan_share(host: HostSeen, same: str, prefix: str) -> Shared:
 # what it looks for under that name (its lock, and the record in its folder) are links to those of
 # the process that has started all ranks. They lie in memory: the home may be on a file system that
 # all nodes share. A rank whose first one does not come in ten seconds, or has failed (nobody holds
-# its lock), starts as the first would.
+# its lock), starts as the first would; so does one of a foreign image, whose programs would not
+# hear what only the first is told.
 JOIN = r"""_limpet_o=$1 _limpet_t=0 _limpet_r=''
 _limpet_c=${APPTAINER_CONFIGDIR:-${SINGULARITY_CONFIGDIR:-${HOME-}/.apptainer}}
 shift
