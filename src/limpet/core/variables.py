@@ -440,8 +440,8 @@ def _fits(name: str, patterns: Sequence[str]) -> bool:
 
 
 def _matches(name: str, pattern: str) -> bool:
-    """As fnmatch, which would compile hundreds of expressions at each start: nearly all patterns are
-    a name or the start of one."""
+    """As fnmatch, which would compile hundreds of expressions at each start: nearly all patterns
+    are a name or the start of one."""
     start = pattern.removesuffix("*")
     if "*" in start or "?" in start or "[" in start:
         return fnmatchcase(name, pattern)
