@@ -55,7 +55,7 @@ def find_import_order(shelf: Shelf, pieces: Sequence[Path], sif: Path) -> tuple[
     roots = _find_roots(site, shelf.layout, pieces, contents)
     if not roots:
         return ()
-    modules = _modules_of(shelf.layout, contents)
+    modules = _modules_of(site, shelf.layout, contents)
     if not _has_python(site):
         modules = _known(site) | modules
         if unknown_modules(roots, modules):
@@ -75,7 +75,7 @@ def learn_modules(shelf: Shelf, pieces: Sequence[Piece], compiler: Compiler) -> 
     paths = [piece.path for piece in pieces]
     contents = [read_contents(path) for path in paths]
     roots = _find_roots(shelf.site, shelf.layout, paths, contents)
-    modules = _known(shelf.site) | _modules_of(shelf.layout, contents)
+    modules = _known(shelf.site) | _modules_of(shelf.site, shelf.layout, contents)
     _learn(shelf.site, compiler, roots, modules)
 
 
@@ -96,10 +96,10 @@ def _find_roots(
     return tuple(dict.fromkeys((*_STARTING, *names))) if names else ()
 
 
-def _modules_of(layout: Layout, contents: Sequence[Contents]) -> Known:
+def _modules_of(site: Site, layout: Layout, contents: Sequence[Contents]) -> Known:
     above = layout.site_folder.rpartition("/")[0]
-    folders = (layout.site_folder, f"{above}/lib-dynload", above)
-    return dict(find_modules(contents, folders))
+    standard = (f"{above}/lib-dynload", above) if _has_python(site) else ()
+    return dict(find_modules(contents, (layout.site_folder, *standard)))
 
 
 # ---- the base's own modules ----------------------------------------------------------------------

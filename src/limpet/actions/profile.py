@@ -59,7 +59,7 @@ def with_order(
     order = recall_order(prepared, key, account=wanted)
     if order is None and not wanted:  # an import costs a first build up to a third of its time
         order = find_import_order(shelf, parts.pieces, prepared.sif)
-        return _ordered(parts, order, ahead=False), b""
+        return _ordered(parts, order, seen=False), b""
     if order is None:
         order = find_order(prepared, parts, profile, scratch, notify)
     if profile.asked and not order:
@@ -67,13 +67,13 @@ def with_order(
         notify(Event(stage="profile", kind="note", message=message))
     data = render_order(key, order).encode("utf-8", "surrogateescape")
     _write_order(_kept_path(prepared, key), data, notify)
-    return _ordered(parts, order, ahead=True), data
+    return _ordered(parts, order, seen=True), data
 
 
-def _ordered(parts: Parts, order: tuple[str, ...], *, ahead: bool) -> Parts:
+def _ordered(parts: Parts, order: tuple[str, ...], *, seen: bool) -> Parts:
     said = "\n".join(order).encode("utf-8", "surrogateescape")
     ident = hashlib.sha256(parts.ident + said).digest()[:16] if order else parts.ident
-    return msgspec.structs.replace(parts, order=order, ahead=ahead, ident=ident)
+    return msgspec.structs.replace(parts, order=order, seen=seen, ident=ident)
 
 
 def order_path(lock_file: Path) -> Path:

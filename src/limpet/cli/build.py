@@ -78,7 +78,7 @@ def lock_options(command: Command) -> Command:
 @click.option("--layout", type=click.Choice(["auto", "merged", "layered"]), help="One part or two.")
 @click.option("--compression", type=click.Choice(["zstd", "gzip"]), help="How it is compressed.")
 @_one("--profile", metavar="COMMAND|auto", help="What is started most: its files lie first.")
-@click.option("--no-profile", is_flag=True, help="Run nothing to find out what a start opens.")
+@click.option("--no-profile", is_flag=True, help="Leave files in their usual order.")
 @click.option("--small", is_flag=True, help="A smaller file for archives, slower to make.")
 @_one("--lock", metavar="FILE", help="The lock to read and write.")
 @click.option("--frozen", is_flag=True, help="Exactly as locked, or fail.")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import posixpath
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import lru_cache
 
 import msgspec
 
@@ -86,13 +87,16 @@ def _name_of(path: str, folder: str, *, byte_code: bool) -> tuple[str, bool]:
 
 def root_modules(contents: Contents, folder: str) -> tuple[str, ...]:
     """The modules of a distribution that its users import, sorted."""
-    found = find_modules((contents,), (folder,))
-    names = {name.partition(".")[0] for name in found}
-    return tuple(
-        sorted(n for n in names if n in found and _PLAIN.fullmatch(n) and n not in _NO_MODULES)
+    places = folder.count("/") + 1
+    near = Contents(
+        modules={path: () for path in contents.modules if path.count("/") <= places + 2},
+        libraries={path: Library() for path in contents.libraries if path.count("/") == places},
     )
+    found = find_modules((near,), (folder,))
+    return tuple(sorted(n for n in found if _PLAIN.fullmatch(n) and n not in _NO_MODULES))
 
 
+@lru_cache(1 << 16)
 def targets(line: str, name: str, *, is_package: bool) -> tuple[str, tuple[str, ...]]:
     """What an import statement of module `name` names, absolute: a module, and names in it."""
     asked, _, wanted = line.partition(":")

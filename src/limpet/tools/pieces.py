@@ -6,7 +6,7 @@ import hashlib
 import os
 import posixpath
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -19,7 +19,7 @@ from limpet.formats.squashfs import Entry, Squashfs, write_squashfs
 from limpet.formats.squashfs.seek import open_seekable
 from limpet.tools import files
 
-SHARED = re.compile(r"\.so(?:\.\d+)*$")
+SHARED = re.compile(r"\.so(?:\.\d+)*\Z")
 
 
 class Note(msgspec.Struct, frozen=True, kw_only=True):
@@ -98,17 +98,20 @@ def write_piece(
     path = piece_path(cache, key)
     files.sweep_partials(files.make_folder(path.parent))
     count = 0
+    shared: list[str] = []
 
     def counted() -> Iterable[Entry]:
         nonlocal count
         for entry in entries:
             count += 1
+            if SHARED.search(entry.path):
+                shared.append(entry.path)
             yield entry
 
     with files.written_beside(path) as out:
         stats = write_squashfs(out, counted(), compressor=compressor, threads=threads)
         out.flush()
-        contents = Contents(modules=dict(imports or {}), libraries=_read_libraries(out))
+        contents = Contents(modules=dict(imports or {}), libraries=_read_libraries(out, shared))
         out.seek(0)
         note = Note(
             name=name,
@@ -131,12 +134,13 @@ def read_contents(path: Path) -> Contents:
     return msgspec.json.decode(note.contents, type=Contents) if note else Contents()
 
 
-def _read_libraries(out: BinaryIO) -> dict[str, Library]:
-    """The shared libraries of a piece that has just been written, by path."""
-    image = Squashfs(out)
+def _read_libraries(out: BinaryIO, shared: Sequence[str]) -> dict[str, Library]:
+    """Which of these files of a piece that has just been written are libraries, by path."""
+    image = Squashfs(out) if shared else None
     found = {}
-    for path, node in image.walk():
-        if not SHARED.search(path):
+    for path in dict.fromkeys(shared):
+        node = image.find(path) if image else None
+        if not (image and node):
             continue
         if node.is_symlink:
             link = posixpath.normpath(posixpath.join(posixpath.dirname(f"/{path}"), node.target))

@@ -39,6 +39,7 @@ def compose(
     order: Sequence[str] = (),
     remove: Collection[str] = (),
     level: int = 3,
+    keep_share: float = 2.0,
 ) -> SquashfsStats:
     """Writes the union of `sources` as one image from `out.tell()` on.
 
@@ -50,7 +51,8 @@ def compose(
 
     The data of the files in `order` come first, in that order, with small files and tails packed
     anew at `level` (see `repack`), and the directories that lead to them lie together; blocks that
-    no file needs any more are left out. Without `order` all data areas are copied whole, but for
+    no file needs any more are left out. Of shared blocks those stay as they are of which the order
+    has at least `keep_share`. Without `order` all data areas are copied whole, but for
     whole files' blocks that came before. A `Written` whose data lie in `out` is not copied: the
     image starts where it does, and the other data come behind it. No `Written` can be ordered.
     """
@@ -67,7 +69,7 @@ def compose(
     ordered, folders = _find_ordered(root, order)
     repack = first.compressor in COMPRESSORS
     # It looks for data that are the same, so it reads what lies in `out`, and moves it.
-    layout = plan_layout(root, images, ordered, repack=repack, there=there)
+    layout = plan_layout(root, images, ordered, repack=repack, keep_share=keep_share, there=there)
     out.seek(origin + (there.data_end if there else 0))
     if not there:
         out.write(bytes(SUPERBLOCK.size))

@@ -52,16 +52,19 @@ def plan_layout(
     ordered: Sequence[Node],
     *,
     repack: bool,
+    keep_share: float,
     there: Written | None,
 ) -> Layout:
     """The data of the files `ordered` first; without any, all data areas as they are.
 
     With `repack` the tails and small files among them get fragment blocks of their own, ahead of
-    the larger files' blocks; the largest come last.
+    the larger files' blocks; the largest come last. A block of which they are `keep_share` or more
+    stays as it is.
     """
     layout = Layout(images, find_twins(root, images), Repacked(images[0].block_size), there)
     if ordered:
-        _plan_ordered(layout, root, ordered, repack=repack)
+        _plan_packed(layout, ordered if repack else (), keep_share)
+        _plan_ordered(layout, root, ordered)
     else:
         layout.parts.extend(_whole_extents(images, layout.twins, there))
     return layout
@@ -85,14 +88,22 @@ def _whole_extents(
         yield Extent(image, at, image.data_end)
 
 
-def _plan_ordered(layout: Layout, root: Node, ordered: Sequence[Node], *, repack: bool) -> None:
+def _plan_packed(layout: Layout, ordered: Sequence[Node], keep_share: float) -> None:
+    """Give tails blocks of their own, but for blocks of which they are at least `keep_share`."""
+    tails = dict.fromkeys(tail for node in ordered if (tail := tail_of(node)))
+    wanted: dict[tuple[Image, int], int] = {}
+    for image, fragment, _, length in tails:
+        wanted[image, fragment] = wanted.get((image, fragment), 0) + length
+    for tail in tails:
+        if wanted[tail[:2]] < keep_share * tail[0].block_size:
+            layout.repacked.add(tail)
+
+
+def _plan_ordered(layout: Layout, root: Node, ordered: Sequence[Node]) -> None:
     """Every extent that a file needs: those of `ordered` first, then the rest as they lie.
 
     Files may share blocks, also in part, so what overlaps is one extent and moves as one.
     """
-    for node in ordered if repack else ():
-        if tail := tail_of(node):
-            layout.repacked.add(tail)
     # These are read from end to end; of a library's blocks between them many are never asked for.
     layout.parts.extend(layout.repacked.blocks)
     by_image: dict[Image, list[tuple[int, int]]] = {image: [] for image in layout.images}
