@@ -81,7 +81,7 @@ class Tree(msgspec.Struct, frozen=True, kw_only=True):
             for one in self.seen
             if one.links > 1 and one.is_file
         }
-        alone = sum(one.size_bytes for one in self.seen if one.links == 1 and S_ISREG(one.mode))
+        alone = sum(one.size_bytes for one in self.seen if one.links <= 1 and S_ISREG(one.mode))
         return alone + sum(linked.values())
 
 
