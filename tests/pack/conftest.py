@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,12 @@ from tests.pieces.conftest import make_wheel  # noqa: F401 - a fixture
 PACKAGES = ("python", "greeter", "activated", "prefixed", "numeric")
 
 
-def install_conda(channel: Path, prefix: Path, cache: Path) -> None:  # noqa: F811
+def install_conda(
+    channel: Path,  # noqa: F811
+    prefix: Path,
+    cache: Path,
+    names: Sequence[str] = PACKAGES,
+) -> None:
     """A conda environment, as py-rattler installs it."""
     from rattler import (
         Channel,
@@ -38,7 +44,7 @@ def install_conda(channel: Path, prefix: Path, cache: Path) -> None:  # noqa: F8
         libc = GenericVirtualPackage(PackageName("__glibc"), Version("2.41"), BuildString("0"))
         records = await solve(
             [Channel(channel.as_uri())],
-            list(PACKAGES),
+            list(names),
             platforms=[Subdir(SUBDIR), Subdir("noarch")],
             virtual_packages=[libc],
         )

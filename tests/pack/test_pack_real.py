@@ -16,8 +16,9 @@ import pytest
 
 from limpet.core.pylock import parse_lock
 from limpet.tools.files import hash_file, hash_tree
+from tests.conda.conftest import channel  # noqa: F401 - a fixture
 from tests.conftest import Base, Limpet
-from tests.pack.conftest import make_tool, make_venv
+from tests.pack.conftest import install_conda, make_tool, make_venv
 from tests.pieces.conftest import MakeWheel
 
 pytestmark = pytest.mark.real
@@ -107,6 +108,56 @@ def test_a_conda_environment(
     built = limpet("build", tmp_path / "pylock.toml", "-o", tmp_path / "again.sif")
     assert built.returncode == 4
     assert "Nothing can be built from this lock" in built.stderr
+
+
+def test_a_whole_miniconda(
+    channel: Path,  # noqa: F811
+    packed: Packed,
+    limpet: Limpet,
+    tmp_path: Path,
+) -> None:
+    """Two environments, and the package cache whose files they share, at the same place."""
+    prefix, image = tmp_path / "miniconda3", tmp_path / "conda.sif"
+    cache = prefix / "pkgs"
+    second = prefix / "envs" / "sécond"
+    install_conda(channel, prefix, cache)
+    install_conda(channel, second, cache, ["python", "greeter"])
+    (prefix / "condabin").mkdir()
+    (prefix / "condabin/conda").write_text("#!/bin/sh\necho of the base\n", encoding="utf-8")
+    (prefix / "condabin/conda").chmod(0o755)
+    there: dict[int, list[str]] = {}
+    for folder, _, names in os.walk(prefix):
+        for name in names:
+            path = Path(folder, name)
+            if not path.is_symlink():
+                there.setdefault(path.stat().st_ino, []).append(str(path))
+    shared = next(
+        paths for paths in there.values() if sum(not p.startswith(str(cache)) for p in paths) == 2
+    )
+    assert any(path.startswith(str(cache)) for path in shared)
+    result = packed(prefix, image, "--wrap", tmp_path / "launchers")
+    assert codes(result) >= {"pack/package-cache"}
+    assert not codes(result) & {"pack/changed-file", "pack/missing-file"}
+    script = "import greeter, os, sys; print(sys.prefix, os.environ['CONDA_DEFAULT_ENV'])"
+    same = f"import os, sys; print(len({{os.stat(path).st_ino for path in {shared!r}}}))"
+    with away(prefix):
+        assert out_of(limpet("run", image, "python", "-c", script)) == f"{prefix} base\n"
+        inner = out_of(limpet("run", image, second / "bin/python", "-c", script))
+        assert inner.split()[0] == str(second)
+        assert out_of(limpet("run", image, prefix / "condabin/conda")) == "of the base\n"
+        assert out_of(limpet("run", image, "python", "-c", same)) == "1\n"
+        home = {**os.environ, "HOME": str(tmp_path / "home")}
+        launcher = tmp_path / "launchers/bin/python"
+        done = subprocess.run(
+            [launcher, "-c", script], capture_output=True, text=True, cwd=tmp_path, env=home
+        )
+        assert out_of(done) == f"{prefix} base\n"
+    lock = limpet("lock", "--freeze", image, "-o", tmp_path / "pylock.toml")
+    out_of(lock)
+    found = parse_lock((tmp_path / "pylock.toml").read_text("utf-8"), "it")
+    places = {one.place for one in found.found}
+    assert str(second) in places
+    assert not any(place.startswith(str(cache)) for place in places)
 
 
 def test_a_virtual_environment_and_its_python(

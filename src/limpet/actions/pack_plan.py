@@ -42,6 +42,7 @@ from limpet.core.pack import (
     find_in_trees,
     find_links,
     find_outside,
+    find_package_caches,
     find_unlocked,
     is_covered,
 )
@@ -258,6 +259,7 @@ def _find(
         *find_outside(Metadata(editable=editable), needs),
         *find_links(*wrong),
         *find_in_trees(trees),
+        *find_package_caches(trees),
         *find_unlocked(lock.found),
     )
 

@@ -23,6 +23,7 @@ from limpet.core.seeing import ALWAYS, OWN_FOLDERS, OWN_TREES
 from limpet.core.wrap import WrapReport
 
 PrefixKind = Literal["conda", "venv", "folder"]
+CONDA_CACHE = "pkgs"
 SHOWN = 8  # how many names a finding gives
 
 
@@ -69,6 +70,12 @@ class Tree(msgspec.Struct, frozen=True, kw_only=True):
     seen: tuple[Seen, ...]
 
     @property
+    def has_package_cache(self) -> bool:
+        """Whether it is a conda installation with its packages beside its environments."""
+        folders = {one.path for one in self.seen if one.is_folder and "/" not in one.path}
+        return {"conda-meta", CONDA_CACHE} <= folders
+
+    @property
     def files(self) -> int:
         """How many of the things in it are no folders."""
         return sum(not S_ISDIR(one.mode) for one in self.seen)
@@ -81,7 +88,7 @@ class Tree(msgspec.Struct, frozen=True, kw_only=True):
             for one in self.seen
             if one.links > 1 and one.is_file
         }
-        alone = sum(one.size_bytes for one in self.seen if one.links == 1 and S_ISREG(one.mode))
+        alone = sum(one.size_bytes for one in self.seen if one.links <= 1 and S_ISREG(one.mode))
         return alone + sum(linked.values())
 
 
@@ -231,6 +238,33 @@ def _finding(
             code=f"pack/{code}", severity=severity, what=said, evidence=_shown(listed), cure=cure
         )
     ]
+
+
+def find_package_caches(trees: Sequence[Tree]) -> list[Finding]:
+    """What conda keeps of packages beside its environments, and no environment shares with it."""
+    kept = []
+    for tree in trees:
+        if not tree.has_package_cache:
+            continue
+        outside = {(one.device, one.inode) for one in tree.seen if not is_cached(one.path)}
+        alone = {
+            (one.device, one.inode): one.size_bytes
+            for one in tree.seen
+            if one.is_file and is_cached(one.path) and (one.device, one.inode) not in outside
+        }
+        kept.append(f"{tree.place}/{CONDA_CACHE}: {sum(alone.values()) / 1e6:.1f} MB of its own")
+    return _finding(
+        "package-cache",
+        "note",
+        "conda's package cache comes along; no program needs it.",
+        kept,
+        cure="conda clean --all beforehand leaves it out.",
+    )
+
+
+def is_cached(path: str) -> bool:
+    """Whether something is conda's package cache, or in it."""
+    return path.partition("/")[0] == CONDA_CACHE
 
 
 def _is_plain(one: Seen) -> bool:

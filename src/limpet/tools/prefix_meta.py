@@ -15,7 +15,7 @@ from typing import Any, Literal
 from urllib.parse import unquote, urlsplit
 
 from limpet.core.lock import FoundPackage
-from limpet.core.pack import Metadata, Prefix, Tree
+from limpet.core.pack import Metadata, Prefix, Tree, is_cached
 from limpet.core.package_files import parse_direct_url
 
 _DIST = re.compile(r"(?P<site>(?:.*/)?)[^/]+\.(?:dist-info/METADATA|egg-info/PKG-INFO|egg-info)")
@@ -105,9 +105,10 @@ def read_metadata(trees: Iterable[Tree], kept: Iterable[str] = ()) -> list[Metad
 def _read_tree(tree: Tree, places: tuple[str, ...]) -> Metadata:
     told = _Told(tree, places)
     told.read_conda()
+    has_cache = tree.has_package_cache
     for one in tree.seen:
         path = one.path
-        if not one.is_file:
+        if not one.is_file or (has_cache and is_cached(path)):  # kept there, and not installed
             continue
         if path.endswith(_DIST_ENDS) and (matched := _DIST.fullmatch(path)):
             told.read_dist(path, matched["site"])
