@@ -180,7 +180,7 @@ def test_an_image_for_another_machine_gets_no_launchers() -> None:
         )
 
 
-# Of names that another file sets, and of what `core.launcher_text` excuses in the launcher itself.
+# As `core.launcher_text` excuses it: names that another file sets, lists that the shell splits.
 EXCUSED = (
     "SC1007,SC1090,SC1091,SC2016,SC2034,SC2046,SC2086,SC2089,SC2090,SC2154,SC2163,SC2166,SC2221,SC2222,"
     "SC2295,SC3013,SC3044,SC3045,SC3054"

@@ -137,7 +137,8 @@ def _bare(text: str) -> str:
     top = next(at for at, line in enumerate(lines) if not line.startswith("#"))
     kept = [re.sub(r"(then|\)) # .*", r"\1", line.strip()) for line in lines[top:]]
     kept = [line for line in kept if line and not re.match(r"#(?!if |end)", line)]
-    return "\n".join((*lines[:top], *kept, ""))
+    heading = (line for line in lines[:top] if not line.startswith("# shellcheck"))
+    return "\n".join((*heading, *kept, ""))
 
 
 def _fill_in(text: str, parts: dict[str, str], holds: set[str]) -> str:

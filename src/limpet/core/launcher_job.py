@@ -57,8 +57,13 @@ if [ -n "$_limpet_local" ]; then
     done </proc/self/status
     _limpet_to=${_limpet_to#Uid:?}
     _limpet_local=$_limpet_local/@NODE_LOCAL@/@IDENTITY@
+    # New in each job, for all ranks at once: made here, so that no rank reads one more file.
+    if ! [ -L "${_limpet_local%/*}" ] && ! [ @LOCAL_MADE@ ]; then
+        (umask 077 && mkdir -p -- @LOCAL_FOLDERS@) 2>/dev/null
+    fi
     if [ -L "${_limpet_local%/*}" ] || ! [ -O "${_limpet_local%/*}" ] || ! [ @LOCAL_MADE@ ]; then
-        _limpet_seldom _limpet_make_local
+        _limpet_seldom _limpet_fail "${_limpet_local%/*} belongs to someone else, or is a link," \
+            'or cannot be written. Others could put their code into your programs there.'
     fi
 fi
 #end
@@ -151,7 +156,7 @@ def job_parts(host: HostSeen, identity: str, prefix: str) -> tuple[dict[str, str
         "LOCAL_PLACES": _values((*OWN_PLACES, "TMPDIR")),
         "NODE_LOCAL": node_local_name("${_limpet_to%%[!0-9]*}"),
         "LOCAL_MADE": " -a ".join(made),
-        "LOCAL_FOLDERS": " ".join(LOCAL_FOLDERS),
+        "LOCAL_FOLDERS": " ".join(f'"$_limpet_local/{folder}"' for folder in LOCAL_FOLDERS),
         "STAGING_PLACES": _values(PLACES),
         "STAGED": staged_name("${SLURM_JOB_ID-}", identity),
         "SWITCH": SWITCH,

@@ -206,19 +206,6 @@ _limpet_make_all() {
 #end
 }
 
-#if isolated private none
-_limpet_make_local() {
-    _limpet_make "${_limpet_local%/*}"
-    if [ -L "${_limpet_local%/*}" ] || ! [ -O "${_limpet_local%/*}" ]; then
-        _limpet_fail "${_limpet_local%/*} belongs to someone else, or is a link." \
-            'Others could put their code into your programs there.'
-    fi
-    for _limpet_folder in @LOCAL_FOLDERS@; do
-        _limpet_need "$_limpet_local/$_limpet_folder"
-    done
-}
-#end
-
 # Says why the working folder is not the same inside.
 _limpet_unseen() {
     _limpet_pwd=@START@
