@@ -269,26 +269,13 @@ def test_a_rank_that_hears_a_signal_ends_as_it_says(way: str, user: User, images
     code, out, err = ended(running)
     assert out.count("told SIGUSR1") == 4
     assert code == 7, err
-    assert err.count("Exited with exit code 7") == 2, err  # a line a node
+    assert {line.split(": ")[-1] for line in err.splitlines()} == {"Exited with exit code 7"}
     user.cluster.wait_until_clean()
     running = started(user, images, command=command, ends="0")
     user.said("scancel", "-s", "TERM", f"{number(user)}.0")
     code, out, err = ended(running)
     assert out.count("told SIGTERM") == 4
     assert code == 0, err
-    user.cluster.wait_until_clean()
-
-
-def test_ranks_of_a_foreign_image_end_with_a_signal(user: User, images: Images) -> None:
-    program = "echo ready; sleep 90"
-    run = (*LIMPET, "run", images.other, "sh", "-c", program)
-    running = user.start("srun", "-N1", "-n3", "-J", "waits", *run)
-    assert running.stdout
-    for _ in range(3):
-        assert running.stdout.readline() == "ready\n"
-    user.said("scancel", "-s", "TERM", f"{number(user)}.0")
-    code, _, err = ended(running)
-    assert code in (137, 143), err
     user.cluster.wait_until_clean()
 
 

@@ -134,18 +134,22 @@ def plan_share(host: HostSeen, same: str, prefix: str) -> Shared:
 # program does. The runtime knows the container by its parent's process, which this shell now is:
 # what it looks for under that name (its lock, and the record in its folder) are links to those of
 # the process that has started all ranks. They lie in memory: the home may be on a file system that
-# all nodes share. A rank whose first one does not come in ten seconds, or has failed (nobody holds
-# its lock), starts as the first would; so does one of a foreign image, whose programs would not
-# hear what only the first is told.
+# all nodes share. A rank whose first one does not come in half a minute, or has failed (nobody
+# holds its lock), starts as the first would; so does one of a foreign image, whose programs would
+# not hear what only the first is told.
 JOIN = r"""_limpet_o=$1 _limpet_t=0 _limpet_r=''
 _limpet_c=${APPTAINER_CONFIGDIR:-${SINGULARITY_CONFIGDIR:-${HOME-}/.apptainer}}
 shift
 _limpet_l=/dev/shm/sharens_instance_ _limpet_d=/dev/shm/limpet.$$.d
 _limpet_given_up() {
-    [ -e "$_limpet_l$_limpet_o" ] || { [ "$_limpet_t" -gt 200 ]; return; }
+    [ -e "$_limpet_l$_limpet_o" ] || { [ "$_limpet_t" -gt 600 ]; return; }
     [ "$((_limpet_t % 20))" = 0 ] || return 1
     set -- $(ls -i "$_limpet_l$_limpet_o" 2>/dev/null)
-    ! grep -q ":${1-} " /proc/locks
+    if grep -q ":${1-} " /proc/locks; then
+        _limpet_r=''
+        return 1
+    fi
+    [ -n "$_limpet_r" ] || { _limpet_r=once && return 1; }
 }
 until [ -s "$_limpet_l$_limpet_o" ]; do
     _limpet_t=$((_limpet_t + 1))
