@@ -191,7 +191,7 @@ def test_what_reaches_the_shared_file_system(
             user.said(*start, images.apart / "bin/python", "-c", "")
             counts.append([first(), second()])
     for one, four in zip(*counts, strict=True):
-        assert four["attributes"] == one["attributes"]
+        assert four["attributes"] <= one["attributes"], (one, four)  # the first start reads more
         assert four["listings"] == one["listings"] == 0
         assert four["opens"] - one["opens"] <= 3 * 4, (one, four)
 
