@@ -181,13 +181,17 @@ def ask_loaded(image: str, request: Request, *, config_file: str = "", system: s
     from limpet.tools.host import make_private
 
     looked = msgspec.structs.replace(
-        request, command=_command(_LOOK), home="none", shell=False, overlays=(), pwd="/"
+        request,
+        command=_command(_LOOK),
+        home="none",
+        shell=False,
+        overlays=(),
+        pwd="/",
+        alone=True,  # it takes no part in what the ranks share later
     )
     launch = plan_start(image, looked, config_file=config_file, system=system)
     make_private([p for p in launch.folders if is_below(p, launch.state)], launch.state)
-    # A look of one task's own, whatever is shared with the others later.
-    env = {n: v for n, v in launch.env.items() if n != "APPTAINER_SHARENS"}
-    done = process.run(launch.argv, env=env, timeout_s=60)
+    done = process.run(launch.argv, env=launch.env, timeout_s=60)
     for line in done.text.splitlines():
         if line.startswith("limpet-mpi "):
             return line.removeprefix("limpet-mpi ").replace(" | ", ", ")

@@ -43,7 +43,7 @@ def start_in(session: Session, image: str, flags: dict[str, Any], **what: Any) -
     from limpet.actions.settle import settle
 
     lifetime_s = _lifetime_s(flags)
-    request = read_request(flags, keep=lifetime_s > 0, verbose=session.verbosity > 0, **what)
+    request = read_request(flags, alone=lifetime_s > 0, verbose=session.verbosity > 0, **what)
     launch = plan_start(image, request, config_file=session.config_file, system=flags["system"])
     if flags["dry_run"] or flags.get("explain"):
         from limpet.report.launch import render_command, render_explanation

@@ -159,7 +159,7 @@ def _gpu(policy: GpuPolicy, image: ImageSeen, host: HostSeen) -> tuple[Gpu | Non
 def _shared(
     image: ImageSeen, host: HostSeen, request: Request, flags: Sequence[str], mpi: MpiPlan
 ) -> Shared:
-    if request.keep:
+    if request.alone:
         return Shared()
     if mpi.choice != "none":
         check_shareable(host)

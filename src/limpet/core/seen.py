@@ -102,8 +102,8 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     """What the user asked for; what is None or empty, the image and the site decide.
 
     `mpi` is a policy or the name of a host set. `binds` are the user's own `--bind` (they must
-    exist), `site_binds` the configuration's, which the action adds. `keep`: the image is
-    to stay mounted for further starts.
+    exist), `site_binds` the configuration's, which the action adds. `alone`: other
+    ranks of this node have containers of their own.
     """
 
     command: tuple[str, ...] = ()
@@ -119,4 +119,4 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     writable_tmpfs: bool = False
     pwd: str = ""
     verbose: bool = False
-    keep: bool = False
+    alone: bool = False
