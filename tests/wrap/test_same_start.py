@@ -42,6 +42,10 @@ SHELLS = [
     for words in (["dash"], ["bash", "--posix"], ["bash"], ["busybox", "sh"])
     if shutil.which(words[0])
 ]
+# For what differs by paths, not by shells.
+two_shells = pytest.mark.parametrize(
+    "shell", [words for words in SHELLS if len(words) == 1], ids=" ".join, indirect=True
+)
 OF_SHELLS = {"PWD", "OLDPWD", "SHLVL", "_"}
 SESSION = {
     "USER": os.environ.get("USER", ""),
@@ -529,6 +533,7 @@ STANDS = {
 }
 
 
+@two_shells
 @pytest.mark.parametrize("linked", [False, True], ids=["", "a home over a link"])
 @pytest.mark.parametrize("home", ["isolated", "private", "none", "host"])
 @pytest.mark.parametrize("place", STANDS)
@@ -569,6 +574,7 @@ def test_working_folders_that_personal_ones_lead_to(
     assert ("is not seen inside" in said) is not seen
 
 
+@two_shells
 @pytest.mark.parametrize("home", ["isolated", "private", "none", "host"])
 @pytest.mark.parametrize(
     "place", ["pfs/appl/project", "pfs/appl", "pfs", "pfs/other", "homes/me ä"]
