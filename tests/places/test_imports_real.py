@@ -19,16 +19,18 @@ IMPORT = "import hypothetical_gpu_lib as h; print(h.enabled)"
 KERNELS = "import hypothetical_kernels"
 
 
-def check(limpet: Limpet, image: Path, *words: str, code: int = 1) -> dict[str, dict[str, Any]]:
+def check(
+    limpet: Limpet, image: Path, *words: str, code: int = 1, **env: str
+) -> dict[str, dict[str, Any]]:
     """The findings by the module in them."""
-    done = limpet("check", image, "--imports", "--json", *words)
+    done = limpet("check", image, "--imports", "--json", *words, env=env)
     assert done.returncode == code, done.stderr
     findings = [f for f in json.loads(done.stdout)["findings"] if f["code"] >= "LMP8"]
     return {finding["what"].split()[1]: finding for finding in findings}
 
 
-def test_what_imports_do(limpet: Limpet, image: Path, cache_dir: Path) -> None:
-    found = check(limpet, image, "--timeout", "3")
+def test_what_imports_do(limpet: Limpet, image: Path, tmp_path: Path) -> None:
+    found = check(limpet, image, "--timeout", "3", LIMPET_CACHE_DIR=str(tmp_path))
     codes = {name.removeprefix("hypothetical_"): f["code"] for name, f in found.items()}
     assert codes == {
         "gpu_lib": "LMP801",
@@ -55,7 +57,8 @@ def test_what_imports_do(limpet: Limpet, image: Path, cache_dir: Path) -> None:
     assert "waiting" in found["hypothetical_hangs"]["evidence"]
     assert found["hypothetical_fails"]["cure"] == "Add to the description: 'no_such_thing'"
     assert found["hypothetical_home_writer"]["evidence"] == ["/.home_writer"]
-    assert not list((cache_dir / "tmp").glob("check-*"))
+    assert (tmp_path / "tmp").is_dir()
+    assert not list((tmp_path / "tmp").glob("check-*"))
 
 
 def test_named_packages_in_words(limpet: Limpet, image: Path, home: Path) -> None:
