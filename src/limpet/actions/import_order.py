@@ -7,12 +7,12 @@ written; of the base's own modules its Python is asked, once for all that builds
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
 import msgspec
+from packaging.utils import canonicalize_name
 
 from limpet.actions.assemble import open_root
 from limpet.actions.pieces import Shelf, start_compiler
@@ -91,7 +91,7 @@ def _find_roots(
     names: list[str] = []
     for path, one in zip(pieces, contents, strict=True):
         note = read_note(path)
-        if note and re.sub(r"[-_.]+", "-", note.name).lower() in wanted:
+        if note and canonicalize_name(note.name) in wanted:
             names += root_modules(one, layout.site_folder)
     return tuple(dict.fromkeys((*_STARTING, *names))) if names else ()
 

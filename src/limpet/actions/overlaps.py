@@ -125,21 +125,21 @@ def _look(piece: Piece, stack: ExitStack, *, by_pip: bool) -> _Brought:
 
 def _find_replaced(brought: Sequence[_Brought], minor: str) -> Iterator[Replaced]:
     """What pip would uninstall before it installs: a distribution of the same name."""
-    by_pip = {name: (one, dist) for one in brought if one.by_pip for name, dist in _named(one)}
+    by_pip = {
+        name: (one, found)
+        for one in brought
+        if one.by_pip
+        for name, found in one.distributions.items()
+    }
     for package in brought:
-        for name, old in () if package.by_pip else _named(package):
+        for name, old in () if package.by_pip else package.distributions.items():
             if name in by_pip:
                 other, new = by_pip[name]
                 removed = set(_paths_of(package, old)) - other.files.keys()
-                modules = [path for path in _paths_of(package, old) if path.endswith(".py")]
-                removed |= {_byte_code(path, minor) for path in modules if path in removed}
+                removed |= {_byte_code(path, minor) for path in removed if path.endswith(".py")}
                 yield Replaced(
                     package=package.name, old=old, new=new, removed=tuple(sorted(removed))
                 )
-
-
-def _named(one: _Brought) -> Iterator[tuple[str, Distribution]]:
-    yield from one.distributions.items()
 
 
 def _paths_of(package: _Brought, distribution: Distribution) -> Iterator[str]:
