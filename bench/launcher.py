@@ -2,18 +2,23 @@
 
     bench/launcher.py IMAGE [--pairs 40] [--program true]
 
-The two are started in turn, so that what else the machine does meets both alike. The bare command
+The two are started in turn, so that what else the machine does meets both alike; the ratio is
+taken pair by pair, with the interval in which the median of those ratios lies. The bare command
 is the one that the launcher itself becomes, with the same options, mounts and environment: the
-difference is what the launcher costs. Also told: a minimal `apptainer exec IMAGE PROGRAM`.
+difference is what the launcher costs. Also told: the same command as the only line of a script for
+that shell, which is what starting the shell alone costs, and a minimal `apptainer exec IMAGE
+PROGRAM`. PROGRAM is given nothing to read.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import random
 import re
+import shlex
 import shutil
 import statistics
 import subprocess
@@ -29,7 +34,7 @@ TARGET = 1.02
 
 def wrap(image: Path, folder: Path, program: str) -> Path:
     """A launcher of the program, which lies in /usr/bin of every image."""
-    words = [sys.executable, "-P", "-m", "limpet", "wrap", image, folder]
+    words: list[str | Path] = [sys.executable, "-P", "-m", "limpet", "wrap", image, folder]
     words += ["--folder", "/usr/bin", "--only", program]
     environment = {**os.environ, "PYTHONPATH": str(SOURCE)}
     subprocess.run(words, env=environment, check=True, stdout=subprocess.DEVNULL)
@@ -70,7 +75,13 @@ def final_command(launcher: Path, shell: str, folder: Path) -> tuple[list[str], 
 def measure(argv: list[str], environment: dict[str, str]) -> float:
     """Wall seconds of one start."""
     start = time.perf_counter()
-    subprocess.run(argv, env=environment, check=True, stdout=subprocess.DEVNULL)
+    subprocess.run(
+        argv,
+        env=environment,
+        check=True,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+    )
     return time.perf_counter() - start
 
 
@@ -88,6 +99,18 @@ def own_part(launcher: Path, shell: str, folder: Path, rounds: int) -> float:
     return statistics.median(one - other for one, other in pairs)
 
 
+def paired(ones: list[float], others: list[float]) -> tuple[float, tuple[float, float]]:
+    """The median of the pairs' ratios, and the ratios between which it lies with 95 %.
+
+    These are order statistics, by the binomial distribution's normal approximation: they assume
+    nothing about the noise.
+    """
+    ratios = sorted(one / other for one, other in zip(ones, others, strict=True))
+    middle, away = (len(ratios) - 1) / 2, 0.98 * math.sqrt(len(ratios))
+    low, high = max(0, math.floor(middle - away)), min(len(ratios) - 1, math.ceil(middle + away))
+    return statistics.median(ratios), (ratios[low], ratios[high])
+
+
 def compare(image: Path, shell: str, program: str, pairs: int) -> dict[str, object]:
     """Interleaved starts, each round in a new order."""
     with tempfile.TemporaryDirectory(dir=Path.home()) as name:
@@ -96,9 +119,12 @@ def compare(image: Path, shell: str, program: str, pairs: int) -> dict[str, obje
         session = dict(os.environ)
         own_s = own_part(launcher, shell, folder, 2 * pairs)
         argv, environment = final_command(launcher, shell, folder)
+        script = folder / "script"
+        script.write_text(f"exec {shlex.join(argv)}\n")
         contestants = {
             "launcher": ([shell, str(launcher)], session),
             "same command": (argv, environment),
+            "same command in a script": ([shell, str(script)], environment),
             "minimal exec": ([argv[0], "--quiet", "exec", str(image), program], session),
         }
         seconds: dict[str, list[float]] = {name: [] for name in contestants}
@@ -108,16 +134,15 @@ def compare(image: Path, shell: str, program: str, pairs: int) -> dict[str, obje
                 if turn >= 2:
                     seconds[name].append(taken)
     medians = {name: statistics.median(values) for name, values in seconds.items()}
-    differences = [
-        one - other for one, other in zip(seconds["launcher"], seconds["same command"], strict=True)
-    ]
-    ratio = medians["launcher"] / medians["same command"]
+    ratio, interval = paired(seconds["launcher"], seconds["same command"])
+    script_ratio, _ = paired(seconds["same command in a script"], seconds["same command"])
     return {
         "shell": shell,
         "pairs": pairs,
         "median_s": {name: round(value, 4) for name, value in medians.items()},
         "ratio": round(ratio, 4),
-        "median_difference_ms": round(statistics.median(differences) * 1000, 2),
+        "ratio_95": [round(value, 4) for value in interval],
+        "ratio_of_a_script": round(script_ratio, 4),
         "own_part_ms": round(own_s * 1000, 2),
         "ratio_by_own_part": round(1 + own_s / medians["same command"], 4),
         "target": TARGET,

@@ -317,6 +317,9 @@ def main() -> None:
     options = parse_options()
     if os.getuid() == 0:
         sys.exit("Run this as a plain user: that is what users are, and root cannot run images.")
+    options.out.mkdir(parents=True, exist_ok=True)
+    if not os.access(options.out, os.W_OK):
+        sys.exit(f"{options.out} cannot be written: name another folder with --out.")
     adopt_orphans()
     folder = options.work.resolve() / "starts" / options.recipe
     versions = make_peers(folder, options.recipe, options)
@@ -339,7 +342,6 @@ def main() -> None:
     told = render(samples, verdicts)
     told = table([["what", "version"], *([k, v] for k, v in versions.items())]) + "\n\n" + told
     print(told)
-    options.out.mkdir(parents=True, exist_ok=True)
     stem = options.out / f"start-{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
     data = {"versions": versions, "verdicts": verdicts, "samples": [asdict(s) for s in samples]}
     stem.with_suffix(".json").write_text(json.dumps(data, indent=1) + "\n")

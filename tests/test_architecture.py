@@ -26,7 +26,7 @@ MAY_IMPORT = {
     "__main__": {"cli"},
     "base_scripts": set[str](),
 }
-SHARED_TOOLS = {"process", "files", "mounts", "yaml_text", "conda_engine"}
+SHARED_TOOLS = {"process", "files", "answers", "mounts", "yaml_text", "conda_engine"}
 CORE_LIBRARIES = {"packaging", "msgspec"}
 # zstd, by Python's version, and ELF
 FORMATS_LIBRARIES = CORE_LIBRARIES | {"backports", "compression", "elftools"}

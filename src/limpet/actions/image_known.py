@@ -13,7 +13,7 @@ import msgspec
 from limpet.core.errors import LimpetError
 from limpet.core.image_env import select_sent
 from limpet.core.seen import ImageSeen, Known
-from limpet.tools import files
+from limpet.tools import answers, files
 
 _SCRIPTS = ".singularity.d/env"
 
@@ -33,13 +33,10 @@ def _look(image: ImageSeen, cache: Path) -> Known:
         scripts = sorted((path / _SCRIPTS).glob("*.sh"))
         return Known(env=select_sent([s.read_text(errors="replace") for s in scripts]))
     kept = cache / "known" / f"{files.key_of(path)}.json"
-    with contextlib.suppress(OSError, msgspec.DecodeError):
-        return msgspec.json.decode(kept.read_bytes(), type=Known)
+    return answers.kept_answer(kept, Known, lambda: _read(path, is_sif=image.kind == "sif"))
+
+
+def _read(path: Path, *, is_sif: bool) -> Known:
     from limpet.tools import image_needs
 
-    found = image_needs.read_known(path, image.kind == "sif")
-    with contextlib.suppress(OSError):  # it can be read again
-        files.make_folder(kept.parent)
-        with files.written_beside(kept) as out:
-            out.write(msgspec.json.encode(found))
-    return found
+    return image_needs.read_known(path, is_sif)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 
 import msgspec
@@ -17,7 +16,6 @@ from packaging.utils import canonicalize_name
 from limpet.actions.assemble import open_root
 from limpet.actions.pieces import Shelf, start_compiler
 from limpet.actions.wheels import Site, work_folder
-from limpet.core.errors import SpaceError
 from limpet.core.import_order import (
     Contents,
     Library,
@@ -34,7 +32,7 @@ from limpet.core.profile import clean_order, find_roots
 from limpet.formats.elf import read_elf
 from limpet.formats.squashfs import Squashfs
 from limpet.formats.squashfs.seek import open_seekable
-from limpet.tools import files
+from limpet.tools import answers
 from limpet.tools.bytecode import Compiler
 from limpet.tools.contents.libraries import DEFAULT_FOLDERS
 from limpet.tools.pieces import read_contents, read_note
@@ -117,7 +115,7 @@ def _learn(site: Site, compiler: Compiler, roots: Sequence[str], modules: Known)
         learned |= dict.fromkeys(asked) | told
         modules = learned | modules
     if learned:
-        _keep(site, _known(site) | learned)
+        answers.keep(_kept_path(site), _known(site) | learned)
     return modules
 
 
@@ -129,18 +127,7 @@ def _kept_path(site: Site) -> Path:
 
 
 def _known(site: Site) -> Known:
-    try:
-        return msgspec.json.decode(_kept_path(site).read_bytes(), type=dict[str, Module | None])
-    except (OSError, msgspec.MsgspecError):
-        return {}
-
-
-def _keep(site: Site, known: Mapping[str, Module | None]) -> None:
-    path = _kept_path(site)
-    with suppress(SpaceError, OSError):  # asked again by the next build
-        files.make_folder(path.parent)
-        with files.written_beside(path) as out:
-            out.write(msgspec.json.encode(known, order="sorted"))
+    return answers.recall(_kept_path(site), dict[str, Module | None]) or {}
 
 
 # ---- libraries -----------------------------------------------------------------------------------

@@ -25,7 +25,7 @@ from limpet.core.overlaps import (
 from limpet.core.piece import Piece
 from limpet.core.staging import stale_byte_code
 from limpet.formats.squashfs import Node, Squashfs
-from limpet.tools import files
+from limpet.tools import answers
 
 FORMAT = 1  # raise it when the same packages are to be settled otherwise
 
@@ -71,22 +71,14 @@ def settle_overlaps(
         minor,
     ]
     key = hashlib.sha256(json.dumps(told).encode()).hexdigest()
-    kept = files.make_folder(cache / "overlaps") / f"{key}.json"
-    settled = _recall(kept)
-    if settled is None:
-        settled = _settle(conda, wheels, compiled, minor)
-        with files.written_beside(kept) as out:
-            out.write(msgspec.json.encode(settled))
+    settled = answers.kept_answer(
+        cache / "overlaps" / f"{key}.json",
+        Settled,
+        lambda: _settle(conda, wheels, compiled, minor),
+    )
     for line in settled.lines:
         notify(Event(stage="packages", kind="note", message=line))
     return msgspec.structs.replace(parts, removed=(*parts.removed, *settled.removed))
-
-
-def _recall(path: Path) -> Settled | None:
-    try:
-        return msgspec.json.decode(path.read_bytes(), type=Settled)
-    except (FileNotFoundError, msgspec.MsgspecError):
-        return None
 
 
 def _settle(

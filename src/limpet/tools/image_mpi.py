@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
 import re
 from collections.abc import Iterable, Iterator
@@ -11,7 +10,6 @@ from pathlib import Path
 import msgspec
 
 from limpet.core.elf import COMPILER, is_general
-from limpet.core.errors import LimpetError
 from limpet.core.facts import Libc, parse_glibc
 from limpet.core.mpi import (
     NAMES,
@@ -28,7 +26,7 @@ from limpet.formats.elf_symbols import read_symbols
 from limpet.formats.image_tree import ImageTree, Member, opened_tree
 from limpet.formats.squashfs import Squashfs
 from limpet.formats.squashfs.layout import DIR
-from limpet.tools import files
+from limpet.tools import answers, files
 
 _MOST_BYTES = 1 << 30  # of any file; a damaged image may claim any size
 # Extension modules are small; what is larger is a library of its own, and seldom MPI's user.
@@ -49,21 +47,15 @@ class Kept(msgspec.Struct, frozen=True, kw_only=True):
 
 def with_mpi(image: ImageSeen, cache: Path | None) -> Kept:
     """The image's MPI with all symbols; read once for an image and kept in `cache`."""
-    path = Path(image.path)
-    kept = None
-    if cache and image.kind != "sandbox":
-        kept = cache / _KEPT / f"{files.key_of(path)}.json"
-    if kept:
-        with contextlib.suppress(OSError, msgspec.DecodeError):
-            return msgspec.json.decode(kept.read_bytes(), type=Kept)
+    if not cache or image.kind == "sandbox":
+        return _read(image)
+    kept = cache / _KEPT / f"{files.key_of(Path(image.path))}.json"
+    return answers.kept_answer(kept, Kept, lambda: _read(image))
+
+
+def _read(image: ImageSeen) -> Kept:
     with opened_tree(image) as tree:
-        found = Kept(mpi=read_mpi(tree), libc=image.libc or _read_libc(tree))
-    if kept:
-        with contextlib.suppress(OSError, LimpetError):
-            files.make_folder(kept.parent)
-            with files.written_beside(kept) as out:
-                out.write(msgspec.json.encode(found))
-    return found
+        return Kept(mpi=read_mpi(tree), libc=image.libc or _read_libc(tree))
 
 
 def may_have_mpi(trees: Iterable[Squashfs]) -> bool:
