@@ -18,6 +18,7 @@ from limpet.core.skeleton import Member
 from limpet.formats.sif import SifWriter, read_sif, root_partition
 from limpet.formats.squashfs import (
     Entry,
+    Front,
     Source,
     Squashfs,
     SquashfsStats,
@@ -53,8 +54,8 @@ class Parts(msgspec.Struct, frozen=True, kw_only=True):
     `written` is one more piece, whose data lie in the image already; then there is no `order`, and
     it is not `small`. `own` is what limpet puts on top, `where_missing` what it adds unless the
     base has it. The files `order` lie first; those that a run was `seen` to open are all packed
-    together, and launches read them ahead. With `small` all is compressed anew, harder and in
-    larger blocks.
+    together, and launches read them ahead. With `front` these are one file more. With `small` all
+    is compressed anew, harder and in larger blocks.
     """
 
     base_sif: Path
@@ -65,6 +66,7 @@ class Parts(msgspec.Struct, frozen=True, kw_only=True):
     removed: tuple[str, ...] = ()
     order: tuple[str, ...] = ()
     seen: bool = True
+    front: Front | None = None
     objects: tuple[SifObject, ...] = ()
     layout: Literal["merged", "layered"]
     compression: str
@@ -134,8 +136,14 @@ def _write_trees(
     if parts.small:
         return _write_small(out, layers, parts, scratch)
     removed = [path for path in parts.removed if path not in gone]
-    keep_share = 2.0 if parts.seen else KEEP_SHARE
-    return compose(out, layers, order=parts.order, remove=removed, keep_share=keep_share)
+    return compose(
+        out,
+        layers,
+        order=parts.order,
+        remove=removed,
+        keep_share=2.0 if parts.seen or parts.front else KEEP_SHARE,
+        front=parts.front,
+    )
 
 
 def _own(parts: Parts, base: Squashfs, gone: Iterable[str]) -> Iterator[Entry]:

@@ -32,6 +32,7 @@ from limpet.actions.conda_scripts import with_scripts, with_written
 from limpet.actions.image_lock import lock_image
 from limpet.actions.import_order import learn_modules
 from limpet.actions.lock_files import write_lock
+from limpet.actions.module_archive import keep_hook, read_modules_of, with_archive
 from limpet.actions.overlaps import settle_overlaps
 from limpet.actions.pieces import Shelf, make_pieces, open_shelf
 from limpet.actions.prepare import Prepared, credentials_of, prepare
@@ -43,8 +44,10 @@ from limpet.core.events import Event, Notify, ignore
 from limpet.core.gpu import find_compat, plan_needs
 from limpet.core.image import ImageFacts
 from limpet.core.image_env import SENT
+from limpet.core.module_archive import ARCHIVE, INDEX
 from limpet.core.mpi import ImageMpi, without_symbols
 from limpet.core.package_files import Metadata, parse_metadata
+from limpet.core.piece import Piece
 from limpet.core.plan import BuildPlan, BuildReport, LockReport, plan_build
 from limpet.core.pylock import render_lock
 from limpet.core.request import BuildRequest
@@ -60,6 +63,7 @@ from limpet.formats.image_tree import merged_tree
 from limpet.formats.sif import architecture_of
 from limpet.formats.squashfs import Entry, Squashfs
 from limpet.tools import files, image_mpi
+from limpet.tools.bytecode import Compiler
 from limpet.tools.files import hash_tree
 from limpet.tools.image_needs import list_names
 from limpet.tools.recipes import render_recipe
@@ -119,6 +123,7 @@ def make_image(prepared: Prepared, request: BuildRequest, notify: Notify = ignor
         order = b""
         if not request.no_profile:
             parts, order = with_order(prepared, parts, shelf, request.profile, scratch, notify)
+            parts = with_archive(parts, shelf)
         notify(Event(stage="image", kind="start", message=f"Writing {output}"))
         size_bytes = assemble(output, parts, scratch=scratch, replace=request.force)
     keep_lock(prepared, notify)  # with its image: a build that fails changes neither
@@ -221,7 +226,11 @@ def make_all_pieces(
 ) -> tuple[Path, ...]:
     """conda's packages first, so that what pip brings wins, as in an environment on a disk."""
     if not conda.packages:
-        learn = partial(learn_modules, shelf)
+
+        def learn(made: Sequence[Piece], compiler: Compiler) -> None:
+            learn_modules(shelf, made, compiler)
+            keep_hook(shelf, compiler)
+
         return tuple(piece.path for piece in make_pieces(shelf, notify, learn))
     lacking = len(shelf.found) < len(shelf.site.lock.packages)
     channels = find_channels(prepared.loaded, conda.packages)
@@ -271,7 +280,7 @@ def gather_parts(
         pieces=pieces,
         own=(*own_entries(skeleton), *own_entries(hook), *staged),
         where_missing=tuple(own_entries(WHERE_MISSING)),
-        removed=tuple(stale_of((entry.path for entry in staged), minor)),
+        removed=(*stale_of((entry.path for entry in staged), minor), ARCHIVE, INDEX),
         objects=objects,
         layout=plan.layout,
         compression=compression,
@@ -388,7 +397,7 @@ def describe(
 
 
 def add_seen(data: bytes, trees: Sequence[Squashfs]) -> bytes:
-    """The facts with what is in the finished image: a libcuda for older drivers, and the MPI.
+    """The facts with what is in the finished image: a libcuda for older drivers, MPI, modules.
 
     Its symbols' names are left to those who ask for them.
     """
@@ -398,6 +407,7 @@ def add_seen(data: bytes, trees: Sequence[Squashfs]) -> bytes:
     facts = msgspec.structs.replace(
         facts,
         mpi=without_symbols(found),
+        modules=read_modules_of(trees[-1]),
         gpu=msgspec.structs.replace(facts.gpu, compat=compat, compat_at=at),
     )
     return msgspec.json.encode(facts)

@@ -11,6 +11,7 @@ from limpet.core.facts import Libc
 from limpet.core.gpu import GpuNeeds
 from limpet.core.host_python import HostPython
 from limpet.core.lock import LockedBase
+from limpet.core.module_archive import Modules
 from limpet.core.mpi import ImageMpi
 from limpet.core.recipe import Run
 
@@ -40,7 +41,8 @@ class ImageFacts(msgspec.Struct, frozen=True, kw_only=True):
     `mpi` the MPI in it, without symbols' names (None: an older limpet did not look). `host` is the
     Python of the host that the packages are for, where the image has none of its own. `env` is what
     the recipe sets, `base_env` what the base sets of the variables that a start sets. `places` are
-    folders inside that a home or working folder of the host's may cover.
+    folders inside that a home or working folder of the host's may cover. `modules` is the archive
+    that Python may import from, where the image has one.
     `format` counts changes that an older limpet cannot run.
     """
 
@@ -60,5 +62,6 @@ class ImageFacts(msgspec.Struct, frozen=True, kw_only=True):
     host: HostPython | None = None
     gpu: GpuNeeds = GpuNeeds()
     mpi: ImageMpi | None = None
+    modules: Modules | None = None
     lock_sha256: str = ""
     labels: dict[str, str] = msgspec.field(default_factory=dict)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
@@ -14,6 +14,7 @@ from limpet.core.handover import find_meddling, hand_over, parse_env, prefixed, 
 from limpet.core.homes import Home, plan_home
 from limpet.core.image import ImageFacts
 from limpet.core.image_env import image_caches, leave_to_image
+from limpet.core.module_archive import plan_modules
 from limpet.core.mounts import Mount, render_mount
 from limpet.core.mpi_plan import MpiPlan, plan_mpi
 from limpet.core.personal import Personal, plan_personal
@@ -96,7 +97,9 @@ def plan_launch(image: ImageSeen, host: HostSeen, request: Request) -> Launch:
     mounts, points = _serve(image, (*place.mounts, *mpi.mounts, *own_mounts), home, host)
     added = leave_to_image(home.variables, image)
     # The caches' last: to a variable of flags they add one.
-    added |= personal.variables | values | caches.variables
+    targets = [mount.target for mount in mounts]
+    added |= personal.variables | plan_archive(image, request, targets, host.environment)
+    added |= values | caches.variables
     gpu, gpu_notes = _gpu(request.gpu or wants.gpu, image, host)
     runtime = (host.runtime, *(() if request.verbose else ("--quiet",)))
     flags = _flags(request, home, gpu)
@@ -149,6 +152,18 @@ def _home(policy: HomePolicy, host: HostSeen, own: str) -> Home:
         account_home=host.account_home,
         state=own,
         present={name: seen_at(path, host) for name, path in host.personal.items()},
+    )
+
+
+def plan_archive(
+    image: ImageSeen, request: Request, targets: Sequence[str], session: Mapping[str, str]
+) -> dict[str, str]:
+    """What lets Python import from the image's archive; nothing where something may lie over it."""
+    return plan_modules(
+        image.facts.modules if image.facts else None,
+        is_whole=image.kind == "sif" and not (request.overlays or request.writable_tmpfs),
+        targets=targets,
+        session=session,
     )
 
 

@@ -21,6 +21,7 @@ from limpet.core.launch import Launch, plan_launch
 from limpet.core.launcher_command import COMMAND, render_assembly
 from limpet.core.launcher_environment import (
     cache_folders,
+    modules_parts,
     render_caches,
     render_moved,
     render_values,
@@ -82,11 +83,13 @@ def _describe(
     if plan.home in ("isolated", "private") or (plan.home == "host" and image.facts):
         holds.add("packages")
     seldom: dict[str, str] = {}
+    binds = [mount for mount, _ in _wished(image, wrap.request.launch)]
     for more, words in (
+        modules_parts(image, wrap.request.launch, binds, f"{_siblings(host)[0]}ENV_"),
         job_parts(host, image.identity, image.facts.prefix if image.facts else ""),
         mpi_parts(image, host, wrap.request.launch, plan.mpi),
         place_parts(image),
-        link_parts(host, [mount for mount, _ in _wished(image, wrap.request.launch)]),
+        link_parts(host, binds),
     ):
         seldom |= more
         holds |= words

@@ -99,6 +99,12 @@ case $_limpet_config in ?*) export @SET_CONFIG@ ;; esac
 fi
 #end
 #end
+#if modules
+case @BIND_VARIABLES@ in
+    @MODULE_FOLDERS@) ;;
+    *) export @SET_MODULES@ ;;
+esac
+#end
 #if isolated private none
 # Where packages write at import.
 case $_limpet_ours$_limpet_others@CACHES_GIVEN@ in

@@ -11,8 +11,10 @@ from limpet.core.caches import CACHES, FOLDER, LOCAL, Cache, is_decided
 from limpet.core.handover import parse_env
 from limpet.core.homes import INSIDE, PERSONAL
 from limpet.core.image_env import image_caches, leave_to_image
-from limpet.core.launch import Launch
+from limpet.core.launch import Launch, plan_archive
 from limpet.core.launcher_words import quoted
+from limpet.core.module_archive import BIND_VARIABLES
+from limpet.core.mounts import Mount
 from limpet.core.recipe import HomePolicy
 from limpet.core.seen import ImageSeen, Request
 from limpet.core.variables import judge_variable
@@ -37,6 +39,21 @@ def render_moved(image: ImageSeen, ours: str) -> str:
         if values:
             lines.append(f"{personal.folder}) {_render_set(values, ours)} ;;")
     return "\n".join(lines)
+
+
+def modules_parts(
+    image: ImageSeen, request: Request, binds: Sequence[Mount], ours: str
+) -> tuple[dict[str, str], set[str]]:
+    """What is filled in for `plan_archive`, and the word of `#if` that holds."""
+    values = plan_archive(image, request, [mount.target for mount in binds], {})
+    if not values or not image.facts or not image.facts.modules:
+        return {}, set()
+    parts = {
+        "BIND_VARIABLES": "".join(f"${{{name}-}}" for name in BIND_VARIABLES),
+        "MODULE_FOLDERS": "|".join(f"*{quoted(one)}*" for one in image.facts.modules.folders),
+        "SET_MODULES": settings(values, ours),
+    }
+    return parts, {"modules"}
 
 
 def render_caches(

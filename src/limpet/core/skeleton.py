@@ -11,6 +11,7 @@ from typing import Literal
 
 import msgspec
 
+from limpet.core import module_archive
 from limpet.core.activation import Setting, render_settings
 from limpet.core.conda import python_of
 from limpet.core.conda_install import plan_conda_layout
@@ -159,9 +160,13 @@ def plan_venv(interpreter: Interpreter, *, on_top: bool) -> tuple[Member, ...]:
 
 
 def plan_hook(packages: str) -> tuple[Member, ...]:
-    """What lets a Python see its user's personal packages, in its site-packages."""
+    """What lets a Python import from the archive, and see its user's personal packages.
+
+    It lies in its site-packages: one `.pth` file, for Python reads each of them at every start.
+    """
+    lines = module_archive.HOOK_LINE + HOOK_LINE
     return (
-        Member(path=f"{packages}/{HOOK}.pth", content=HOOK_LINE.encode()),
+        Member(path=f"{packages}/{HOOK}.pth", content=lines.encode()),
         Member(path=f"{packages}/{HOOK}.py", content=HOOK_TEXT.encode()),
     )
 

@@ -86,12 +86,15 @@ class Job:
 
 
 class Compiler:
-    """The process in the base, and the queue of jobs before it; the largest wheels go first."""
+    """The process in the base, and the queue of jobs before it; the largest wheels go first.
+
+    `out` is the folder that it writes to, which it sees at `OUT_INSIDE`.
+    """
 
     def __init__(
         self, argv: Sequence[str], env: Mapping[str, str], *, out: Path, workers: int
     ) -> None:
-        self._out = out
+        self.out = out
         self._workers = workers
         self._lock = threading.Lock()
         self._waiting: list[tuple[int, int, bytes]] = []
@@ -151,7 +154,7 @@ class Compiler:
 
     def _queue(self, weight: int, chunk: Sequence[Source], asked: dict[str, object]) -> Job:
         self._count += 1
-        job = self._jobs[self._count] = Job(chunk, self._out / str(self._count))
+        job = self._jobs[self._count] = Job(chunk, self.out / str(self._count))
         request = {"job": self._count, "out": f"{OUT_INSIDE}/{self._count}", **asked}
         line = json.dumps(request).encode() + b"\n"
         heapq.heappush(self._waiting, (-weight, self._count, line))

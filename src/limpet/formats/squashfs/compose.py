@@ -9,6 +9,7 @@ from typing import BinaryIO
 from limpet.core.errors import ImageError
 from limpet.formats.squashfs.codecs import COMPRESSORS
 from limpet.formats.squashfs.extents import copy_parts, plan_layout
+from limpet.formats.squashfs.front import Front, FrontFiles
 from limpet.formats.squashfs.layout import DIR, FILE, SUPERBLOCK, SYMLINK
 from limpet.formats.squashfs.model import Node, SquashfsStats, new_directory
 from limpet.formats.squashfs.tables import write_tables
@@ -40,6 +41,7 @@ def compose(
     remove: Collection[str] = (),
     level: int = 3,
     keep_share: float = 2.0,
+    front: Front | None = None,
 ) -> SquashfsStats:
     """Writes the union of `sources` as one image from `out.tell()` on.
 
@@ -52,9 +54,10 @@ def compose(
     The data of the files in `order` come first, in that order, with small files and tails packed
     anew at `level` (see `repack`), and the directories that lead to them lie together; blocks that
     no file needs any more are left out. Of shared blocks those stay as they are of which the order
-    has at least `keep_share`. Without `order` all data areas are copied whole, but for
-    whole files' blocks that came before. A `Written` whose data lie in `out` is not copied: the
-    image starts where it does, and the other data come behind it. No `Written` can be ordered.
+    has at least `keep_share`. With a `front` the blocks that are packed anew are a file, too.
+    Without `order` all data areas are copied whole, but for whole files' blocks that came before.
+    A `Written` whose data lie in `out` is not copied: the image starts where it does, and the other
+    data come behind it. No `Written` can be ordered.
     """
     first = _checked(sources)
     images = list(dict.fromkeys(source.squashfs for source in sources))
@@ -66,14 +69,23 @@ def compose(
     for path in remove:
         _remove(root, path)
     origin = there.offset if there else out.tell()
+    if front:
+        make_directories(root, split_path(front.path)[:-1])
     ordered, folders = _find_ordered(root, order)
     repack = first.compressor in COMPRESSORS
     # It looks for data that are the same, so it reads what lies in `out`, and moves it.
     layout = plan_layout(root, images, ordered, repack=repack, keep_share=keep_share, there=there)
+    more = None
+    if front and layout.repacked.blocks:
+        found = FrontFiles(front, root, order, layout.repacked, first.block_size)
+        more = found if found.lead else None
+        layout.lead = found.lead
     out.seek(origin + (there.data_end if there else 0))
     if not there:
         out.write(bytes(SUPERBLOCK.size))
     copied = copy_parts(out, layout, first.codec, level)
+    if more:
+        more.add(copied.lead, copied.blocks)
     stats = write_tables(
         out,
         origin,
@@ -81,7 +93,7 @@ def compose(
         codec=first.codec,
         block_size=first.block_size,
         fragments=copied.fragments,
-        locate=copied.locate,
+        locate=lambda node: (more and more.locate(node)) or copied.locate(node),
         together=folders,
     )
     return replace(stats, hot_bytes=copied.hot_bytes if ordered else 0)

@@ -12,7 +12,7 @@ from limpet.formats.squashfs.codecs import Codec, damaged
 from limpet.formats.squashfs.contents import Twins, files_below, find_twins, ranges_of
 from limpet.formats.squashfs.layout import DATA_RAW, NO_FRAGMENT, SUPERBLOCK
 from limpet.formats.squashfs.model import Node
-from limpet.formats.squashfs.repack import PackedBlock, Repacked, tail_of
+from limpet.formats.squashfs.repack import Packed, PackedBlock, Repacked, tail_of
 from limpet.formats.squashfs.write import Image, Written
 
 COPY_BYTES = 8 << 20
@@ -35,7 +35,8 @@ class Layout:
     """What becomes of the data: `parts` one behind the other, the first `hot` of them in use.
 
     The hot ones are those that the files of the order need. The data of the image that is `there`
-    already come first, and stay where they are.
+    already come first, and stay where they are. Where there is a `lead`, blocks that belong to no
+    image, it comes before all, and blocks that are packed anew are filled up behind it.
     """
 
     images: Sequence[Image]
@@ -44,6 +45,7 @@ class Layout:
     there: Written | None = None
     parts: list[Extent | PackedBlock] = field(default_factory=list)
     hot: int = 0
+    lead: Sequence[bytes] = ()
 
 
 def plan_layout(
@@ -167,10 +169,14 @@ class _Placement:
 
 
 class Copied:
-    """Data in their new place: `fragments`, and where the first `hot_bytes` are those in use."""
+    """Data in their new place: `fragments`, and where the first `hot_bytes` are those in use.
 
-    def __init__(self, layout: Layout) -> None:
+    `lead` and `blocks` are the layout's, as they are stored.
+    """
+
+    def __init__(self, layout: Layout, lead: Sequence[Packed], blocks: Sequence[Packed]) -> None:
         self._layout = layout
+        self.lead, self.blocks = lead, blocks
         self._placements = {image: _Placement() for image in layout.images}
         self.fragments: list[tuple[int, int]] = []
         self.hot_bytes = 0
@@ -199,16 +205,16 @@ class Copied:
             raise damaged("A file's data lie outside the image.")
         return fragment, node.offset
 
-    def place(self, packed: Sequence[tuple[bytes, int]]) -> None:
+    def place(self) -> None:
         """Give every part its place behind the superblock, and every fragment its number."""
-        position = SUPERBLOCK.size
-        self.fragments = [(0, 0)] * len(packed)
+        position = SUPERBLOCK.size + sum(len(data) for data, _ in self.lead)
+        self.fragments = [(0, 0)] * len(self.blocks)
         moves: dict[Image, list[tuple[int, int, int]]] = {i: [] for i in self._layout.images}
         for count, part in enumerate(self._layout.parts):
             if count == self._layout.hot:
                 self.hot_bytes = position
             if isinstance(part, PackedBlock):
-                data, size = packed[part.number]
+                data, size = self.blocks[part.number]
                 self.fragments[part.number] = position, size
                 position += len(data)
             else:
@@ -235,12 +241,18 @@ class Copied:
 
 def copy_parts(out: BinaryIO, layout: Layout, codec: Codec, level: int) -> Copied:
     """Write all parts one behind the other; blocks that are not packed anew are copied."""
-    packed = layout.repacked.pack(codec, level) if layout.repacked.blocks else []
-    copied = Copied(layout)
-    copied.place(packed)
+    packed: list[Packed] = []
+    if layout.repacked.blocks:
+        whole = bool(layout.lead)
+        packed = layout.repacked.pack(codec, level, lead=layout.lead, whole=whole)
+    count = len(layout.lead)
+    copied = Copied(layout, packed[:count], packed[count:])
+    copied.place()
+    for data, _ in copied.lead:
+        out.write(data)
     for part in _coalesced(layout.parts):
         if isinstance(part, PackedBlock):
-            out.write(packed[part.number][0])
+            out.write(copied.blocks[part.number][0])
         elif part.image is not layout.there:
             start = part.image.offset + part.start
             copy_range(part.image.file, start, part.end - part.start, out)

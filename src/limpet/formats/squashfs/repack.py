@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
+from itertools import chain
 
 from limpet.formats.squashfs.codecs import Codec, damaged
 from limpet.formats.squashfs.layout import DATA_RAW, NO_FRAGMENT
@@ -17,6 +18,7 @@ from limpet.formats.squashfs.read import Squashfs
 PLAIN_BLOCKS = 256  # unpacked source blocks that are kept: files of a package lie close together
 
 Tail = tuple[Squashfs, int, int, int]  # an image, its fragment's number, where in it, how long
+Packed = tuple[bytes, int]  # a block as it is stored, and its size with the flag for raw ones
 
 
 class PackedBlock:
@@ -62,18 +64,22 @@ class Repacked:
         block.tails.append(tail)
         block.plain_bytes += length
 
-    def pack(self, codec: Codec, level: int) -> list[tuple[bytes, int]]:
-        """All blocks compressed, each with its size and the flag for raw ones."""
+    def pack(
+        self, codec: Codec, level: int, *, lead: Sequence[bytes] = (), whole: bool = False
+    ) -> list[Packed]:
+        """`lead` and then all blocks, compressed; with `whole` blocks are filled up with zeros."""
         from concurrent.futures import ThreadPoolExecutor
 
         compress = codec.compressor(level)
+        size_bytes = self._block_size if whole else 0
 
-        def packed(plain: bytes) -> tuple[bytes, int]:
+        def packed(plain: bytes) -> Packed:
             data = compress(plain)
             return (data, len(data)) if len(data) < len(plain) else (plain, len(plain) | DATA_RAW)
 
+        blocks = (plain.ljust(size_bytes, b"\0") for plain in _plain_blocks(self.blocks))
         with ThreadPoolExecutor() as pool:
-            return list(pool.map(packed, _plain_blocks(self.blocks)))
+            return list(pool.map(packed, chain(lead, blocks)))
 
 
 def _plain_blocks(blocks: Sequence[PackedBlock]) -> Iterator[bytes]:
