@@ -19,6 +19,7 @@ import pytest
 
 from limpet.core.image import ImageFacts
 from limpet.core.lock import LockedBase
+from limpet.core.module_archive import Modules
 from limpet.core.recipe import Run
 from tests.conftest import Base, SharedOnce
 
@@ -109,6 +110,7 @@ def facts(run: Run | None = None, env: dict[str, str] | None = None) -> ImageFac
         base=LockedBase(reference="debian:trixie", digest="sha256:" + "0" * 64, arch=MACHINE),
         run=run or Run(),
         env=env or {},
+        modules=Modules(key="0123", folders=("/opt/env/lib/python3.13/site-packages", "/usr/lib")),
     )
 
 

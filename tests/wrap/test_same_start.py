@@ -761,6 +761,31 @@ def test_binds_values_overlays_and_options(
     assert f"{stage.top}/missing does not exist here." in said
 
 
+@pytest.mark.parametrize(
+    ("request_", "env", "used"),
+    [
+        (Request(), {}, True),
+        (Request(binds=("/dev/null:/opt/env/lib/python3.13/site-packages/x.py",)), {}, False),
+        (Request(binds=("/dev/null:/elsewhere",)), {"APPTAINER_BIND": "/etc/hosts:/h"}, True),
+        (Request(writable_tmpfs=True), {}, False),
+        (Request(), {"APPTAINER_BIND": "/etc/hosts,/etc:/usr/lib/x:ro"}, False),
+        (Request(), {"SINGULARITY_BINDPATH": "/usr/lib"}, False),
+        (Request(), {"LIMPET_MODULES": "of another"}, True),
+    ],
+)
+def test_the_module_archive(
+    stage: Stage,
+    shell: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    request_: Request,
+    env: dict[str, str],
+    used: bool,
+) -> None:
+    compare(stage, shell, monkeypatch, request_, env=env)
+    _, environment = json.loads(stage.told.read_text())
+    assert ("LIMPET_MODULES" in environment) is used
+
+
 def test_gpus_and_a_working_folder_that_were_asked_for(
     stage: Stage, shell: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

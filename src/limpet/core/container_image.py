@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 
 from limpet.core.conda import PREFIX
+from limpet.core.module_archive import ARCHIVE, INDEX
 
 MANIFEST_TYPE = "application/vnd.oci.image.manifest.v1+json"
 CONFIG_TYPE = "application/vnd.oci.image.config.v1+json"
@@ -45,11 +46,17 @@ class Descriptor(msgspec.Struct, frozen=True, kw_only=True):
     annotations: dict[str, str] = msgspec.field(default_factory=dict)
 
 
+_ARCHIVE = frozenset(path.lstrip("/") for path in (ARCHIVE, INDEX))
+
+
 def is_runtimes_own(path: str) -> bool:
     """Whether a path in a SIF is the container runtime's, and none of the image's content.
 
     limpet's own start script stays: it keeps the host's Python out where Apptainer runs the image.
+    The module archive goes: only limpet's starts use it, and in a layer it would be a copy.
     """
+    if path in _ARCHIVE:
+        return True
     if path == ENV_SCRIPT or ENV_SCRIPT.startswith(f"{path}/"):
         return False
     top, _, below = path.partition("/")

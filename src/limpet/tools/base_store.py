@@ -19,9 +19,12 @@ from limpet.formats.sif import SifWriter, architecture_of
 from limpet.formats.squashfs import Entry, write_squashfs
 from limpet.tools import files, process
 
-FORMAT = "3"  # part of every name: what is written differently must not be mistaken for the same
+FORMAT = "4"  # part of every name: what is written differently must not be mistaken for the same
 LEVEL = 3
 _CHECKED, _UNCHECKED = b"\3\0\0\0", b"\1\0\0\0"
+# Debian's tool that compiles packages: whether its own byte code goes by time or by hash depends on
+# who was first, its first import or its own package's installation. No program of users' needs it.
+_BY_CHANCE = "usr/share/python3/debpython/__pycache__/"
 
 
 def bases_folder(cache: Path) -> Path:
@@ -46,7 +49,8 @@ def write_base(path: Path, entries: Iterable[Entry], *, arch: str, digest: str) 
     with files.written_beside(path) as file:
         writer = SifWriter(file, arch=architecture_of(arch), ident=ident)
         with writer.partition("root") as partition:
-            write_squashfs(partition, map(_unchecked, entries), compressor="zstd", level=LEVEL)
+            kept = (entry for entry in entries if not entry.path.startswith(_BY_CHANCE))
+            write_squashfs(partition, map(_unchecked, kept), compressor="zstd", level=LEVEL)
         writer.finish()
 
 

@@ -70,14 +70,18 @@ class FrontFiles:
 
     def _list(self, path: str) -> Listing:
         trail = resolve(self._root, encode_path(path), follow_last=True)
-        if not trail or trail[-1][1].type != DIR:
+        if trail is None:
             return {}
+        here = trail[-1][1] if trail else self._root
         found: Listing = {}
-        for name in trail[-1][1].children:
+        for name in here.children if here.type == DIR else ():
             there = resolve(self._root, name, follow_last=True, below=trail)
-            kind = there[-1][1].type if there else None
-            if kind in (DIR, FILE):
-                found[name.decode("utf-8", "surrogateescape")] = "dir" if kind == DIR else "file"
+            if there is not None:
+                kind = there[-1][1].type if there else DIR
+                if kind in (DIR, FILE):
+                    found[name.decode("utf-8", "surrogateescape")] = (
+                        "dir" if kind == DIR else "file"
+                    )
         return found
 
 
