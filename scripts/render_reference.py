@@ -97,8 +97,10 @@ mounted; one that does not exist is dropped.
 ## Set inside
 
 Every image: `PATH` begins with `/opt/env/bin`, `VIRTUAL_ENV=/opt/env`, `PYTHONNOUSERSITE=1`, and
-what `[env]` names. With `--home isolated`, where the home has no such folder to lay this image's
-own over:
+what `[env]` names. limpet's starts: `LIMPET_PACKAGES` and `LIMPET_MODULES`, by which the image's
+Python sees personal packages and [the module
+archive](../how-to/start-fast.md#imports-from-one-file). With `--home isolated`, where the home has
+no such folder to lay this image's own over:
 {moved}.
 
 ## Caches

@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 from io import BytesIO
 from pathlib import Path
 
+import pytest
+
 from limpet.formats.squashfs import Entry, Front, Source, Squashfs, compose
 from limpet.formats.squashfs.front import Listing, Place
 from tests.formats.outside import IS_ROOT, run
@@ -82,6 +84,7 @@ def test_such_an_image_is_composed_again() -> None:
     assert {path: look[2] for path, look in looks(gone).items() if path in FILES} == FILES
 
 
+@pytest.mark.real
 def test_unsquashfs_reads_it(shared_folder: Path) -> None:
     told: dict[str, Place] = {}
     path = shared_folder / "front.squashfs"

@@ -46,9 +46,10 @@ def image(workshop: Workshop) -> Path:
 
 def start(workshop: Workshop, image: Path, code: str, *words: str | Path, **env: str) -> str:
     """`limpet run` of a program in Python."""
-    env.setdefault("LIMPET_STATE_DIR", str(workshop.folder / "state"))
-    Path(env["LIMPET_STATE_DIR"]).mkdir(mode=0o700, exist_ok=True)
-    done = workshop.run(workshop.words("run", *words, image, "python", "-c", code), **env)
+    state = workshop.folder / "state"
+    state.mkdir(mode=0o700, exist_ok=True)
+    argv = workshop.words("run", *words, image, "python", "-c", code)
+    done = workshop.run(argv, cwd=None, LIMPET_STATE_DIR=str(state), **env)
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
 

@@ -95,11 +95,9 @@ def plan_launch(image: ImageSeen, host: HostSeen, request: Request) -> Launch:
     mpi = plan_mpi(request.mpi or wants.mpi, host.mpi)
     own_mounts = (*home_mounts(home, host), *place.uncovered, *caches.mounts, *personal.mounts)
     mounts, points = _serve(image, (*place.mounts, *mpi.mounts, *own_mounts), home, host)
-    added = leave_to_image(home.variables, image)
     # The caches' last: to a variable of flags they add one.
-    targets = [mount.target for mount in mounts]
-    added |= personal.variables | plan_archive(image, request, targets, host.environment)
-    added |= values | caches.variables
+    added = leave_to_image(home.variables, image) | personal.variables
+    added |= plan_archive(image, request, mounts, host.environment) | values | caches.variables
     gpu, gpu_notes = _gpu(request.gpu or wants.gpu, image, host)
     runtime = (host.runtime, *(() if request.verbose else ("--quiet",)))
     flags = _flags(request, home, gpu)
@@ -156,13 +154,13 @@ def _home(policy: HomePolicy, host: HostSeen, own: str) -> Home:
 
 
 def plan_archive(
-    image: ImageSeen, request: Request, targets: Sequence[str], session: Mapping[str, str]
+    image: ImageSeen, request: Request, mounts: Sequence[Mount], session: Mapping[str, str]
 ) -> dict[str, str]:
     """What lets Python import from the image's archive; nothing where something may lie over it."""
     return plan_modules(
         image.facts.modules if image.facts else None,
         is_whole=image.kind == "sif" and not (request.overlays or request.writable_tmpfs),
-        targets=targets,
+        targets=[mount.target for mount in mounts],
         session=session,
     )
 

@@ -45,7 +45,7 @@ def modules_parts(
     image: ImageSeen, request: Request, binds: Sequence[Mount], ours: str
 ) -> tuple[dict[str, str], set[str]]:
     """What is filled in for `plan_archive`, and the word of `#if` that holds."""
-    values = plan_archive(image, request, [mount.target for mount in binds], {})
+    values = plan_archive(image, request, binds, {})
     if not values or not image.facts or not image.facts.modules:
         return {}, set()
     parts = {

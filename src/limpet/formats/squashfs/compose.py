@@ -9,7 +9,7 @@ from typing import BinaryIO
 from limpet.core.errors import ImageError
 from limpet.formats.squashfs.codecs import COMPRESSORS
 from limpet.formats.squashfs.extents import copy_parts, plan_layout
-from limpet.formats.squashfs.front import Front, FrontFiles
+from limpet.formats.squashfs.front import Front, plan_front
 from limpet.formats.squashfs.layout import DIR, FILE, SUPERBLOCK, SYMLINK
 from limpet.formats.squashfs.model import Node, SquashfsStats, new_directory
 from limpet.formats.squashfs.tables import write_tables
@@ -75,11 +75,7 @@ def compose(
     repack = first.compressor in COMPRESSORS
     # It looks for data that are the same, so it reads what lies in `out`, and moves it.
     layout = plan_layout(root, images, ordered, repack=repack, keep_share=keep_share, there=there)
-    more = None
-    if front and layout.repacked.blocks:
-        found = FrontFiles(front, root, order, layout.repacked, first.block_size)
-        more = found if found.lead else None
-        layout.lead = found.lead
+    more = plan_front(front, root, order, layout) if front else None
     out.seek(origin + (there.data_end if there else 0))
     if not there:
         out.write(bytes(SUPERBLOCK.size))

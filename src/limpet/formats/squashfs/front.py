@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from struct import pack
 from typing import Literal
 
+from limpet.formats.squashfs.extents import Layout
 from limpet.formats.squashfs.layout import DATA_RAW, DIR, FILE, NO_FRAGMENT, SUPERBLOCK
 from limpet.formats.squashfs.model import Node
 from limpet.formats.squashfs.repack import Packed, Repacked, tail_of
@@ -83,6 +84,15 @@ class FrontFiles:
                         "dir" if kind == DIR else "file"
                     )
         return found
+
+
+def plan_front(front: Front, root: Node, order: Sequence[str], layout: Layout) -> FrontFiles | None:
+    """The files, with their index as the layout's lead; None where there is nothing in them."""
+    if not layout.repacked.blocks:
+        return None
+    found = FrontFiles(front, root, order, layout.repacked, layout.images[0].block_size)
+    layout.lead = found.lead
+    return found if found.lead else None
 
 
 def _places(
