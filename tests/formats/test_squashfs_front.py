@@ -4,13 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from io import BytesIO
-from pathlib import Path
-
-import pytest
 
 from limpet.formats.squashfs import Entry, Front, Source, Squashfs, compose
 from limpet.formats.squashfs.front import Listing, Place
-from tests.formats.outside import IS_ROOT, run
 from tests.formats.trees import composed, image_of, looks, noise
 
 BLOCK = 4096
@@ -82,16 +78,3 @@ def test_such_an_image_is_composed_again() -> None:
     assert looks(again.getvalue()) == before
     gone = composed([(write({}), "")], remove=["front/blocks", "front/index"])
     assert {path: look[2] for path, look in looks(gone).items() if path in FILES} == FILES
-
-
-@pytest.mark.real
-def test_unsquashfs_reads_it(shared_folder: Path) -> None:
-    told: dict[str, Place] = {}
-    path = shared_folder / "front.squashfs"
-    path.write_bytes(write(told))
-    path.chmod(0o644)
-    target = shared_folder / "front"
-    run("unsquashfs", "-q", "-n", "-no-exit-code", "-d", target, path, plain=not IS_ROOT)
-    blocks = (target / "front/blocks").read_bytes()
-    for name, (start, size) in told.items():
-        assert (target / name).read_bytes() == blocks[start : start + size]

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from limpet.core.errors import ImageError
-from limpet.formats.squashfs import Squashfs, compose
+from limpet.formats.squashfs import Front, Squashfs, compose
 from limpet.formats.squashfs.compose import Source
 from tests.formats.outside import IS_ROOT, run
 from tests.formats.trees import Look, everything, image_of, looks, looks_on_disk, noise
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.real
 
 
 def _images(folder: Path) -> dict[str, Path]:
-    """One image written, one composed of it and itself, one with gzip."""
+    """One image written, one composed of it and itself, one with a front, one with gzip."""
     found = {}
     for name, options in (("zstd", {}), ("gzip", {"compressor": "gzip", "level": 9})):
         found[name] = folder / f"{name}.sqfs"
@@ -29,6 +29,12 @@ def _images(folder: Path) -> dict[str, Path]:
     with found["zstd"].open("rb") as source, found["composed"].open("wb") as out:
         image = Squashfs(source)
         compose(out, [Source(image), Source(image, "opt/env")], order=["opt/env/etc/long"])
+    found["front"] = folder / "front.sqfs"
+    front = Front(path="front/blocks", index="front/index", describe=lambda *_: b"index")
+    with found["zstd"].open("rb") as source, found["front"].open("wb") as out:
+        image = Squashfs(source)
+        order = [path for path, node in image.walk() if node.is_file]
+        compose(out, [Source(image)], order=order, front=front)
     return found
 
 
