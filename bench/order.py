@@ -5,13 +5,15 @@
 Builds one environment of six scientific packages three times: in the usual order, in the order of
 what its modules say that they import (limpet's default), and in the order of a profile. Imports it
 from a file system that delays each operation (see slowfs.c), interleaved. `--plain` imports the
-packages alone, and not the subpackages that the profile knows of. Reads and bytes are counted,
-times are medians.
+packages alone, and not the subpackages that the profile knows of. The runtime alone starts the
+program, where nothing else is said; with `archive` Python imports from the module archive, as it
+does in limpet's starts. Reads and bytes are counted, times are medians.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import shlex
 import subprocess
@@ -48,13 +50,7 @@ def main() -> None:
     images.mkdir(parents=True, exist_ok=True)
     build_images(options.limpet, options.base, images)
     program = build_slowfs(options.folder)
-    exec_words = ("apptainer", "--quiet", "exec")
-    ways = {
-        "usual order": (exec_words, "usual.sif"),
-        "default order": (exec_words, "default.sif"),
-        "profile order": (exec_words, "profiled.sif"),
-        "profile order, limpet run": ((*options.limpet, "-q", "run"), "profiled.sif"),
-    }
+    ways = plan_ways(options.limpet, images)
     table = [["delay", "start", "reads", "MB", "cold import s", "× usual order"]]
     for delay_ms in map(float, options.delays.split(",")):
         found: dict[str, list[tuple[float, Counted]]] = defaultdict(list)
@@ -64,6 +60,21 @@ def main() -> None:
                 found[name].append(measure(program, images, words, image, code, delay_ms))
         table += rows(delay_ms, found)
     print(render_markdown(table))
+
+
+def plan_ways(limpet: list[str], images: Path) -> dict[str, tuple[tuple[str, ...], str]]:
+    """Each way's words before the image, and its image."""
+    bare = ("apptainer", "--quiet", "exec")
+    ways: dict[str, tuple[tuple[str, ...], str]] = {"usual order": (bare, "usual.sif")}
+    for name, image in (("default order", "default.sif"), ("profile order", "profiled.sif")):
+        told = subprocess.run(
+            [*limpet, "inspect", "--json", images / image], check=True, stdout=subprocess.PIPE
+        )
+        key = json.loads(told.stdout)["facts"]["modules"]["key"]
+        ways[name] = (bare, image)
+        ways[f"{name}, archive"] = ((*bare, "--env", f"LIMPET_MODULES={key}"), image)
+    ways["profile order, limpet run"] = ((*limpet, "-q", "run"), "profiled.sif")
+    return ways
 
 
 def build_images(limpet: list[str], base: str, images: Path) -> None:
