@@ -20,9 +20,10 @@ from hypothesis import strategies as st
 
 from limpet.core.module_archive import (
     ARCHIVE,
-    BIND_VARIABLES,
     FOLDER,
     INDEX,
+    LAYER_VARIABLES,
+    MOUNT_VARIABLES,
     VARIABLE,
     Modules,
     covers,
@@ -280,7 +281,12 @@ def test_not_where_something_lies_over_it(target: str) -> None:
     assert plan(targets=[target]) == {}
 
 
-@pytest.mark.parametrize("name", BIND_VARIABLES)
+@pytest.mark.parametrize("name", LAYER_VARIABLES)
+def test_not_where_the_session_lays_something_over_all(name: str) -> None:
+    assert plan(session={name: "1"}) == {}
+
+
+@pytest.mark.parametrize("name", MOUNT_VARIABLES)
 def test_not_where_the_session_mounts_something_over_it(name: str) -> None:
     assert plan(session={name: "/data,/home/me/x.py:/usr/lib/python3/x.py:ro"}) == {}
 

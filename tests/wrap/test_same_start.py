@@ -770,6 +770,8 @@ def test_binds_values_overlays_and_options(
         (Request(writable_tmpfs=True), {}, False),
         (Request(), {"APPTAINER_BIND": "/etc/hosts,/etc:/usr/lib/x:ro"}, False),
         (Request(), {"SINGULARITY_BINDPATH": "/usr/lib"}, False),
+        (Request(), {"APPTAINER_MOUNT": "type=bind,src=/etc,dst=/usr/lib/x"}, False),
+        (Request(), {"APPTAINER_OVERLAY": "over.img"}, False),
         (Request(), {"LIMPET_MODULES": "of another"}, True),
     ],
 )

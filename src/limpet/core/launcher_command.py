@@ -100,8 +100,8 @@ fi
 #end
 #end
 #if modules
-case @BIND_VARIABLES@ in
-    @MODULE_FOLDERS@) ;;
+case @LAYERS@:@MOUNTS_NAMED@ in
+    [!:]* | @MODULE_FOLDERS@) ;;
     *) export @SET_MODULES@ ;;
 esac
 #end

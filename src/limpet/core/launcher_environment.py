@@ -13,7 +13,7 @@ from limpet.core.homes import INSIDE, PERSONAL
 from limpet.core.image_env import image_caches, leave_to_image
 from limpet.core.launch import Launch, plan_archive
 from limpet.core.launcher_words import quoted
-from limpet.core.module_archive import BIND_VARIABLES
+from limpet.core.module_archive import LAYER_VARIABLES, MOUNT_VARIABLES
 from limpet.core.mounts import Mount
 from limpet.core.recipe import HomePolicy
 from limpet.core.seen import ImageSeen, Request
@@ -49,7 +49,8 @@ def modules_parts(
     if not values or not image.facts or not image.facts.modules:
         return {}, set()
     parts = {
-        "BIND_VARIABLES": "".join(f"${{{name}-}}" for name in BIND_VARIABLES),
+        "LAYERS": "".join(f"${{{name}-}}" for name in LAYER_VARIABLES),
+        "MOUNTS_NAMED": "".join(f"${{{name}-}}" for name in MOUNT_VARIABLES),
         "MODULE_FOLDERS": "|".join(f"*{quoted(one)}*" for one in image.facts.modules.folders),
         "SET_MODULES": settings(values, ours),
     }

@@ -27,10 +27,13 @@ INDEX = f"{FOLDER}/modules.index"
 HOOK = "_limpet_modules"
 VARIABLE = "LIMPET_MODULES"
 HOOK_LINE = f'import os; os.environ.get("{VARIABLE}") and __import__("{HOOK}")\n'
-# What sites and sessions have the runtime mount beside limpet.
-BIND_VARIABLES = tuple(
-    f"{runtime}_{name}" for runtime in ("APPTAINER", "SINGULARITY") for name in ("BIND", "BINDPATH")
-)
+# By these the session has the runtime lay something over an image, beside limpet (Apptainer 1.4,
+# cmd/internal/cli/action_flags.go): a layer over all of it, or mounts on the places that they name.
+_RUNTIMES = ("APPTAINER", "SINGULARITY")
+_LAYERS = ("OVERLAY", "OVERLAYIMAGE", "WRITABLE", "WRITABLE_TMPFS")
+_MOUNTS = ("BIND", "BINDPATH", "MOUNT", "SCRATCH", "SCRATCHDIR", "FUSESPEC")
+LAYER_VARIABLES = tuple(f"{runtime}_{name}" for name in _LAYERS for runtime in _RUNTIMES)
+MOUNT_VARIABLES = tuple(f"{runtime}_{name}" for name in _MOUNTS for runtime in _RUNTIMES)
 # The oldest that knows text: without references, whose number depends on the process that writes.
 _MARSHAL = 2
 _BYTE_CODE = re.compile(r"(.*)/__pycache__/([^/]+)\.([^/.]+)\.pyc")
@@ -135,11 +138,11 @@ def plan_modules(
 
     `is_whole`: no layer lies over the image. `targets` is what limpet mounts on.
     """
-    if modules is None or not is_whole:
+    if modules is None or not is_whole or any(session.get(name) for name in LAYER_VARIABLES):
         return {}
     if any(covers(target, folder) for target in targets for folder in modules.folders):
         return {}
-    said = "\n".join(session.get(name, "") for name in BIND_VARIABLES)
+    said = "\n".join(session.get(name, "") for name in MOUNT_VARIABLES)
     if any(folder in said for folder in modules.folders):
         return {}
     return {VARIABLE: modules.key}
