@@ -6,14 +6,17 @@ a thousand modules asks the image for some hundred blocks, where a thousand file
 for (their source and their byte code), opened, read and closed.
 
 All else is as ever: what is imported is decided by `sys.path`, folder by folder, and modules are
-those of their files: name, source, loader's methods, `__cached__`. A folder that is not in the list
-is looked into as Python does. The list holds for the image as it was built, so limpet's starts name
-that image in LIMPET_MODULES, and do not where something is mounted over it. Python 3.6 and later.
+those of their files: name, source, `__cached__`. Finders and loaders are Python's own, each with
+one method of ours, because some programs ask for their very types (distlib). A folder that is not
+in the list is looked into as Python does. The list holds for the image as it was built, so limpet's
+starts name that image in LIMPET_MODULES, and do not where something is mounted over it. Python 3.6
+and later.
 """
 
 import marshal
 import os
 import sys
+from _functools import partial  # functools is a module of its own to import
 
 FOLDER = "/opt/env/.limpet"
 VARIABLE = "LIMPET_MODULES"
@@ -85,60 +88,51 @@ class Archive:
         self.blocks.madvise(3, start, length)  # MADV_WILLNEED
 
     def finder(self, path):
-        """For sys.path_hooks."""
+        """For sys.path_hooks: Python's own finder, which looks into the archive's list instead."""
         if path not in self.folders:
             raise ImportError("not in the archive")
-        return Finder(path, self)
+        finder = external.FileFinder(path, *external._get_supported_file_loaders())
+        finder.find_spec = partial(self.find_spec, finder)
+        return finder
 
-
-class Loader(external.SourceFileLoader):
-    """Of a module of the archive. Anything but its code comes from its file."""
-
-    archive = None
-
-    def get_code(self, fullname):
-        try:
-            data = self.archive.find_code(self.path)
-        except (OSError, ValueError, ImportError):
-            data = None
-        if data is None or external._imp.check_hash_based_pycs == "always":
-            return super().get_code(fullname)
-        return external._compile_bytecode(data[HEADER_BYTES:], name=fullname, source_path=self.path)
-
-
-class Finder(external.FileFinder):
-    """What FileFinder finds in its folder, by the archive's list of it."""
-
-    def __init__(self, path, archive):
-        super().__init__(path, *external._get_supported_file_loaders())
-        self._archive = archive
-
-    def find_spec(self, fullname, target=None):
+    def find_spec(self, finder, fullname, target=None):
+        """What FileFinder.find_spec finds in its folder."""
         name = fullname.rpartition(".")[2]
-        files, folders, _ = self._archive.record(self.path)
+        files, folders, _ = self.record(finder.path)
         inside = folders.get(name)
         if inside is not None:
-            folder = self.path + "/" + name
-            for suffix, kind in self._loaders:
+            folder = finder.path + "/" + name
+            for suffix, kind in finder._loaders:
                 if "__init__" + suffix in inside:
-                    return self._spec(kind, fullname, folder + "/__init__" + suffix, [folder])
-        for suffix, kind in self._loaders:
+                    return self.make_spec(kind, fullname, folder + "/__init__" + suffix, [folder])
+        for suffix, kind in finder._loaders:
             if name + suffix in files:
-                return self._spec(kind, fullname, self.path + "/" + name + suffix, None)
+                return self.make_spec(kind, fullname, finder.path + "/" + name + suffix, None)
         if inside is None:
             return None
         spec = external._bootstrap.ModuleSpec(fullname, None)
-        spec.submodule_search_locations = [self.path + "/" + name]
+        spec.submodule_search_locations = [finder.path + "/" + name]
         return spec
 
-    def _spec(self, kind, fullname, path, locations):
-        if kind is external.SourceFileLoader:
-            kind = Loader
+    def make_spec(self, kind, fullname, path, locations):
+        """As FileFinder makes it, with a loader that takes code from the archive."""
         loader = kind(fullname, path)
-        if kind is Loader:
-            loader.archive = self._archive
+        if kind is external.SourceFileLoader:
+            loader.get_code = partial(self.get_code, loader)
         return external.spec_from_file_location(
             fullname, path, loader=loader, submodule_search_locations=locations
+        )
+
+    def get_code(self, loader, fullname):
+        """What SourceFileLoader.get_code gives."""
+        try:
+            data = self.find_code(loader.path)
+        except (OSError, ValueError, ImportError):
+            data = None
+        if data is None or external._imp.check_hash_based_pycs == "always":
+            return type(loader).get_code(loader, fullname)
+        return external._compile_bytecode(
+            memoryview(data)[HEADER_BYTES:], name=fullname, source_path=loader.path
         )
 
 
