@@ -28,7 +28,7 @@ def with_archive(parts: Parts, shelf: Shelf) -> Parts:
     if not parts.order or parts.small or parts.layout != "merged":
         return parts
     site_folder = shelf.layout.site_folder
-    hook = [Member(path=path, content=code) for path, code in _hook(shelf).items()]
+    hook = [Member(path=path, content=code) for path, code in sorted(_hook(shelf).items())]
     describe = partial(
         render_index,
         key=parts.ident.hex(),
