@@ -99,7 +99,7 @@ int kill(pid_t pid, int number) {
     int parent = getpid();
     FILE *file;
     snprintf(path, sizeof path, "/proc/%d/stat", (int)pid);
-    if (pid > 0 && number != SIGKILL && number > 0 && (file = fopen(path, "r"))) {
+    if (TASKS_ONLY && pid > 0 && number != SIGKILL && number > 0 && (file = fopen(path, "r"))) {
         if (fscanf(file, "%*d (%*[^)]) %c %d", &state, &parent) != 2) parent = getpid();
         fclose(file);
     }
@@ -421,7 +421,7 @@ class Cluster:
         return "".join(f"\n== {f.name}\n{f.read_text(errors='replace')[-3000:]}" for f in files)
 
 
-def make_cluster(folder: Path, libpmix: Path | None = None) -> Cluster:
+def make_cluster(folder: Path, libpmix: Path | None = None, *, tasks_only: bool = True) -> Cluster:
     """The cluster's files, in an empty folder of a short name (a socket's has 107 letters)."""
     for name in ("ctl", "local", *(f"disks/{node}" for node in NODES)):
         (folder / name).mkdir(parents=True)
@@ -432,7 +432,7 @@ def make_cluster(folder: Path, libpmix: Path | None = None) -> Cluster:
         (folder / name).write_text(f"#!/bin/sh\n{text.format(folder=folder)}\n")
         (folder / name).chmod(0o755)
     build = ["gcc", "-D_GNU_SOURCE", f'-DPMIX="{folder}/libpmix.so"', "-shared", "-fPIC"]
-    build += ["-x", "c", "-", "-o", f"{folder}/as-root.so"]
+    build += [f"-DTASKS_ONLY={tasks_only:d}", "-x", "c", "-", "-o", f"{folder}/as-root.so"]
     subprocess.run(build, input=AS_ROOT.encode(), check=True)
     if libpmix:
         (folder / "libpmix.so").symlink_to(libpmix)
@@ -456,15 +456,16 @@ def make_cluster(folder: Path, libpmix: Path | None = None) -> Cluster:
 
 
 @contextmanager
-def start_cluster(libpmix: Path | None = None) -> Iterator[Cluster]:
+def start_cluster(libpmix: Path | None = None, *, tasks_only: bool = True) -> Iterator[Cluster]:
     """A cluster that is up; all of it is gone afterwards, also where this process is killed.
 
-    `libpmix` is the library that its plug-in for PMIx opens: `--mpi=pmix` needs one.
+    `libpmix` is the library that its plug-in for PMIx opens: `--mpi=pmix` needs one. Signals go to
+    the tasks, as with proctrack/cgroup, or to all that they have started: proctrack/linuxproc.
     """
     with ExitStack() as held:
         for left in reversed(range(3)):
             try:
-                cluster = held.enter_context(_running(libpmix))
+                cluster = held.enter_context(_running(libpmix, tasks_only=tasks_only))
                 break
             except PortTakenError:  # by another program, since it was found free
                 if not left:
@@ -473,10 +474,10 @@ def start_cluster(libpmix: Path | None = None) -> Iterator[Cluster]:
 
 
 @contextmanager
-def _running(libpmix: Path | None) -> Iterator[Cluster]:
+def _running(libpmix: Path | None, *, tasks_only: bool) -> Iterator[Cluster]:
     folder = Path(tempfile.mkdtemp(prefix="slurm-"))
     folder.chmod(0o755)
-    cluster = make_cluster(folder, libpmix)
+    cluster = make_cluster(folder, libpmix, tasks_only=tasks_only)
     try:
         for name in ("munged", "slurmctld", *NODES):
             cluster.start(name)

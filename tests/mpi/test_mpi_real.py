@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import signal
 import subprocess
 from pathlib import Path
 
@@ -57,6 +58,39 @@ def test_ranks_of_a_hosts_mpiexec_share_a_container_by_launchers(
     said = worker.said(*undecided, mpiexec, "-n", "4", "env/bin/python", "x.py")
     check_ranks(said, 4, "4.3.2", OWN)
     assert len(set(re.findall(r"mnt:\S+", said))) == 1, said
+
+
+HEARS = """\
+import os, signal, sys
+signal.signal(signal.SIGUSR1, lambda *_: os.write(1, b"told\\n") and sys.exit(7))
+os.write(1, b"ready\\n")
+signal.pause()
+"""
+
+
+@pytest.mark.parametrize("family", ["mpich", "openmpi"])
+def test_ranks_of_a_hosts_mpiexec_that_hear_a_signal_end_as_they_say(
+    worker: Worker, hosts: dict[str, Path], mpi_images: dict[str, Path], family: str
+) -> None:
+    """mpiexec signals a task's process group, in which the runtime's process would die of it."""
+    worker.said(*worker.limpet("-q", "wrap", "--mpi", "none", mpi_images["mpich"], "env"))
+    (worker.folder / "hears.py").write_text(HEARS)
+    more = ["--oversubscribe"] if family == "openmpi" else []
+    running = subprocess.Popen(
+        [hosts[family] / "bin/mpiexec", *more, "-n", "3", "env/bin/python", "hears.py"],
+        env={name: value for name, value in worker.env().items() if name != "APPTAINER_SHARENS"},
+        cwd=worker.folder,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert running.stdout
+    assert [running.stdout.readline() for _ in range(3)] == ["ready\n"] * 3
+    running.send_signal(signal.SIGUSR1)
+    out, err = running.communicate(timeout=30)
+    assert running.returncode == 7, err
+    assert out.count("told") >= 3
 
 
 @pytest.mark.parametrize(
@@ -231,24 +265,35 @@ def changed_host(source: Path, folder: Path, old: bytes, new: bytes) -> Path:
     return folder
 
 
-def test_a_host_library_that_needs_a_newer_libc_is_refused(
-    worker: Worker, hosts: dict[str, Path], mpi_images: dict[str, Path]
+@pytest.mark.parametrize(
+    ("old", "new", "refusal"),
+    [
+        (
+            b"\0GLIBC_2.17\0",
+            b"\0GLIBC_9.99\0",
+            "needs glibc 9.99; the image has 2.41. Build on a newer base.",
+        ),
+        (
+            b"PMPI_Comm_dup\0",
+            b"PMPI_Comm_xxx\0",
+            "mpi4py/MPI needs MPI_Comm_dup, which MPICH 5.0.2 does not have",
+        ),
+    ],
+    ids=["a newer libc", "a symbol"],
+)
+def test_a_host_library_that_does_not_fit_is_refused(
+    worker: Worker,
+    hosts: dict[str, Path],
+    mpi_images: dict[str, Path],
+    old: bytes,
+    new: bytes,
+    refusal: str,
 ) -> None:
-    host = changed_host(hosts["mpich"], worker.folder / "h", b"\0GLIBC_2.17\0", b"\0GLIBC_9.99\0")
+    host = changed_host(hosts["mpich"], worker.folder / "h", old, new)
     run = worker.limpet("run", "--mpi", "host", mpi_images["mpich"], "python", "x.py")
     done = worker.run(*run, env={"MPICH_DIR": str(host)})
     assert done.returncode == 125
-    assert "needs glibc 9.99; the image has 2.41. Build on a newer base." in done.stderr
-
-
-def test_a_host_library_that_lacks_a_symbol_is_refused(
-    worker: Worker, hosts: dict[str, Path], mpi_images: dict[str, Path]
-) -> None:
-    host = changed_host(hosts["mpich"], worker.folder / "h", b"PMPI_Comm_dup\0", b"PMPI_Comm_xxx\0")
-    run = worker.limpet("run", "--mpi", "host", mpi_images["mpich"], "python", "x.py")
-    done = worker.run(*run, env={"MPICH_DIR": str(host)})
-    assert done.returncode == 125
-    assert "mpi4py/MPI needs MPI_Comm_dup, which MPICH 5.0.2 does not have" in done.stderr
+    assert refusal in done.stderr
 
 
 def test_a_compiled_program_takes_its_own_family_of_the_host_and_no_other(

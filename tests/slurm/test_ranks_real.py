@@ -6,12 +6,13 @@ import re
 import signal
 import subprocess
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from bench.ranks import measure, prepare
-from tests.cluster import Cluster
+from tests.cluster import Cluster, start_cluster
 from tests.slurm.conftest import LIMPET, SUM, Images, User
 
 pytestmark = [pytest.mark.real, pytest.mark.xdist_group("slurm")]
@@ -124,13 +125,15 @@ def test_ranks_of_different_images_do_not_share_silently(user: User, images: Ima
 
 @pytest.mark.parametrize("first", ["false", "apptainer -q exec --sharens /nowhere.sif true"])
 def test_ranks_whose_first_one_does_not_come(first: str, user: User, images: Images) -> None:
-    """Or cannot start its container: the others go on without it, in one of their own."""
+    """Or cannot start its container: the others go on without it, in one of their own. So they do
+    after half a minute; here they have less patience."""
     config = user.home / "programs"
     script = "import os; print(os.readlink('/proc/self/ns/mnt'))"
     python = images.apart / "bin/python"
     (user.home / "second.sh").write_text(f'exec "{python}" -c "{script}"\n')
     config.write_text(f"0 {first}\n1-2 /bin/sh second.sh\n")
-    done = user.run("srun", "-N1", "-n3", "--multi-prog", config, timeout_s=120)
+    env = {"LIMPET_RANKS_WAIT_S": "3"}
+    done = user.run("srun", "-N1", "-n3", "--multi-prog", config, env=env)
     spaces = done.stdout.split()
     assert len(spaces) == 2, done.stderr
     assert len(set(spaces)) == 1
@@ -277,6 +280,28 @@ def test_a_rank_that_hears_a_signal_ends_as_it_says(way: str, user: User, images
     assert out.count("told SIGTERM") == 4
     assert code == 0, err
     user.cluster.wait_until_clean()
+
+
+@pytest.fixture
+def signals_all(tmp_path: Path, cache_dir: Path) -> Iterator[User]:
+    """On a cluster that signals all that a task has started: proctrack/linuxproc does."""
+    home = tmp_path / "home"
+    home.mkdir()
+    with start_cluster(tasks_only=False) as cluster:
+        yield User(cluster=cluster, home=home, cache=cache_dir)
+
+
+def test_where_all_processes_are_signalled(signals_all: User, images: Images) -> None:
+    """The runtime and what serves the image are signalled too, and die of it. The programs hear it;
+    that the tasks end as they say cannot be had, with the runtime alone as little."""
+    bare = ("apptainer", "-q", "exec", images.mpi, "/opt/env/bin/python")
+    for command in ((images.apart / "bin/python",), bare):
+        running = started(signals_all, images, command=command)
+        signals_all.said("scancel", "-s", "USR1", number(signals_all))
+        code, out, err = ended(running)
+        assert out.count("told SIGUSR1") == 4
+        assert code > 128, err
+        signals_all.cluster.wait_until_clean(killed=True)
 
 
 def test_a_time_limit_reaches_the_program(user: User, images: Images) -> None:

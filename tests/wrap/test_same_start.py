@@ -226,7 +226,7 @@ def compare(
     del argv[own - 1 : own + 1]
     planned = list(plan.argv[len(plan.before) :])
     joins = siblings and siblings.rank and "--sharens" in planned
-    assert plan.before == (("/bin/sh", "-c", JOIN, "limpet", str(PARENT)) if joins else ())
+    assert plan.before == (("/bin/sh", "-c", JOIN, "limpet", str(PARENT), "9") if joins else ())
     if str(PARENT) in planned:
         parent = planned.index(str(PARENT))
         assert argv[parent] == (stage.top / "starter.pid").read_text().strip()
@@ -297,7 +297,7 @@ def test_ranks_of_a_node_share(
 ) -> None:
     own = stage.top / "of the job"
     own.mkdir()
-    env = {"LOCAL_SCRATCH": str(own), "JOBFS": str(stage.top)} | env
+    env = {"LOCAL_SCRATCH": str(own), "JOBFS": str(stage.top), "LIMPET_RANKS_WAIT_S": "9"} | env
     request = Request(gpu="nvidia", overlays=(f"{stage.top}/over.img",))
     compare(stage, shell, monkeypatch, request, env=env, starter=starter)
     argv, _ = json.loads(stage.told.read_text())

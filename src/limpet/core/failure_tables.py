@@ -214,6 +214,15 @@ _MPI = (
         source="https://github.com/apptainer/apptainer/issues/1227",
     ),
     Failure(
+        name="long addresses",
+        pattern=r"MPIDI_UCX_comm_addr_exchange|mpi/pmi2: value not properly terminated",
+        answer="MPICH 5 with UCX hands out more than srun --mpi=pmi2 reads at once: use MPICH 4.3 "
+        "(mpich==4.3.*).",
+        example="MPIDI_UCX_comm_addr_exchange(159).....:  ucx function returned with failed "
+        "status(ucx_init.c 159 MPIDI_UCX_comm_addr_exchange Invalid parameter)",
+        source="https://github.com/pmodels/mpich/issues/6924",
+    ),
+    Failure(
         name="no PMI",
         pattern=r"OMPI was not built with SLURM's PMI support|PMI2_Init failed to intialize",
         answer="srun and the image's MPI do not speak the same PMI: try srun --mpi=pmix or "

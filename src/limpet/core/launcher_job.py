@@ -13,7 +13,7 @@ import msgspec
 from limpet.core.caches import CACHES
 from limpet.core.launcher_command import RUN
 from limpet.core.seen import HostSeen
-from limpet.core.share import GATHER, JOIN, LAUNCHERS, RECORDS, SLURM, SWITCH, TUNE, can_share
+from limpet.core.share import GATHER, JOIN, LAUNCHERS, RECORDS, SLURM, SWITCH, TUNE, WAIT, can_share
 from limpet.core.slurm import (
     JOB_VARIABLES,
     OWN_PLACES,
@@ -76,15 +76,15 @@ esac
 """
 
 _GATHERED = r"""/bin/sh -c @GATHER@ limpet "$PPID" "$_limpet_ranks" "$_limpet_rank" \
-    @IDENTITY@" $_limpet_gpu $_limpet_root." @TUNE@ """
+    @IDENTITY@" $_limpet_gpu $_limpet_root." "$_limpet_wait" @TUNE@ """
 
-_JOINING = """/bin/sh -c @JOIN@ limpet "$PPID" \\
+_JOINING = """/bin/sh -c @JOIN@ limpet "$PPID" "$_limpet_wait" \\
     """
 
 RANKS = (
     r"""#if share
 # Which rank of how many on this node this one is.
-_limpet_rank=''
+_limpet_rank='' _limpet_wait=${@WAIT@-}
 if { IFS= read -r _limpet_to </proc/$PPID/comm; } 2>/dev/null; then
     case $_limpet_to in
         @SLURM@) # 2(x3),1: two on each of three nodes, and one on the next
@@ -160,6 +160,7 @@ def job_parts(host: HostSeen, identity: str, prefix: str) -> tuple[dict[str, str
         "STAGING_PLACES": _values(PLACES),
         "STAGED": staged_name("${SLURM_JOB_ID-}", identity),
         "SWITCH": SWITCH,
+        "WAIT": WAIT,
         "SIZES": sizes,
         "SLURM": SLURM,
         "STARTERS": "\n".join(cases),

@@ -9,6 +9,7 @@ so they fail where that program has ended before they came. `GATHER` keeps it un
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Mapping
 
 import msgspec
@@ -20,6 +21,8 @@ OLDEST = (1, 3)
 SHARENS = "--sharens"
 SWITCH = "APPTAINER_SHARENS"
 RECORDS = "APPTAINER_CONFIGDIR"
+# How many seconds the ranks of a node wait for each other: half a minute, where this does not say.
+WAIT = "LIMPET_RANKS_WAIT_S"
 
 # The programs that start ranks, as the kernel names them (15 letters), each with the variables that
 # hold the number of ranks on this node and the place of this one among them.
@@ -120,29 +123,58 @@ def plan_share(host: HostSeen, same: str, prefix: str) -> Shared:
         return Shared()
     seen = host.siblings
     tune = (f"{prefix}/bin/python", TUNE) if prefix else ("", "")
-    told = (str(seen.parent), str(seen.count), str(seen.rank), same, *tune)
-    words = ("/bin/sh", "-c", GATHER, "limpet", *told)
+    ranks = (str(seen.parent), str(seen.count), str(seen.rank))
+    wait = host.environment.get(WAIT, "")
+    words = ("/bin/sh", "-c", GATHER, "limpet", *ranks, same, wait, *tune)
     own = seen.folder and RECORDS not in host.environment
     env = {RECORDS: f"{seen.folder}/apptainer"} if own else {}
-    joins = ("/bin/sh", "-c", JOIN, "limpet", str(seen.parent)) if seen.rank and prefix else ()
-    return Shared(before=joins, options=(SHARENS,), words=words, env=env)
+    joins = ("/bin/sh", "-c", JOIN, "limpet", str(seen.parent), wait)
+    return Shared(
+        before=joins if seen.rank and prefix else (), options=(SHARENS,), words=words, env=env
+    )
 
 
 # A rank that joins the container of the first: the runtime's process before its program would be
 # killed by any signal to the task (it only waits, `wait_child` in Apptainer's starter.c), and the
-# program's exit code be lost. So the task is this shell, which hears no signal and ends as the
-# program does. The runtime knows the container by its parent's process, which this shell now is:
-# what it looks for under that name (its lock, and the record in its folder) are links to those of
-# the process that has started all ranks. They lie in memory: the home may be on a file system that
-# all nodes share. A rank whose first one does not come in half a minute, or has failed (nobody
-# holds its lock), starts as the first would; so does one of a foreign image, whose programs would
-# not hear what only the first is told.
-JOIN = r"""_limpet_o=$1 _limpet_t=0 _limpet_r=''
+# program's exit code be lost. So the task is a shell, which hears no signal and ends as the program
+# does. Slurm signals the task alone, mpiexec a group that it has made for the task. There the shell
+# is bash, which can put the runtime's process into another group without a terminal; the program
+# comes back (`TUNE`). A trap that does something is undone for the program by bash too.
+# A shell says that its child was killed, so its own standard error is closed. Ranks have open files
+# of MPI's: no number is taken twice.
+_AS_TASK = r"""_limpet_d=$2 _limpet_l=$3
+trap "$1" HUP INT QUIT TERM USR1 USR2 ALRM XCPU VTALRM PROF
+[ -z "$1" ] || set -m
+shift 3
+for _limpet_f in 9 8 7 6 5 4 3 ''; do
+    [ -e "/proc/$$/fd/$_limpet_f" ] || break
+done
+[ -z "$_limpet_f" ] || eval "exec $_limpet_f>&2 2>/dev/null"
+(
+    [ -z "$_limpet_f" ] || eval "exec 2>&$_limpet_f $_limpet_f>&-"
+    trap - HUP INT QUIT TERM USR1 USR2 ALRM XCPU VTALRM PROF
+    APPTAINER_CONFIGDIR=$_limpet_d
+    export APPTAINER_CONFIGDIR
+    exec "$@"
+)
+_limpet_t=$?
+rm -rf "$_limpet_d" "$_limpet_l"
+exit "$_limpet_t"
+"""
+
+# The runtime knows the container by its parent's process, which this shell now is: what it looks
+# for under that name (its lock, and the record in its folder) are links to those of the process
+# that has started all ranks. They lie in memory: the home may be on a file system that all nodes
+# share. A rank whose first one does not come in half a minute, or has failed (nobody holds its
+# lock), starts as the first would; so does one of a foreign image, whose programs would not hear
+# what only the first is told.
+_LINKED = r"""_limpet_o=$1 _limpet_t=0 _limpet_r='' _limpet_w=$2
+case $_limpet_w in '' | 0* | *[!0-9]*) _limpet_w=30 ;; esac
 _limpet_c=${APPTAINER_CONFIGDIR:-${SINGULARITY_CONFIGDIR:-${HOME-}/.apptainer}}
-shift
+shift 2
 _limpet_l=/dev/shm/sharens_instance_ _limpet_d=/dev/shm/limpet.$$.d
 _limpet_given_up() {
-    [ -e "$_limpet_l$_limpet_o" ] || { [ "$_limpet_t" -gt 600 ]; return; }
+    [ -e "$_limpet_l$_limpet_o" ] || { [ "$_limpet_t" -gt "$((_limpet_w * 20))" ]; return; }
     [ "$((_limpet_t % 20))" = 0 ] || return 1
     set -- $(ls -i "$_limpet_l$_limpet_o" 2>/dev/null)
     if grep -q ":${1-} " /proc/locks; then
@@ -170,40 +202,39 @@ rm -rf "$_limpet_d" "$_limpet_l$$"
     rm -rf "$_limpet_d"
     exec "$@"
 }
-trap '' HUP INT QUIT TERM USR1 USR2 ALRM XCPU VTALRM PROF
-# A shell says that its child was killed. Ranks have open files of MPI's: no number is taken twice.
-for _limpet_f in 9 8 7 6 5 4 3 ''; do
-    [ -e "/proc/$$/fd/$_limpet_f" ] || break
-done
-[ -z "$_limpet_f" ] || eval "exec $_limpet_f>&2 2>/dev/null"
-(
-    [ -z "$_limpet_f" ] || eval "exec 2>&$_limpet_f $_limpet_f>&-"
-    trap - HUP INT QUIT TERM USR1 USR2 ALRM XCPU VTALRM PROF
-    APPTAINER_CONFIGDIR=$_limpet_d
-    export APPTAINER_CONFIGDIR
-    exec "$@"
-)
-_limpet_t=$?
-rm -rf "$_limpet_d" "$_limpet_l$$"
-exit "$_limpet_t"
+IFS=' ' read -r _limpet_m _limpet_m _limpet_m _limpet_m _limpet_k _limpet_m _limpet_h _limpet_m \
+    </proc/$$/stat
+if [ "$_limpet_k $_limpet_h" = "$$ 0" ] && command -v bash >/dev/null; then
+    exec bash -c "$_limpet_x" limpet : "$_limpet_d" "$_limpet_l$$" "$@"
+fi
+set -- '' "$_limpet_d" "$_limpet_l$$" "$@"
+eval "$_limpet_x"
 """
+JOIN = f"_limpet_x={shlex.quote(_AS_TASK)}\n{_LINKED}"
 
 # A signal to the first rank is handed on by the runtime, to the process group of its program. So
 # all programs of the node are put into that group: each hears the signal once, for whoever starts
 # ranks signals all of a node alike. They outlive the process before them, which others may kill.
 # The first one's task lasts until all have ended, as they hold its lock.
+# Where each task has a group, as below mpiexec, that is signalled: the programs go back to it.
 # Run by the image's Python, which becomes the program: a shell can do neither.
 TUNE = """\
 import ctypes, os, signal, sys, time
 for number in (signal.SIGINT, signal.SIGPIPE, signal.SIGXFSZ):
     signal.signal(number, signal.SIG_DFL)
+group = int(sys.argv[1])
+first = group == os.getpid()
 for _ in range(200):
     try:
-        os.setpgid(0, int(sys.argv[1]))
+        if not first:
+            with open("/proc/%d/stat" % os.getppid()) as file:
+                task = int(file.read().rpartition(")")[2].split()[1])
+            group = task if os.getpgid(task) == task else group
+        os.setpgid(0, group)
         break
     except OSError:
         time.sleep(0.01)
-if int(sys.argv[1]) != os.getpid():
+if not first:
     ctypes.CDLL(None).prctl(1, 0)
 try:
     os.execvp(sys.argv[2], sys.argv[2:])
@@ -218,9 +249,10 @@ except OSError as error:
 # parent too and would keep a later step from starting whose parent has the same number. What is
 # written must not end the shell (`true`, not `:`), and the names must be none that a program might
 # have exported.
-GATHER = r"""_limpet_o=$1 _limpet_n=$2 _limpet_r=$3 _limpet_w=$4 _limpet_p=$5
-_limpet_c=$6 _limpet_t=0 _limpet_b=''
-shift 6
+GATHER = r"""_limpet_o=$1 _limpet_n=$2 _limpet_r=$3 _limpet_w=$4 _limpet_s=$5 _limpet_p=$6
+_limpet_c=$7 _limpet_t=0 _limpet_b=''
+shift 7
+case $_limpet_s in '' | 0* | *[!0-9]*) _limpet_s=30 ;; esac
 { IFS= read -r _limpet_b <"/proc/$_limpet_o/stat"; } 2>/dev/null
 for _limpet_m in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21; do
     _limpet_b=${_limpet_b#* }
@@ -236,7 +268,7 @@ _limpet_sweep() {
 }
 _limpet_nap() {
     _limpet_t=$((_limpet_t + 1))
-    [ "$_limpet_t" -lt 600 ] && { sleep 0.05 2>/dev/null || sleep 1; }
+    [ "$_limpet_t" -lt "$((_limpet_s * 20))" ] && { sleep 0.05 2>/dev/null || sleep 1; }
 }
 _limpet_g=$$
 if [ -n "${APPTAINER_SHARENS_MASTER-}" ]; then
