@@ -46,7 +46,8 @@ class Packed(NamedTuple):
 def proved(
     image: Squashfs, seen: tuple[Seen, ...], reader: TreeReader, data: Written
 ) -> tuple[str, ...]:
-    wrong_blocks = ReadBack(image.file, data).wrong()
+    with ReadBack(image.file, data) as back:
+        wrong_blocks = back.wrong()
     return verify_tree(image, PLACE, seen, reader.contents, frozenset(), data, wrong_blocks)
 
 
