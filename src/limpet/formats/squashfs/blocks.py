@@ -18,7 +18,7 @@ from limpet.formats.squashfs.layout import DATA_RAW, NO_FRAGMENT
 if TYPE_CHECKING:
     from concurrent.futures import Future
 
-PENDING_BYTES = 2 << 20  # plain bytes for each thread that may wait for it or for their turn
+PENDING_BYTES = 16 << 20  # plain bytes that may wait for a thread or for their turn
 TASK_BYTES = 512 << 10  # plain bytes that a thread is given at once: waking one has its price
 
 _NO_BLOCKS: array[int] = array("I")  # never added to
@@ -94,9 +94,7 @@ class BlockWriter:
         self._decodes = decodes
         self._block_size = block_size
         self._zeros = bytes(block_size)
-        threads = threads or len(os.sched_getaffinity(0))
-        self._pool = ThreadPoolExecutor(threads)
-        self._room_bytes = threads * PENDING_BYTES
+        self._pool = ThreadPoolExecutor(threads or len(os.sched_getaffinity(0)))
         self._queue: deque[_Task] = deque()
         self._pending_bytes = 0
         self._task = _Task()
@@ -200,9 +198,7 @@ class BlockWriter:
         task.size_bytes += size_bytes
         if task.size_bytes >= TASK_BYTES:
             self._start_task()
-            while self._pending_bytes > self._room_bytes or (
-                self._queue and self._queue[0].is_done
-            ):
+            while self._pending_bytes > PENDING_BYTES or (self._queue and self._queue[0].is_done):
                 self._write_next()
 
     def _start_task(self) -> None:
