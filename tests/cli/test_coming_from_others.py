@@ -31,10 +31,11 @@ def rows(page: str) -> list[tuple[str, str]]:
 
 def options_of(command: str) -> set[str]:
     """All options of a limpet command as click has them; "" is limpet itself."""
-    context = click.Context(group)
+    # click keeps the help option that it makes: it must be of limpet's own settings.
+    context = click.Context(group, **group.context_settings)
     found = group.get_command(context, command) if command else group
     assert found is not None, command
-    names = {"-h", "--help"}
+    names: set[str] = set()
     for one in found.get_params(click.Context(found, parent=context)):
         names.update(one.opts, one.secondary_opts)
     return names
