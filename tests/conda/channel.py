@@ -186,8 +186,11 @@ class Served:
 
 
 @contextmanager
-def serve(folder: Path, *, token: str = "", login: str = "") -> Iterator[Served]:
-    """A folder of channels over HTTP; `token` as in /t/TOKEN/…, `login` as USER:PASSWORD."""
+def serve(folder: Path, *, token: str = "", login: str = "", bearer: str = "") -> Iterator[Served]:
+    """A folder of channels over HTTP; `token` as in /t/TOKEN/…, `login` as USER:PASSWORD.
+
+    `bearer` is what has to stand in a header, as servers of companies have it.
+    """
 
     class Handler(http.server.SimpleHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -198,9 +201,10 @@ def serve(folder: Path, *, token: str = "", login: str = "") -> Iterator[Served]
 
         def _answer(self, send: Any) -> None:
             served.asked.append(self.path)
-            wanted = f"Basic {base64.b64encode(login.encode()).decode()}"
+            basic = f"Basic {base64.b64encode(login.encode()).decode()}"
+            wanted = f"Bearer {bearer}" if bearer else basic if login else ""
             if (token and not self.path.startswith(f"/t/{token}/")) or (
-                login and self.headers.get("Authorization") != wanted
+                wanted and self.headers.get("Authorization") != wanted
             ):
                 self.send_response(401)
                 self.send_header("WWW-Authenticate", "Basic")

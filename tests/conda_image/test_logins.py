@@ -7,6 +7,7 @@ import os
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import quote_plus
 
 import pytest
 
@@ -41,7 +42,13 @@ def check_secret(token: str, told: str, *files: Path) -> None:
         assert token.encode() not in file.read_bytes(), file
 
 
-WAYS = ("spec", "variable", "condarc", "store", "archive", "list")
+def leave_token(folder: Path, server: str) -> None:
+    """As conda's and anaconda-client's `login` write it: a file that is named by a URL."""
+    folder.mkdir(parents=True)
+    (folder / f"{quote_plus(server)}.token").write_text(TOKEN)
+
+
+WAYS = ("spec", "variable", "condarc", "store", "archive", "list", "anaconda", "anaconda-archive")
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -62,6 +69,8 @@ def test_a_token_opens_what_only_a_spec_names(
         "variable": f"{closed.url}/t/${{MY_TOKEN}}/own::fetched",
         "condarc": "own::fetched",
         "store": f"{bare}::fetched",
+        "anaconda": f"{bare}::fetched",
+        "anaconda-archive": f"{bare}/{archive}",
         "archive": f"{opened}/{archive}",
         "list": "fetched",
     }[way]
@@ -73,6 +82,8 @@ def test_a_token_opens_what_only_a_spec_names(
         store = home / ".rattler" / "credentials.json"
         store.parent.mkdir()
         store.write_text(json.dumps({"127.0.0.1": {"CondaToken": TOKEN}}))
+    if way.startswith("anaconda"):
+        leave_token(home / ".config" / "binstar", closed.url)
     recipe = tmp_path / "environment.yml"
     recipe.write_text(
         f"channels: ['{channel_folder.as_uri()}']\ndependencies: ['{spec}', python=3.13]\n"
@@ -125,3 +136,40 @@ def test_a_password_of_the_engines_store_fetches(
         done = limpet(*words)
     assert done.returncode == 0, done.stderr
     check_secret("hunter2-hunter2", done.stdout + done.stderr, image)
+
+
+@pytest.mark.parametrize("place", ["named", "home"])
+def test_a_bearer_token_of_the_engines_store_fetches(
+    limpet: Limpet,
+    channel_folder: Path,
+    folder: Path,
+    home: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    place: str,
+) -> None:
+    """As `pixi auth login --token` leaves it; without it, and with a wrong one, none does."""
+    monkeypatch.delenv("RATTLER_AUTH_FILE", raising=False)
+    store = home / ".rattler" / "credentials.json"
+    if place == "named":
+        store = tmp_path / "auth.json"
+        monkeypatch.setenv("RATTLER_AUTH_FILE", str(store))
+    store.parent.mkdir(exist_ok=True)
+    image, lock = tmp_path / "x.sif", tmp_path / "pylock.toml"
+    recipe = tmp_path / "environment.yml"
+    with serve(folder, bearer=TOKEN) as served:
+        channels = f"['{served.url}', '{channel_folder.as_uri()}']"
+        recipe.write_text(f"channels: {channels}\ndependencies: [fetched, python=3.13]\n")
+        words = ("build", recipe, "--base", "debian:trixie", "-o", image)
+        refused = limpet(*words)
+        store.write_text(json.dumps({"127.0.0.1": {"BearerToken": "other-0123456789"}}))
+        wrong = limpet(*words)
+        for done in (refused, wrong):
+            assert done.returncode == 6 and "refuses access" in done.stderr, done.stderr
+        assert not image.exists()
+        store.write_text(json.dumps({"127.0.0.1": {"BearerToken": TOKEN}}))
+        done = limpet(*words)
+    assert done.returncode == 0, done.stderr
+    assert f'url = "{served.url}/noarch/fetched-1.0-0.conda"' in lock.read_text()
+    check_secret(TOKEN, done.stdout + done.stderr, lock, image)
+    check_secret("other-0123456789", wrong.stdout + wrong.stderr)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import signal
+import threading
 import time
 from io import BytesIO
 from itertools import chain
@@ -25,7 +26,7 @@ from limpet.formats.squashfs import (
     write_squashfs,
 )
 from limpet.formats.squashfs.blocks import BlockWriter, Content, Plain
-from limpet.tools import prefix_stream
+from limpet.tools import prefix_scan, prefix_stream
 from limpet.tools.prefix_scan import is_as_seen, looking_again, scan_tree
 from limpet.tools.prefix_stream import TreeReader
 from limpet.tools.prefix_verify import ReadBack, verify_tree
@@ -46,7 +47,8 @@ class Packed(NamedTuple):
 def proved(
     image: Squashfs, seen: tuple[Seen, ...], reader: TreeReader, data: Written
 ) -> tuple[str, ...]:
-    wrong_blocks = ReadBack(image.file, data).wrong()
+    with ReadBack(image.file, data) as back:
+        wrong_blocks = back.wrong()
     return verify_tree(image, PLACE, seen, reader.contents, frozenset(), data, wrong_blocks)
 
 
@@ -327,6 +329,41 @@ def test_data_in_the_image_are_not_ordered(tmp_path: Path) -> None:
             compose(out, [Source(packed)], order=["a"])
 
 
+@pytest.fixture(params=["fast", "slow"])
+def pace(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """How long it takes to look at a file: where it is slow, threads look."""
+    took_s = 1.0 if request.param == "slow" else 1e-6
+    monkeypatch.setattr(prefix_scan, "_time_look", lambda entries: took_s if entries else 0.0)
+    return str(request.param)
+
+
+def test_folders_are_seen_in_order_whoever_looks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pace: str
+) -> None:
+    """Each before what is in it, sorted by name; many threads where looking takes its time."""
+    expected = [""]
+    for number in range(120):
+        name = f"{number % 7}/{number:03}/deep.er"
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "file").touch()
+        (tmp_path / f"{name}-file").touch()
+    # By names, part by part: "deep.er-file" comes behind all that is in "deep.er".
+    parts = [path.relative_to(tmp_path).parts for path in tmp_path.rglob("*")]
+    expected += ["/".join(one) for one in sorted(parts)]
+    threads: set[int] = set()
+    list_folder = prefix_scan._list
+
+    def noted(top: str, inside: str, closed: list[str]) -> object:
+        threads.add(threading.get_ident())
+        time.sleep(0.001)
+        return list_folder(top, inside, closed)
+
+    monkeypatch.setattr(prefix_scan, "_list", noted)
+    assert [one.path for one in scan_tree(tmp_path)] == expected
+    assert (len(threads) > 2) == (pace == "slow")
+
+
+@pytest.mark.usefixtures("pace")
 @pytest.mark.parametrize("what", ["text", "link", "mode", "new", "gone", "name", "folder", "none"])
 def test_a_folder_that_is_not_as_it_was_seen(tmp_path: Path, what: str) -> None:
     folder = make_tool(tmp_path / "tool")
@@ -360,15 +397,17 @@ def test_a_file_that_changes_before_its_turn(tmp_path: Path, name: str) -> None:
         write_squashfs(BytesIO(), reader.entries())
 
 
-def test_things_that_cannot_be_read(tmp_path: Path) -> None:
+@pytest.mark.usefixtures("pace")
+@pytest.mark.parametrize("mode", [0o000, 0o400])
+def test_things_that_cannot_be_read(tmp_path: Path, mode: int) -> None:
     if os.geteuid() == 0:
         pytest.skip("Root reads everything.")
     folder = make_tool(tmp_path / "tool")
     (folder / "share/text").chmod(0o000)
-    (folder / "bin").chmod(0o000)
+    (folder / "bin").chmod(mode)
     try:
         with pytest.raises(SpaceError, match=r"2 of the things in .* cannot be read") as raised:
             scan_tree(folder)
-        assert f"{folder}/share/text" in raised.value.why
+        assert raised.value.why == f"{folder}/bin\n{folder}/share/text"
     finally:
         (folder / "bin").chmod(0o755)

@@ -21,6 +21,7 @@ from limpet.core.conda_channels import (
     resolve_channels,
     said_channels,
     said_specs,
+    with_login,
     with_token,
 )
 from limpet.core.conda_text import parse_explicit
@@ -47,7 +48,9 @@ class Channels(msgspec.Struct, frozen=True, kw_only=True):
                 return tuple(f"{one.rstrip('/')}/{url.removeprefix(start)}" for one in mirrors)
         shown = show_login(url, self.logins)
         stored = find_stored(url, self.store)
-        return (with_token(shown, stored.token) if stored and shown == url else shown,)
+        if shown == url and stored:
+            shown = with_token(url, stored.token)
+        return (with_login(shown, self.condarc),)
 
     def fetcher(self, credentials: Credentials) -> Fetcher:
         from limpet.tools.download import Fetcher

@@ -25,6 +25,7 @@ from limpet.core.overlaps import (
 from limpet.core.piece import Piece
 from limpet.core.staging import stale_byte_code
 from limpet.formats.squashfs import Node, Squashfs
+from limpet.formats.squashfs.difference import Comparison
 from limpet.tools import answers
 
 FORMAT = 1  # raise it when the same packages are to be settled otherwise
@@ -149,6 +150,7 @@ def _byte_code(path: str, minor: str) -> str:
 
 def _find_overlaps(brought: Sequence[_Brought]) -> Iterator[Overlap]:
     """Paths that differ between two packages; the same file twice is nobody's trouble."""
+    comparison = Comparison()
     owners: dict[str, list[_Brought]] = {}
     for package in brought:
         for path in package.files:
@@ -156,14 +158,13 @@ def _find_overlaps(brought: Sequence[_Brought]) -> Iterator[Overlap]:
     for path, packages in owners.items():
         *others, last = packages
         for first in others:
-            if not _same(first, last, path):
+            if not _same(first.files[path], last.files[path], comparison):
                 yield Overlap(path=path, first=first.name, last=last.name)
 
 
-def _same(one: _Brought, other: _Brought, path: str) -> bool:
-    first, last = one.files[path], other.files[path]
-    if (first.kind, first.size_bytes) != (last.kind, last.size_bytes):
+def _same(first: Node, last: Node, comparison: Comparison) -> bool:
+    if first.kind != last.kind:
         return False
     if first.is_file:
-        return one.image.read(first) == other.image.read(last)
+        return comparison.has_same_content(first, last)
     return first.target == last.target

@@ -16,15 +16,14 @@ from limpet.actions.assemble import Parts, SifObject, assemble, own_entries
 from limpet.actions.build import check_output, describe, identify, make_labels, rewritten
 from limpet.actions.pack_plan import Gathered, gather
 from limpet.actions.pack_python import (
+    Asking,
     Bench,
-    Inside,
-    ask_python,
+    Told,
     compile_missing,
-    read_activation,
 )
 from limpet.actions.prepare import Standing
 from limpet.actions.wrap import wrap_image
-from limpet.core.activation import Setting
+from limpet.core.activation import Activation, Setting
 from limpet.core.errors import BuildError
 from limpet.core.events import Event, Notify, ignore
 from limpet.core.findings import Finding
@@ -110,19 +109,15 @@ class _Packing:
 
     def make(self) -> PackReport:
         gathered, plan = self._gathered, self._gathered.plan
-        inside = None
-        if gathered.prefix.python:
-            inside = ask_python(self._bench, gathered.prefix, gathered.place, plan.base)
-        self._lock(python=inside.version if inside else "")
-        settings = self._settings()
-        parts = self._parts(inside, settings)
-        with self._looking:
+        parts = self._parts()
+        asking = Asking(self._bench, gathered.prefix, plan.base)
+        with self._looking, asking:
             size_bytes = assemble(
                 plan.output,
                 parts,
                 scratch=self._scratch,
                 replace=gathered.request.force,
-                fill=lambda out: self._fill(out, parts, inside),
+                fill=lambda out: self._fill(out, parts, asking),
                 check=self._prove,
             )
         return PackReport(
@@ -133,44 +128,51 @@ class _Packing:
             findings=(*plan.findings, *self._find_changed()),
         )
 
-    def _fill(self, out: BinaryIO, parts: Parts, inside: Inside | None) -> Parts:
+    def _fill(self, out: BinaryIO, parts: Parts, asking: Asking) -> Parts:
         """Write the folders' data, and tell what is known when all of them was read."""
         plan = self._gathered.plan
         message = f"Packing {plan.files} files"
         self._notify(Event(stage="pack", kind="start", message=message))
         self._written = write_data(
-            out, self._entries(inside), compressor=parts.compression, decodes=True
+            out, self._entries(asking), compressor=parts.compression, decodes=True
         )
         self._notify(Event(stage="pack", kind="end", done=plan.files, unit="files"))
         folders = [(tree.folder, tree.seen) for tree in self._gathered.trees]
         self._look = self._looking.enter_context(looking_again(folders))
         self._notify(Event(stage="image", kind="start", message=f"Writing {plan.output}"))
-        self._lock(tree_sha256=self._hash())
+        told = asking.told()
+        version = told.inside.version if told.inside else ""
+        self._lock(python=version, tree_sha256=self._hash())
         objects = self._objects()
         return msgspec.structs.replace(
-            parts, written=self._written, objects=objects, ident=identify(objects)
+            parts,
+            written=self._written,
+            own=tuple(own_entries(self._members(told))),
+            objects=objects,
+            ident=identify(objects),
         )
 
-    def _settings(self) -> tuple[Setting, ...]:
+    def _settings(self, activation: Activation) -> tuple[Setting, ...]:
         """What activation sets; what it sets differently on each host is told and left out."""
-        prefix = self._gathered.prefix
-        activation = read_activation(self._bench, prefix, self._gathered.place)
         for name in activation.host_dependent:
             message = (
                 f"Activation sets {name} to something else on each host or in each start: left "
                 "out. Give it with --env, or where it is used, if it is needed."
             )
             self._notify(Event(stage="activation", kind="note", message=message))
-        fixed = tuple(Setting(name=n, value=v) for n, v in prefix.variables.items())
+        variables = self._gathered.prefix.variables
+        fixed = tuple(Setting(name=n, value=v) for n, v in variables.items())
         return (*fixed, *activation.settings)
 
-    def _entries(self, inside: Inside | None) -> Iterator[Entry]:
+    def _entries(self, asking: Asking) -> Iterator[Entry]:
         """Byte code that is compiled here comes last: only then is known what is stale."""
         for reader in self._readers:
-            yield from reader.entries()
+            for entry in reader.entries():
+                asking.look()  # which starts a thread, when the copy that reads has been made
+                yield entry
         for place, target in self._gathered.links.items():
             yield Entry(place.lstrip("/"), "symlink", 0o777, target=target)
-        if inside:
+        if inside := asking.told().inside:
             yield from compile_missing(
                 self._bench,
                 inside,
@@ -192,10 +194,12 @@ class _Packing:
         digest = hashlib.sha256()
         for tree, reader in zip(self._gathered.trees, self._readers, strict=True):
             digest.update(os.fsencode(tree.place) + b"\0")
+            words: list[bytes] = []
             for one in tree.seen:
                 content = reader.contents.get(one.path)
                 what = content.sha256 if content else os.fsencode(one.target)
-                digest.update(os.fsencode(one.path) + b"\0%o\0" % image_mode(one.mode) + what)
+                words += (os.fsencode(one.path), b"\0%o\0" % image_mode(one.mode), what)
+            digest.update(b"".join(words))
         return digest.hexdigest()
 
     def _objects(self) -> tuple[SifObject, ...]:
@@ -209,7 +213,7 @@ class _Packing:
         )
         return tuple(item for item in objects if item.name != RECIPE_OBJECT)
 
-    def _parts(self, inside: Inside | None, settings: tuple[Setting, ...]) -> Parts:
+    def _parts(self) -> Parts:
         """All but the data, and what is known when they were read."""
         prepared, layout = self._prepared, self._gathered.plan.layout
         compression = prepared.recipe.image.compression
@@ -217,7 +221,7 @@ class _Packing:
         return Parts(
             base_sif=rewritten(prepared, compression) if rewrites else prepared.sif,
             pieces=(),
-            own=tuple(own_entries(self._members(inside, settings))),
+            own=(),
             where_missing=tuple(own_entries(WHERE_MISSING)),
             layout=layout,
             compression=compression,
@@ -225,9 +229,10 @@ class _Packing:
             ident=bytes(16),
         )
 
-    def _members(self, inside: Inside | None, settings: tuple[Setting, ...]) -> Iterator[Member]:
+    def _members(self, told: Told) -> Iterator[Member]:
         prefix, place, prepared = self._gathered.prefix, self._gathered.place, self._prepared
-        frame = CondaFrame(name=prefix.conda_name, settings=settings)
+        inside = told.inside
+        frame = CondaFrame(name=prefix.conda_name, settings=self._settings(told.activation))
         script = render_env_script(
             prepared.facts.variables,
             prepared.recipe.env,
@@ -243,9 +248,18 @@ class _Packing:
     def _prove(self, image: BinaryIO, top: Squashfs) -> None:
         """Read everything back, and look whether the folders are still what was read."""
         self._notify(Event(stage="verify", kind="start", message="Comparing file by file"))
-        back = ReadBack(image, self._written)
-        partition = open_partition(image, self._gathered.plan.layout, top)
-        wrong_blocks = back.wrong()
+        with ReadBack(image, self._written) as back:
+            partition = open_partition(image, self._gathered.plan.layout, top)
+            self._compare(partition, frozenset())  # while threads read the blocks
+            if wrong_blocks := back.wrong():
+                self._compare(partition, wrong_blocks)
+        for tree, is_as_seen in zip(self._gathered.trees, self._look(), strict=True):
+            if not is_as_seen and (gone := find_changes(tree.seen, scan_tree(tree.folder))):
+                raise changed(tree.folder, gone)
+        self._notify(Event(stage="verify", kind="end", done=self._gathered.plan.files))
+
+    def _compare(self, partition: Squashfs, wrong_blocks: frozenset[int]) -> None:
+        """BuildError where the image holds something else than what was read."""
         for tree, reader in zip(self._gathered.trees, self._readers, strict=True):
             wrong = verify_tree(
                 partition,
@@ -262,10 +276,6 @@ class _Packing:
                     why="\n".join(wrong[:5]),
                     now="Try once more; if it happens again, please report it.",
                 )
-        for tree, is_as_seen in zip(self._gathered.trees, self._look(), strict=True):
-            if not is_as_seen and (gone := find_changes(tree.seen, scan_tree(tree.folder))):
-                raise changed(tree.folder, gone)
-        self._notify(Event(stage="verify", kind="end", done=self._gathered.plan.files))
 
     def _byte_code(self) -> ByteCode:
         contents = [one for reader in self._readers for one in reader.contents.values()]

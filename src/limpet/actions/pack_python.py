@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import Self
 
 import msgspec
 
@@ -106,6 +108,56 @@ def read_activation(bench: Bench, prefix: Prefix, place: str) -> Activation:
         "PREPEND_PATH": f"{place}/bin",
     }
     return capture(msgspec.structs.replace(bench, variables=variables), place)
+
+
+class Told(msgspec.Struct, frozen=True, kw_only=True):
+    """What the programs of a folder say of it when they are run in the base."""
+
+    inside: Inside | None = None
+    activation: Activation = Activation()
+
+
+class Asking:
+    """Has them say it in a thread, from the first `look` on: a container takes its time to start,
+    and little of the processors.
+    """
+
+    def __init__(self, bench: Bench, prefix: Prefix, base: str) -> None:
+        self._bench = bench
+        self._prefix = prefix
+        self._base = base
+        self._pool = ThreadPoolExecutor(1)
+        self._told: Future[Told] | None = None
+        self._is_well = not (prefix.python or prefix.activates)  # there is nothing to ask
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pool.shutdown()
+
+    def look(self) -> None:
+        """Raise what has gone wrong, so that nobody waits for all to be packed; never waits."""
+        if self._is_well:
+            return
+        if self._told is None:
+            self._told = self._pool.submit(self._ask)
+        elif self._told.done():
+            self._told.result()
+            self._is_well = True
+
+    def told(self) -> Told:
+        """All of it; waits."""
+        self.look()
+        return self._told.result() if self._told else Told()
+
+    def _ask(self) -> Told:
+        bench, prefix = self._bench, self._prefix
+        place = bench.trees[0].place
+        return Told(
+            inside=ask_python(bench, prefix, place, self._base) if prefix.python else None,
+            activation=read_activation(bench, prefix, place),
+        )
 
 
 def compile_missing(

@@ -150,6 +150,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _failed(session, known) if known else _broken(session, error)
     except Exception as error:
         return _broken(session, error)
+    finally:
+        if argv is None:  # the process ends: its last search for cycles would go through all of it
+            gc.freeze()
 
 
 def _failed(session: Session, error: LimpetError) -> int:

@@ -23,7 +23,8 @@ class Condarc(msgspec.Struct, frozen=True, kw_only=True):
 
     `custom_channels` maps a channel's name (or its first part) to the place it lies at, `multi` a
     name to several channels, `mirrors` a URL to those that stand in for it. `ca_file` is a bundle
-    of certificate authorities; without `verify` none is asked.
+    of certificate authorities; without `verify` none is asked. `tokens` are those that `anaconda
+    login` left, by the URL of the server that each is for.
     """
 
     channels: tuple[str, ...] = ()
@@ -36,6 +37,7 @@ class Condarc(msgspec.Struct, frozen=True, kw_only=True):
     ca_file: str = ""
     proxies: dict[str, str] = msgspec.field(default_factory=dict)
     mirrors: dict[str, tuple[str, ...]] = msgspec.field(default_factory=dict)
+    tokens: dict[str, str] = msgspec.field(default_factory=dict)
 
 
 class Channel(msgspec.Struct, frozen=True, kw_only=True):
@@ -76,6 +78,26 @@ def with_token(url: str, token: str) -> str:
     if not token or parts.path.startswith("/t/"):
         return url
     return parts._replace(path=f"/t/{token}{parts.path}").geturl()
+
+
+def with_login(url: str, condarc: Condarc) -> str:
+    """A URL with the token that `anaconda login` left for it; one with a login of its own stays.
+
+    conda puts it behind the alias, and where the alias does not fit behind the host.
+    """
+    parts = urlsplit(url)
+    if hide_login(url) != url or parts.scheme not in ("http", "https"):
+        return url
+    for server, token in condarc.tokens.items():
+        known = urlsplit(server)
+        if (known.scheme, known.netloc) == (parts.scheme, parts.netloc) and (
+            f"{parts.path}/".startswith(f"{known.path.rstrip('/')}/")
+        ):
+            alias = condarc.alias.rstrip("/")
+            if url.startswith(f"{alias}/"):
+                return f"{alias}/t/{token}{url.removeprefix(alias)}"
+            return with_token(url, token)
+    return url
 
 
 def said_channels(
@@ -126,8 +148,12 @@ def split_spec(spec: str) -> tuple[str, str, str]:
 def _resolve(name: str, condarc: Condarc, folder: Path) -> list[Channel]:
     several = condarc.default_channels if name == "defaults" else condarc.multi.get(name, ())
     if several:
-        return [Channel(name=one, url=_url(one, condarc, folder)) for one in several]
-    return [Channel(name=name, url=_url(name, condarc, folder))]
+        return [_channel(one, condarc, folder) for one in several]
+    return [_channel(name, condarc, folder)]
+
+
+def _channel(name: str, condarc: Condarc, folder: Path) -> Channel:
+    return Channel(name=name, url=with_login(_url(name, condarc, folder), condarc))
 
 
 def _url(name: str, condarc: Condarc, folder: Path) -> str:

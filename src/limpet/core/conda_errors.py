@@ -37,8 +37,8 @@ def explain_channel(text: str, secrets: Sequence[str] = ()) -> LimpetError:
         return FetchError(
             "A conda channel refuses access.",
             why=why,
-            now="Give a login: in netrc, in the engine's own store (RATTLER_AUTH_FILE), or in the "
-            "channel's URL in .condarc.",
+            now="Give a login: in netrc, in the engine's own store (RATTLER_AUTH_FILE), with "
+            "`anaconda login`, or in the channel's URL in .condarc.",
         )
     if "no usable repodata cache" in text:
         return FetchError(

@@ -1,6 +1,7 @@
 """The host's `.condarc` files, read as conda reads them: later ones win, lists are joined.
 
-And the logins that the engine keeps: `RATTLER_AUTH_FILE`, or its own file in the home.
+And the logins that the engine keeps: `RATTLER_AUTH_FILE`, or its own file in the home; and those of
+`anaconda login`: a file a server, named by its URL, in which conda looks for a token.
 
 Places and keys: https://docs.conda.io/projects/conda/en/stable/user-guide/configuration/
 """
@@ -9,9 +10,11 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote_plus
 
 import msgspec
 
@@ -22,6 +25,7 @@ from limpet.tools.yaml_text import parse_yaml
 
 _NAMES = (".condarc", "condarc")
 _OFF = ("false", "no", "off", "0")
+_API = re.compile(r"(?<=[./])api(?=[./]|$)")  # conda: the channels' server is "conda" there
 
 
 def read_condarc(environ: Mapping[str, str] | None = None) -> Condarc:
@@ -35,7 +39,36 @@ def read_condarc(environ: Mapping[str, str] | None = None) -> Condarc:
             continue
         if text.strip():
             _merge(merged, _plain(parse_yaml(text, str(path)), environ), path)
-    return _condarc(merged)
+    keys = ("add_anaconda_token", "add_binstar_token")
+    wanted = not any(str(merged.get(key, "")).lower() in _OFF for key in keys)
+    return msgspec.structs.replace(_condarc(merged), tokens=_tokens(environ) if wanted else {})
+
+
+def _tokens(environ: Mapping[str, str]) -> dict[str, str]:
+    """What `anaconda login` left, by the server's URL: the API's, and the channels' beside it."""
+    tokens: dict[str, str] = {}
+    for folder in _token_folders(environ):
+        for file in sorted(folder.glob("*.token")):
+            try:
+                token = file.read_text("utf-8").strip()
+            except (OSError, UnicodeDecodeError):
+                continue
+            url = unquote_plus(file.stem)
+            if token:
+                tokens.setdefault(url, token)
+                tokens.setdefault(_API.sub("conda", url, count=1), token)
+    return tokens
+
+
+def _token_folders(environ: Mapping[str, str]) -> Iterator[Path]:
+    """Where conda and anaconda-client look, the newest place first."""
+    if environ.get("BINSTAR_CONFIG_DIR"):
+        yield Path(environ["BINSTAR_CONFIG_DIR"]) / "data"
+        return
+    home = Path(environ.get("HOME") or "/")
+    yield Path(environ.get("XDG_CONFIG_HOME") or home / ".config") / "binstar"
+    yield Path(environ.get("XDG_DATA_HOME") or home / ".local/share") / "binstar"
+    yield home / ".continuum/anaconda-client/tokens"
 
 
 def _places(environ: Mapping[str, str]) -> Iterator[Path]:

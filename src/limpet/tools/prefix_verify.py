@@ -16,7 +16,7 @@ from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from struct import unpack
-from typing import BinaryIO
+from typing import BinaryIO, Self
 from zlib import crc32
 
 from limpet.core.errors import ImageError
@@ -40,10 +40,15 @@ class ReadBack:
             self._pool.submit(self._read, *run) for run in _runs(written)
         ]
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pool.shutdown(cancel_futures=True)
+
     def wrong(self) -> frozenset[int]:
         """Where blocks lie that are not as they were written; waits for all to be read."""
-        with self._pool:
-            return frozenset(place for task in self._tasks for place in task.result())
+        return frozenset(place for task in self._tasks for place in task.result())
 
     def _read(self, start: int, sizes: Sequence[int], checks: Sequence[int]) -> list[int]:
         length = sum(size & ~DATA_RAW for size in sizes)

@@ -45,7 +45,7 @@ def find_changes(base: Tree, tree: Tree) -> Iterator[tuple[str, Node | None]]:
     Owners and times are not compared: a base that was unpacked by a plain user has lost both. The
     folders on the way to a change are among the changes, each before what is in it.
     """
-    same = _Comparison().is_same
+    same = Comparison().is_same
     gone = (path for path in base if path not in tree)
     wanted = {path for path in gone if _is_folder(tree, _parent(path))}
     wanted |= {path for path, node in tree.items() if not same(base.get(path), node)}
@@ -64,11 +64,11 @@ def _parent(path: str) -> str:
     return path.rpartition("/")[0]
 
 
-class _Comparison:
+class Comparison:
     """Compares compressed data as they lie, and only where those differ what they hold."""
 
     def __init__(self) -> None:
-        self._fragments: dict[tuple[int, int], bool] = {}
+        self._fragments: dict[tuple[Squashfs, int, Squashfs, int], bool] = {}
 
     def is_same(self, one: Node | None, other: Node) -> bool:
         if one is None or one.type != other.type or one.mode != other.mode:
@@ -77,6 +77,10 @@ class _Comparison:
             return one.link == other.link
         if not other.is_file:
             return one.rdev == other.rdev
+        return self.has_same_content(one, other)
+
+    def has_same_content(self, one: Node, other: Node) -> bool:
+        """Whether two files of images hold the same bytes."""
         if one.size_bytes != other.size_bytes:
             return False
         return self._is_stored_alike(one, other) or _is_content_alike(one, other)
@@ -97,11 +101,11 @@ class _Comparison:
             return one.fragment == other.fragment
         if one.offset != other.offset:
             return False
-        pair = (one.fragment, other.fragment)
+        mine, theirs = one.image, other.image
+        assert isinstance(mine, Squashfs)
+        assert isinstance(theirs, Squashfs)
+        pair = (mine, one.fragment, theirs, other.fragment)
         if pair not in self._fragments:
-            mine, theirs = one.image, other.image
-            assert isinstance(mine, Squashfs)
-            assert isinstance(theirs, Squashfs)
             start, size = mine.fragment_at(one.fragment)
             at, theirs_size = theirs.fragment_at(other.fragment)
             self._fragments[pair] = size == theirs_size and _is_range_alike(

@@ -75,6 +75,7 @@ class Squashfs:
         self.codec = codec_by_number(superblock.compressor)
         self._check_layout()
         self._listed_bytes = 0
+        self._last = (0, b"")  # the last block that files share: where it lies, and its content
         self._directories: set[int] = set()
         self._shared: dict[int, Node] = {}
 
@@ -294,6 +295,14 @@ class Squashfs:
             raise damaged("A data block is shorter than it should be.")
         return data
 
+    def read_shared(self, position: int, size: int, expected: int) -> bytes:
+        """As `read_block`, of a block that files share: the next read is mostly of the same one."""
+        at, data = self._last
+        if at != position or len(data) < expected:
+            data = self.read_block(position, size, expected)
+            self._last = position, data
+        return data
+
 
 def _is_hostile(name: bytes) -> bool:
     return b"/" in name or b"\0" in name or name == b"." or name == b".."
@@ -336,4 +345,4 @@ class _FileStream(io.RawIOBase):
         if left and node.fragment != NO_FRAGMENT:
             start, size = image.fragment_at(node.fragment)
             end = node.offset + left
-            yield image.read_block(start, size, end)[node.offset : end]
+            yield image.read_shared(start, size, end)[node.offset : end]
