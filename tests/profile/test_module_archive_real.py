@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 from pathlib import Path
 
@@ -148,6 +149,20 @@ def test_the_same_lock_gives_the_same_archive(workshop: Workshop, image: Path) -
     first = image.read_bytes()
     again = copy_workshop(workshop, "again", cache="elsewhere")
     assert again.build(again.require("tree")).read_bytes() == first
+
+
+def test_it_takes_no_room_where_files_are_counted(workshop: Workshop, image: Path) -> None:
+    bare = workshop.out / "bare.sif"
+    workshop.build(workshop.require("tree"), "--no-profile", "-o", str(bare))
+    with image.open("rb") as file:
+        archive = open_root(file).find(ARCHIVE)
+        assert archive
+    sizes = []
+    for one in (image, bare):
+        told = workshop.run(workshop.words("inspect", "--json", one))
+        software = json.loads(told.stdout)["contents"]["software"]
+        sizes.append(sum(package["size_bytes"] for package in software))
+    assert 0 <= sizes[0] - sizes[1] < min(archive.size_bytes, 100_000)  # index and hook
 
 
 def test_it_is_no_part_of_a_container_layer(workshop: Workshop, image: Path) -> None:

@@ -9,10 +9,12 @@ from collections.abc import Iterator
 import msgspec
 
 from limpet.core.contents import Manager, Software
+from limpet.core.module_archive import ARCHIVE
 from limpet.core.package_files import Metadata
 from limpet.formats.image_tree import ImageTree, Member
 from limpet.tools.contents.records import Records
 
+_ARCHIVE = ARCHIVE.lstrip("/")
 _MODULE = re.compile(r"([A-Za-z]\w*)(?:/__init__\.py|\.py|(?:\.[\w-]+)?\.so)$")
 _TESTS = re.compile(r"(?:^|/)tests?(?:ing_data)?/")
 
@@ -62,7 +64,10 @@ class _Owned:
         )
 
     def count(self, tree: ImageTree) -> Iterator[Software]:
-        """A file with several names counts as one, where its first name is."""
+        """A file with several names counts as one, where its first name is.
+
+        The module archive counts as nothing: it is the same blocks once more.
+        """
         sizes: dict[Key, int] = defaultdict(int)
         files: dict[Key, int] = defaultdict(int)
         modules: dict[Key, set[str]] = defaultdict(set)
@@ -70,7 +75,7 @@ class _Owned:
         seen: set[object] = set()
         for path, member in tree.files():
             owner = self._owners.get(path) or ("other", "/" + "/".join(path.split("/")[:-1][:2]))
-            size = 0 if member.key in seen else member.size_bytes
+            size = 0 if member.key in seen or path == _ARCHIVE else member.size_bytes
             seen.add(member.key)
             sizes[owner] += size
             files[owner] += 1
