@@ -145,6 +145,17 @@ def test_modes_are_kept() -> None:
         assert next(e.mode for e in found if e.path == "x") == mode
 
 
+def test_byte_code_is_no_older_than_its_source() -> None:
+    code = {f"m/__pycache__/{name}.cpython-313.pyc": "old" for name in "abcd"}
+    sources = {f"m/{name}.py": "1" for name in "abc"}
+    lower = make_layer({"m/": None, "m/__pycache__/": None, **sources, **code})
+    new_b = {"m/b.py": "2", "m/__pycache__/b.cpython-313.pyc": "new"}
+    found = names(lower, make_layer({"m/a.py": "2", **new_b}), make_layer({"m/c.py": "1"}))
+    # A later layer brought `a` and `c` anew, `b` with its byte code; `d` has no source.
+    wanted = {f"m/__pycache__/{name}.cpython-313.pyc" for name in "bd"}
+    assert {path for path in found if path.endswith(".pyc")} == wanted
+
+
 def test_clamped_byte_code_still_fits_its_source() -> None:
     pyc = b"magi" + bytes(4) + (1_600_000_000).to_bytes(4, "little") + b"sizecode"
     hashed = b"magi" + (1).to_bytes(4, "little") + b"hashhashcode"

@@ -97,6 +97,21 @@ class LayerTree:
             return
         siblings[name] = _Node(layer, member, {} if member.kind == "dir" else None)
 
+    def drop_old_byte_code(self) -> None:
+        """Remove byte code whose source a later layer brought anew: it is of the earlier one.
+
+        Byte code is not compared with its source any more once it is in a base (`base_store`).
+        """
+        for path, node in list(self.walk()):
+            if path.rpartition("/")[2] != "__pycache__" or not node.children:
+                continue
+            above = self._find(_split(path)[0])
+            sources = (above.children if above else None) or {}
+            for name, code in list(node.children.items()):
+                source = sources.get(f"{name.partition('.')[0]}.py")
+                if name.endswith(".pyc") and source and source.layer > code.layer:
+                    del node.children[name]
+
     def _linked(self, member: Member) -> _Node:
         parent, name = _split(member.target)
         folder = self._find(parent)
@@ -222,6 +237,7 @@ def read_entries(
 
     With `clamp` no file is younger than that, and byte code still fits the source it came from.
     """
+    tree.drop_old_byte_code()
     names: dict[_Node, list[str]] = {}
     for path, node in tree.walk():
         if node.member is not None and node.member.kind == "file":
