@@ -24,6 +24,7 @@ from limpet.actions.assemble import (
     recompressed,
     staged_entries,
 )
+from limpet.actions.base_code import base_code
 from limpet.actions.cache import using_cache
 from limpet.actions.closed_recipe import close_recipe
 from limpet.actions.conda import CondaShelf, make_conda_pieces
@@ -230,8 +231,12 @@ def make_all_pieces(
         def learn(made: Sequence[Piece], compiler: Compiler) -> None:
             learn_modules(shelf, made, compiler)
             keep_hook(shelf, compiler)
+            if not prepared.facts.host:
+                base_code(shelf, compiler)
 
-        return tuple(piece.path for piece in make_pieces(shelf, notify, learn))
+        made = make_pieces(shelf, notify, learn)
+        code = None if prepared.facts.host else base_code(shelf)
+        return tuple(piece.path for piece in (*([code] if code else []), *made))
     lacking = len(shelf.found) < len(shelf.site.lock.packages)
     channels = find_channels(prepared.loaded, conda.packages)
     made = make_conda_pieces(conda, shelf.site, channels, notify, needs_python=lacking)

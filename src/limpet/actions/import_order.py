@@ -7,7 +7,7 @@ written; of the base's own modules its Python is asked, once for all that builds
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -33,7 +33,7 @@ from limpet.formats.elf import read_elf
 from limpet.formats.squashfs import Squashfs
 from limpet.formats.squashfs.seek import open_seekable
 from limpet.tools import answers
-from limpet.tools.bytecode import Compiler
+from limpet.tools.bytecode import Compiler, byte_code_path
 from limpet.tools.contents.libraries import DEFAULT_FOLDERS
 from limpet.tools.pieces import read_contents, read_note
 
@@ -65,7 +65,17 @@ def find_import_order(shelf: Shelf, pieces: Sequence[Path], sif: Path) -> tuple[
         starting = [_SHELL, *loader.closure(_SHELL)]
         starting += [site.interpreter.path, *loader.closure(site.interpreter.path)]
         names = load_order(roots, modules)
-        return clean_order((*starting, *order_files(names, modules, loader.needed)))
+        files = order_files(names, modules, loader.needed)
+        return clean_order((*starting, *_compiled(site, contents, files)))
+
+
+def _compiled(site: Site, contents: Sequence[Contents], files: Iterable[str]) -> Iterator[str]:
+    """The files as they are opened: byte code that the base lacked and a piece has."""
+    tag = f"cpython-{site.interpreter.minor.replace('.', '')}"
+    brought = {path for one in contents for path in one.modules}
+    for path in files:
+        code = byte_code_path(path, tag) if path.endswith(".py") else ""
+        yield code if code in brought else path
 
 
 def learn_modules(shelf: Shelf, pieces: Sequence[Piece], compiler: Compiler) -> None:

@@ -1,0 +1,115 @@
+"""Byte code that a base's own Python lacks, compiled once for all images on that base.
+
+Official `python` images are shipped without any: their Dockerfile removes it. An image cannot be
+written to, so each start would compile again what it imports of the standard library.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+
+import msgspec
+
+from limpet.actions.assemble import open_root
+from limpet.actions.pieces import Shelf, start_compiler
+from limpet.actions.wheels import work_folder
+from limpet.core.piece import Piece
+from limpet.formats.squashfs import Entry, Node
+from limpet.tools import answers
+from limpet.tools.bytecode import Compiler, Source, byte_code_path
+from limpet.tools.pieces import find_piece, write_piece
+
+FORMAT = 1
+NAME = "base byte code"
+# What no program imports: tests, editors, and the pip that limpet's own stands before.
+_SKIPPED = frozenset(
+    (
+        *("__pycache__", "test", "tests", "idle_test", "idlelib", "turtledemo", "lib2to3"),
+        *("ensurepip", "pip"),
+    )
+)
+
+
+def base_code(shelf: Shelf, compiler: Compiler | None = None) -> Piece | None:
+    """The piece with the base's missing byte code, made if need be; None where nothing is missing.
+
+    `compiler` is one that runs already.
+    """
+    key = _key(shelf)
+    kept = shelf.site.cache / "orders" / f"{key}.lacking"
+    if not (lacking := answers.kept_answer(kept, list[str], lambda: _find_lacking(shelf))):
+        return None
+    if piece := find_piece(shelf.site.cache, key):
+        return piece
+    if compiler:
+        return _make(shelf, key, lacking, compiler)
+    with work_folder(shelf.site.cache) as out, start_compiler(shelf.site, out) as started:
+        return _make(shelf, key, lacking, started)
+
+
+def _key(shelf: Shelf) -> str:
+    lock, python = shelf.site.lock, shelf.site.interpreter
+    base = [lock.base.digest, lock.apt, lock.post_sha256]
+    told = [NAME, FORMAT, base, python.path, python.version, python.magic, shelf.compressor]
+    return hashlib.sha256(msgspec.json.encode(told)).hexdigest()
+
+
+def _library(shelf: Shelf) -> str:
+    python = shelf.site.interpreter
+    return f"{python.prefix.rstrip('/')}/lib/python{python.minor}"
+
+
+def _find_lacking(shelf: Shelf) -> list[str]:
+    """The modules in the standard library's folder without byte code of their own, sorted."""
+    library, tag = _library(shelf), f"cpython-{shelf.site.interpreter.minor.replace('.', '')}"
+    with shelf.site.base_sif.open("rb") as file:
+        folder = open_root(file).find(library, follow=True)
+        return sorted(_modules_in(library, folder, tag)) if folder and folder.is_dir else []
+
+
+def _modules_in(path: str, folder: Node, tag: str) -> Iterator[str]:
+    cache = folder.children.get(b"__pycache__")
+    compiled = cache.children if cache and cache.is_dir else {}
+    for raw, node in folder.children.items():
+        name = raw.decode("utf-8", "surrogateescape")
+        if node.is_dir and name not in _SKIPPED:
+            yield from _modules_in(f"{path}/{name}", node, tag)
+        elif node.is_file and name.endswith(".py"):
+            code = f"{name.removesuffix('.py')}.{tag}.pyc"
+            if code.encode("utf-8", "surrogateescape") not in compiled:
+                yield f"{path}/{name}"
+
+
+def _make(shelf: Shelf, key: str, lacking: Sequence[str], compiler: Compiler) -> Piece:
+    imports: dict[str, tuple[str, ...]] = {}
+    return write_piece(
+        shelf.site.cache,
+        key,
+        _compiled(shelf, lacking, compiler, imports),
+        name=NAME,
+        version=shelf.site.interpreter.version,
+        compressor=shelf.compressor,
+        threads=1,
+        imports=imports,
+    )
+
+
+def _compiled(
+    shelf: Shelf,
+    lacking: Sequence[str],
+    compiler: Compiler,
+    imports: dict[str, tuple[str, ...]],
+) -> Iterator[Entry]:
+    """The files lie in the base at their final path, where the compiler reads them."""
+    with shelf.site.base_sif.open("rb") as file:
+        base = open_root(file)
+        nodes = ((path, base.find(path, follow=True)) for path in lacking)
+        sizes = {path: node.size_bytes for path, node in nodes if node}
+    sources = [Source(path, 0, 0, size_bytes, 0) for path, size_bytes in sizes.items()]
+    tag = compiler.cache_tag.result()
+    for job in compiler.compile("", sources):
+        for one in job.result():
+            place = byte_code_path(one.path, tag)
+            imports[place] = one.imports
+            yield Entry(place.lstrip("/"), "file", content=one.data)
