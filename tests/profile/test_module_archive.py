@@ -33,7 +33,7 @@ from limpet.core.module_archive import (
 )
 
 SCRIPT = Path(__file__).parents[2] / "src/limpet/base_scripts/module_archive.py"
-MINOR = f"{sys.version_info.major}.{sys.version_info.minor}"
+TAG = sys.implementation.cache_tag or ""
 BLOCK = 4096
 KEY = "0123"
 SUFFIX = importlib.machinery.EXTENSION_SUFFIXES[0]
@@ -60,7 +60,7 @@ class Built:
                 compiled = importlib.util.cache_from_source(str(path))
                 places[compiled] = len(data), len(code)
                 data += code
-        self.index = render_index(places, listed, key=KEY, minor=MINOR, block_bytes=BLOCK)
+        self.index = render_index(places, listed, key=KEY, tag=TAG, block_bytes=BLOCK)
         (self.folder / "modules").write_bytes(data + bytes(-len(data) % BLOCK))
         (self.folder / "modules.index").write_bytes(self.index)
 
@@ -239,7 +239,7 @@ def test_closing_all_files_does_not_harm(tmp_path: Path) -> None:
 
 def test_byte_code_of_another_python_is_none_of_it() -> None:
     places = {"/s/__pycache__/a.cpython-36.pyc": (0, 5), "/s/b.pyc": (5, 5)}
-    assert render_index(places, listed, key=KEY, minor="3.13", block_bytes=BLOCK) == b""
+    assert render_index(places, listed, key=KEY, tag="cpython-313", block_bytes=BLOCK) == b""
 
 
 def test_what_a_start_must_know(tmp_path: Path) -> None:

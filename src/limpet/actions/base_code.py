@@ -7,7 +7,7 @@ written to, so each start would compile again what it imports of the standard li
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import msgspec
 
@@ -21,6 +21,7 @@ from limpet.tools.bytecode import Compiler, Source, byte_code_path
 from limpet.tools.pieces import find_piece, write_piece
 
 FORMAT = 1
+Sizes = dict[str, int]  # bytes of a module's source, by its path
 NAME = "base byte code"
 # What no program imports: tests, editors, and the pip that limpet's own stands before.
 _SKIPPED = frozenset(
@@ -38,7 +39,7 @@ def base_code(shelf: Shelf, compiler: Compiler | None = None) -> Piece | None:
     """
     key = _key(shelf)
     kept = shelf.site.cache / "orders" / f"{key}.lacking"
-    if not (lacking := answers.kept_answer(kept, list[str], lambda: _find_lacking(shelf))):
+    if not (lacking := answers.kept_answer(kept, Sizes, lambda: _find_lacking(shelf))):
         return None
     if piece := find_piece(shelf.site.cache, key):
         return piece
@@ -60,15 +61,15 @@ def _library(shelf: Shelf) -> str:
     return f"{python.prefix.rstrip('/')}/lib/python{python.minor}"
 
 
-def _find_lacking(shelf: Shelf) -> list[str]:
-    """The modules in the standard library's folder without byte code of their own, sorted."""
-    library, tag = _library(shelf), f"cpython-{shelf.site.interpreter.minor.replace('.', '')}"
+def _find_lacking(shelf: Shelf) -> Sizes:
+    """The modules in the standard library's folder without byte code of their own."""
+    library, tag = _library(shelf), shelf.site.interpreter.cache_tag
     with shelf.site.base_sif.open("rb") as file:
         folder = open_root(file).find(library, follow=True)
-        return sorted(_modules_in(library, folder, tag)) if folder and folder.is_dir else []
+        return dict(_modules_in(library, folder, tag)) if folder and folder.is_dir else {}
 
 
-def _modules_in(path: str, folder: Node, tag: str) -> Iterator[str]:
+def _modules_in(path: str, folder: Node, tag: str) -> Iterator[tuple[str, int]]:
     cache = folder.children.get(b"__pycache__")
     compiled = cache.children if cache and cache.is_dir else {}
     for raw, node in folder.children.items():
@@ -78,15 +79,15 @@ def _modules_in(path: str, folder: Node, tag: str) -> Iterator[str]:
         elif node.is_file and name.endswith(".py"):
             code = f"{name.removesuffix('.py')}.{tag}.pyc"
             if code.encode("utf-8", "surrogateescape") not in compiled:
-                yield f"{path}/{name}"
+                yield f"{path}/{name}", node.size_bytes
 
 
-def _make(shelf: Shelf, key: str, lacking: Sequence[str], compiler: Compiler) -> Piece:
+def _make(shelf: Shelf, key: str, lacking: Sizes, compiler: Compiler) -> Piece:
     imports: dict[str, tuple[str, ...]] = {}
     return write_piece(
         shelf.site.cache,
         key,
-        _compiled(shelf, lacking, compiler, imports),
+        _compiled(lacking, compiler, imports),
         name=NAME,
         version=shelf.site.interpreter.version,
         compressor=shelf.compressor,
@@ -96,17 +97,10 @@ def _make(shelf: Shelf, key: str, lacking: Sequence[str], compiler: Compiler) ->
 
 
 def _compiled(
-    shelf: Shelf,
-    lacking: Sequence[str],
-    compiler: Compiler,
-    imports: dict[str, tuple[str, ...]],
+    lacking: Sizes, compiler: Compiler, imports: dict[str, tuple[str, ...]]
 ) -> Iterator[Entry]:
     """The files lie in the base at their final path, where the compiler reads them."""
-    with shelf.site.base_sif.open("rb") as file:
-        base = open_root(file)
-        nodes = ((path, base.find(path, follow=True)) for path in lacking)
-        sizes = {path: node.size_bytes for path, node in nodes if node}
-    sources = [Source(path, 0, 0, size_bytes, 0) for path, size_bytes in sizes.items()]
+    sources = [Source(path, 0, 0, lacking[path], 0) for path in sorted(lacking)]
     tag = compiler.cache_tag.result()
     for job in compiler.compile("", sources):
         for one in job.result():

@@ -71,7 +71,7 @@ def find_import_order(shelf: Shelf, pieces: Sequence[Path], sif: Path) -> tuple[
 
 def _compiled(site: Site, contents: Sequence[Contents], files: Iterable[str]) -> Iterator[str]:
     """The files as they are opened: byte code that the base lacked and a piece has."""
-    tag = f"cpython-{site.interpreter.minor.replace('.', '')}"
+    tag = site.interpreter.cache_tag
     brought = {path for one in contents for path in one.modules}
     for path in files:
         code = byte_code_path(path, tag) if path.endswith(".py") else ""

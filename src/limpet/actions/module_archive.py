@@ -32,7 +32,7 @@ def with_archive(parts: Parts, shelf: Shelf) -> Parts:
     describe = partial(
         render_index,
         key=parts.ident.hex(),
-        minor=shelf.site.interpreter.minor,
+        tag=shelf.site.interpreter.cache_tag,
         block_bytes=_BLOCK_BYTES,
     )
     first = (f"{site_folder}/{personal.HOOK}.pth", *(member.path for member in hook))

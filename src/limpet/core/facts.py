@@ -54,6 +54,11 @@ class Interpreter(msgspec.Struct, frozen=True, kw_only=True):
     markers: dict[str, str] = msgspec.field(default_factory=dict)
 
     @property
+    def cache_tag(self) -> str:
+        """What CPython calls its byte code files by: `cpython-313`."""
+        return f"cpython-{self.minor.replace('.', '')}"
+
+    @property
     def minor(self) -> str:
         """`3.13` of `3.13.5`."""
         return ".".join(self.version.split(".")[:2])

@@ -1,10 +1,11 @@
 """The module archive: the byte code that a start imports, as one file, and a list of its folders.
 
 An import asks the file system for each module's source and byte code by name, opens, reads and
-closes the one, and lists each folder: eight requests a module, each of which an image answers from
-another process (FUSE). Of 11,000 requests of an import of numpy, scipy, pandas, matplotlib and
-scikit-learn, 8,000 were these. In the archive the modules lie as they are imported, so that one
-request brings a dozen; `base_scripts/module_archive` is the other end.
+closes the one, and lists each folder; an image answers each request from another process (FUSE).
+In the archive the modules lie as they are imported, so that one request brings several, and the
+list answers for the names: an import of numpy, scipy, pandas, matplotlib and scikit-learn needs
+5,200 requests instead of 11,100 (docs/reference/benchmarks.md). `base_scripts/module_archive` is
+the other end.
 
 The archive says what the image holds, so it is used where that is what Python would see: a start
 names the image in `LIMPET_MODULES` unless something may lie over the folders in it.
@@ -63,16 +64,15 @@ def render_index(
     list_folder: Callable[[str], Listing],
     *,
     key: str,
-    minor: str,
+    tag: str,
     block_bytes: int,
 ) -> bytes:
-    """The index of an archive that holds `places`, by path of the byte code in the image.
+    """The index of an archive that holds `places`, by path of the byte code of a Python's `tag`.
 
     A dict with the offset of each folder's record behind it; a record is a tuple of the folder's
     importable files, its folders with their `__init__` files, and the places of its modules' code.
     All of it in `marshal`'s format, which every Python reads and which is the quickest to read.
     """
-    tag = f"cpython-{minor.replace('.', '')}"
     codes: dict[str, dict[str, Place]] = {}
     for path, place in places.items():
         found = _BYTE_CODE.fullmatch(path)

@@ -16,6 +16,7 @@ from functools import partial
 from typing import BinaryIO, cast
 
 from limpet.core.errors import BaseError, SpaceError
+from limpet.core.prefix import source_of
 from limpet.formats.squashfs import Entry, Kind
 from limpet.formats.tar import Tar, inflated, open_tar, read_ahead
 
@@ -108,8 +109,8 @@ class LayerTree:
             above = self._find(_split(path)[0])
             sources = (above.children if above else None) or {}
             for name, code in list(node.children.items()):
-                source = sources.get(f"{name.partition('.')[0]}.py")
-                if name.endswith(".pyc") and source and source.layer > code.layer:
+                source = sources.get(source_of(f"__pycache__/{name}"))
+                if source and source.layer > code.layer:
                     del node.children[name]
 
     def _linked(self, member: Member) -> _Node:
