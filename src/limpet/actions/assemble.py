@@ -19,6 +19,7 @@ from limpet.formats.sif import SifWriter, read_sif, root_partition
 from limpet.formats.squashfs import (
     Entry,
     Front,
+    Hot,
     Source,
     Squashfs,
     SquashfsStats,
@@ -53,9 +54,9 @@ class Parts(msgspec.Struct, frozen=True, kw_only=True):
 
     `written` is one more piece, whose data lie in the image already; then there is no `order`, and
     it is not `small`. `own` is what limpet puts on top, `where_missing` what it adds unless the
-    base has it. The files `order` lie first; those that a run was `seen` to open are all packed
-    together, and launches read them ahead. With `front` these are one file more. With `small` all
-    is compressed anew, harder and in larger blocks.
+    base has it. The files `order` lie first. With `hot` a run was seen to open them: they are
+    packed together, all of them, and launches read ahead what it read. With `front` the small ones
+    are one file more. With `small` all is compressed anew, harder and in larger blocks.
     """
 
     base_sif: Path
@@ -65,8 +66,8 @@ class Parts(msgspec.Struct, frozen=True, kw_only=True):
     where_missing: tuple[Entry, ...] = ()
     removed: tuple[str, ...] = ()
     order: tuple[str, ...] = ()
-    seen: bool = True
     front: Front | None = None
+    hot: Hot | None = None
     objects: tuple[SifObject, ...] = ()
     layout: Literal["merged", "layered"]
     compression: str
@@ -104,7 +105,7 @@ def assemble(
             stats = _write_trees(out, parts, base, scratch, stack)
         top = _read_back(image, origin)
         writer.ident = parts.ident
-        if stats.hot_bytes and parts.seen:
+        if stats.hot and parts.hot:
             ahead = msgspec.json.encode(_ahead(origin, stats))
             writer.add_object(AHEAD_OBJECT, ahead, kind="json")
         for item in parts.objects:
@@ -141,8 +142,9 @@ def _write_trees(
         layers,
         order=parts.order,
         remove=removed,
-        keep_share=2.0 if parts.seen or parts.front else KEEP_SHARE,
+        keep_share=2.0 if parts.hot or parts.front else KEEP_SHARE,
         front=parts.front,
+        hot=parts.hot,
     )
 
 
@@ -196,8 +198,8 @@ def _write_small(
 
 
 def _ahead(origin: int, stats: SquashfsStats) -> Ahead:
-    tables_bytes = stats.size_bytes - stats.tables_start
-    return Ahead(ranges=((origin + stats.tables_start, tables_bytes), (origin, stats.hot_bytes)))
+    tables = stats.tables_start, stats.size_bytes - stats.tables_start
+    return Ahead(ranges=tuple((origin + start, length) for start, length in (tables, *stats.hot)))
 
 
 def open_root(file: BinaryIO) -> Squashfs:

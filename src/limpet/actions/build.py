@@ -37,7 +37,7 @@ from limpet.actions.module_archive import keep_hook, read_modules_of, with_archi
 from limpet.actions.overlaps import settle_overlaps
 from limpet.actions.pieces import Shelf, make_pieces, open_shelf
 from limpet.actions.prepare import Prepared, credentials_of, prepare
-from limpet.actions.profile import keep_order, with_order
+from limpet.actions.profile import Keeping, keep_order, with_order
 from limpet.actions.warm import warm_image
 from limpet.core import image as image_core
 from limpet.core.errors import BaseError, ExistsError, RecipeError, SpaceError, UsageError
@@ -121,14 +121,14 @@ def make_image(prepared: Prepared, request: BuildRequest, notify: Notify = ignor
             parts = with_scripts(prepared, conda, parts, scratch, notify)
         if prepared.recipe.warm.imports or prepared.recipe.warm.commands:
             parts = warmed(prepared, parts, scratch, notify)
-        order = b""
+        keeping = Keeping()
         if not request.no_profile:
-            parts, order = with_order(prepared, parts, shelf, request.profile, scratch, notify)
+            parts, keeping = with_order(prepared, parts, shelf, request.profile, scratch, notify)
             parts = with_archive(parts, shelf)
         notify(Event(stage="image", kind="start", message=f"Writing {output}"))
         size_bytes = assemble(output, parts, scratch=scratch, replace=request.force)
     keep_lock(prepared, notify)  # with its image: a build that fails changes neither
-    keep_order(prepared, order, notify)
+    keep_order(prepared, parts, keeping, notify)
     elapsed_s = time.monotonic() - started_s
     notify(Event(stage="image", kind="end", message=f"Wrote {output}", elapsed_s=elapsed_s))
     return BuildReport(

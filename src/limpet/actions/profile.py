@@ -19,16 +19,19 @@ from limpet.core.errors import BuildError, LimpetError
 from limpet.core.events import Event, Notify
 from limpet.core.image import PREFIX
 from limpet.core.profile import (
+    Order,
     Profile,
-    clean_order,
+    blocks_key,
     import_command,
     parse_modules,
+    parse_notes,
     parse_order,
     plan_profile,
     profile_key,
     render_order,
 )
-from limpet.tools import apptainer, files
+from limpet.formats.squashfs import Hot
+from limpet.tools import apptainer, files, kept_blocks
 from limpet.tools.apptainer import Bind
 from limpet.tools.process import Finished
 
@@ -41,39 +44,56 @@ _WATCHED = (
     'PYTHONHASHSEED=0 PYTHONDONTWRITEBYTECODE=1; exec "$@"'
 )
 
+# Of what a start reads, on slow file systems: an eighth smaller than at level 3, for 25 times the
+# work, which is done once for each block (`tools/kept_blocks`).
+HOT_LEVEL = 15
+
 AUTO = "auto"  # of --profile: what the recipe asks for is imported
+
+
+class Keeping(msgspec.Struct, frozen=True, kw_only=True):
+    """What is kept once the image is there: `order` beside the lock, and its blocks at `blocks`."""
+
+    order: bytes = b""
+    blocks: Path | None = None
 
 
 def with_order(
     prepared: Prepared, parts: Parts, shelf: Shelf, command: str, scratch: Path, notify: Notify
-) -> tuple[Parts, bytes]:
+) -> tuple[Parts, Keeping]:
     """The parts in the order that their lock was first built with, or in one found now.
 
-    And that order as a file, which belongs beside the lock once the image is there. Where nothing
-    is to be run, it is the order of what the packages' modules say that they import; no file then,
-    for the same lock gives the same.
+    And what is to be kept of it (`keep_order`). Where nothing is to be run, it is the order of what
+    the packages' modules say that they import; that is not kept, for the same lock gives the same.
     """
     profile = plan_profile(prepared.recipe.warm, "" if command == AUTO else command, prepared.lock)
     wanted = profile.asked or command == AUTO
     key = profile_key(profile, prepared.lock)
     order = recall_order(prepared, key, account=wanted)
     if order is None and not wanted:  # an import costs a first build up to a third of its time
-        order = find_import_order(shelf, parts.pieces, prepared.sif)
-        return _ordered(parts, order, seen=False), b""
+        found = find_import_order(shelf, parts.pieces, prepared.sif)
+        ident = _ident(parts, "\n".join(found)) if found else parts.ident
+        return msgspec.structs.replace(parts, order=found, ident=ident), Keeping()
     if order is None:
         order = find_order(prepared, parts, profile, scratch, notify)
-    if profile.asked and not order:
+    if profile.asked and not order.files:
         message = "The profile opened no file that Python tells of; files keep their usual order."
         notify(Event(stage="profile", kind="note", message=message))
-    data = render_order(key, order).encode("utf-8", "surrogateescape")
+    said = render_order(key, order)
+    data = said.encode("utf-8", "surrogateescape")
     _write_order(_kept_path(prepared, key), data, notify)
-    return _ordered(parts, order, seen=True), data
+    if not order.files:
+        return parts, Keeping(order=data)
+    blocks = prepared.cache / "orders" / f"{blocks_key(profile, prepared.lock)}.blocks"
+    hot = Hot(read=order.read, level=HOT_LEVEL, kept=kept_blocks.recall(blocks))
+    parts = msgspec.structs.replace(
+        parts, order=order.files, hot=hot, ident=_ident(parts, f"{HOT_LEVEL}\n{said}")
+    )
+    return parts, Keeping(order=data, blocks=blocks)
 
 
-def _ordered(parts: Parts, order: tuple[str, ...], *, seen: bool) -> Parts:
-    said = "\n".join(order).encode("utf-8", "surrogateescape")
-    ident = hashlib.sha256(parts.ident + said).digest()[:16] if order else parts.ident
-    return msgspec.structs.replace(parts, order=order, seen=seen, ident=ident)
+def _ident(parts: Parts, said: str) -> bytes:
+    return hashlib.sha256(parts.ident + said.encode("utf-8", "surrogateescape")).digest()[:16]
 
 
 def order_path(lock_file: Path) -> Path:
@@ -85,7 +105,7 @@ def _kept_path(prepared: Prepared, key: str) -> Path:
     return prepared.cache / "orders" / f"{key}.order"
 
 
-def recall_order(prepared: Prepared, key: str, *, account: bool) -> tuple[str, ...] | None:
+def recall_order(prepared: Prepared, key: str, *, account: bool) -> Order | None:
     """The order that is kept with the lock, else (`account`) by this account; None for none."""
     places = [order_path(prepared.lock_file)] if prepared.lock_file else []
     for path in (*places, *([_kept_path(prepared, key)] if account else [])):
@@ -98,10 +118,12 @@ def recall_order(prepared: Prepared, key: str, *, account: bool) -> tuple[str, .
     return None
 
 
-def keep_order(prepared: Prepared, data: bytes, notify: Notify) -> None:
+def keep_order(prepared: Prepared, parts: Parts, keeping: Keeping, notify: Notify) -> None:
     """Write the order beside the lock; where it cannot be, the next build finds it."""
-    if prepared.lock_file and data:
-        _write_order(order_path(prepared.lock_file), data, notify)
+    if prepared.lock_file and keeping.order:
+        _write_order(order_path(prepared.lock_file), keeping.order, notify)
+    if keeping.blocks and parts.hot:
+        kept_blocks.keep(keeping.blocks, parts.hot.kept)
 
 
 def _write_order(path: Path, data: bytes, notify: Notify) -> None:
@@ -117,10 +139,10 @@ def _write_order(path: Path, data: bytes, notify: Notify) -> None:
 
 def find_order(
     prepared: Prepared, parts: Parts, profile: Profile, scratch: Path, notify: Notify
-) -> tuple[str, ...]:
+) -> Order:
     """Run the profile in a trial image; the files that it opened, in the order of their opening."""
     if not (profile.commands or profile.roots):
-        return ()
+        return Order()
     started_s = time.monotonic()
     notify(Event(stage="profile", kind="start", message="Finding out what a start opens"))
     trial = scratch / "profiled.sif"
@@ -129,13 +151,14 @@ def find_order(
     if not commands:
         names = find_modules(trial, profile.roots, prepared.interpreter.minor)
         commands = (import_command(names),) if names else ()
-    opened: list[str] = []
+    notes: list[str] = []
     for words in commands:
-        opened += run_watched(prepared, trial, words, profile, scratch, notify)
+        notes += run_watched(prepared, trial, words, profile, scratch, notify)
     trial.unlink()
-    order = clean_order(opened)
+    order = parse_notes(notes)
     elapsed_s = time.monotonic() - started_s
-    notify(Event(stage="profile", kind="end", done=len(order), unit="files", elapsed_s=elapsed_s))
+    count = len(order.files)
+    notify(Event(stage="profile", kind="end", done=count, unit="files", elapsed_s=elapsed_s))
     return order
 
 
@@ -166,7 +189,7 @@ def run_watched(
     scratch: Path,
     notify: Notify,
 ) -> list[str]:
-    """Run one command in a read-only image; what it opened, also where it was stopped."""
+    """Run one command in a read-only image; the notes of it, also where it was stopped."""
     hook, notes = scratch / "profile", scratch / "notes"
     for folder in (hook, notes):
         shutil.rmtree(folder, ignore_errors=True)

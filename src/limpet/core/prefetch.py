@@ -6,9 +6,9 @@ import msgspec
 
 from limpet.core.image import Ahead
 
-# Reading all of it at once costs a start 0.2 to 0.4 s of its cores, and saves some 300 waits for a
-# page: at 1 ms each it was slower by as much, at 5 ms faster (docs/reference/benchmarks.md).
-SLOW_S = 2e-3
+# Reading it at once takes some of the cores from the start, and saves 200 waits for a page. At 0.2 ms
+# each neither is felt, from 0.5 ms on it is faster (docs/reference/benchmarks.md).
+SLOW_S = 3e-4
 # Of a larger part much is never read, and a node's memory is also its job's.
 MOST_BYTES = 1 << 30
 MEMORY_SHARE = 0.25

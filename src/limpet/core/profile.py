@@ -13,10 +13,13 @@ from limpet.core.lock import Lock
 from limpet.core.pylock import render_lock
 from limpet.core.recipe import Warm
 
-FORMAT = "limpet order 2"
+FORMAT = "limpet order 3"
 LIMIT_S = 60  # what runs longer has shown enough: a server never ends
 OWN_LIMIT_S = 30  # for imports that nobody asked for
 MOST_ROOTS = 30
+BLOCK_BYTES = (
+    128 << 10
+)  # of which parts of files are told, as `base_scripts/note_opened` counts them
 
 _PYTHON = f"{PREFIX}/bin/python"
 _NO_MODULES = frozenset(("test", "tests", "doc", "docs", "examples", "benchmarks", "scripts"))
@@ -35,6 +38,8 @@ STARTING = (
     "/etc/ld.so.cache",
     "/etc/localtime",
 )
+_RUNS = re.compile(r"\d+(-\d+)?(,\d+(-\d+)?)*")
+_MOST_BLOCKS = 1 << 20  # of one run: 128 GiB
 _PASSING = ("/proc/", "/sys/", "/dev/", "/tmp/", "/var/tmp/", "/run/", "/opt/limpet/")
 
 
@@ -114,6 +119,22 @@ def profile_key(profile: Profile, lock: Lock) -> str:
     return hashlib.sha256(b"\0".join(said)).hexdigest()
 
 
+def blocks_key(profile: Profile, lock: Lock) -> str:
+    """What an image is likely to have most of its blocks in common with: the one before it."""
+    said = msgspec.json.encode([profile, find_roots(lock)])
+    return hashlib.sha256(said).hexdigest()
+
+
+class Order(msgspec.Struct, frozen=True, kw_only=True):
+    """Files in the order of their opening; `read` has which blocks of some of them were read.
+
+    A block is BLOCK_BYTES long and counted from 0. Of what `read` does not name, all was.
+    """
+
+    files: tuple[str, ...] = ()
+    read: dict[str, tuple[int, ...]] = {}
+
+
 def clean_order(opened: Iterable[str]) -> tuple[str, ...]:
     """What belongs to the image, each once, behind what every start opens."""
     kept = (
@@ -125,22 +146,74 @@ def clean_order(opened: Iterable[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys((*STARTING, *found))) if found else ()
 
 
-def render_order(key: str, order: Iterable[str]) -> str:
-    """An order as it is kept beside a lock."""
+def parse_notes(lines: Iterable[str]) -> Order:
+    """What a watched run wrote: paths as they were opened, and what was read of some, at its end.
+
+    What several processes read of a file counts together.
+    """
+    opened: list[str] = []
+    read: dict[str, set[int]] = {}
+    for line in lines:
+        runs, path = _split_runs(line)
+        if runs:
+            read.setdefault(path, set()).update(_parse_runs(runs))
+        else:
+            opened.append(path)
+    files = clean_order(opened)
+    there = frozenset(files)
+    return Order(
+        files=files, read={path: tuple(sorted(read[path])) for path in read if path in there}
+    )
+
+
+def render_order(key: str, order: Order) -> str:
+    """An order as it is kept beside a lock; `0-3,7 /a/path` names the blocks that were read."""
     lines = (
         f"# {FORMAT}: the files that a start opens, written by limpet build; keep it with the lock",
         f"# for {key}",
-        *order,
+        *(
+            f"{_render_runs(order.read[path])} {path}" if path in order.read else path
+            for path in order.files
+        ),
     )
     return "\n".join(lines) + "\n"
 
 
-def parse_order(text: str, key: str) -> tuple[str, ...] | None:
+def parse_order(text: str, key: str) -> Order | None:
     """The order, if it is one for this key."""
     lines = text.splitlines()
     if len(lines) < 2 or not lines[0].startswith(f"# {FORMAT}") or lines[1] != f"# for {key}":
         return None
-    return tuple(line for line in lines[2:] if line.startswith("/"))
+    found = [_split_runs(line) for line in lines[2:]]
+    kept = [(runs, path) for runs, path in found if path.startswith("/")]
+    return Order(
+        files=tuple(path for _, path in kept),
+        read={path: _parse_runs(runs) for runs, path in kept if runs},
+    )
+
+
+def _split_runs(line: str) -> tuple[str, str]:
+    """Runs of blocks, where a line has some, and the path."""
+    runs, _, path = line.partition(" ")
+    return (runs, path) if _RUNS.fullmatch(runs) else ("", line)
+
+
+def _parse_runs(text: str) -> tuple[int, ...]:
+    found: list[int] = []
+    for run in text.split(","):
+        first, _, last = run.partition("-")
+        found += range(int(first), min(int(last or first), int(first) + _MOST_BLOCKS) + 1)
+    return tuple(found)
+
+
+def _render_runs(blocks: Sequence[int]) -> str:
+    runs: list[list[int]] = []
+    for block in sorted(blocks):
+        if runs and runs[-1][1] == block - 1:
+            runs[-1][1] = block
+        else:
+            runs.append([block, block])
+    return ",".join(f"{a}-{b}" if a < b else f"{a}" for a, b in runs)
 
 
 def _normal(name: str) -> str:

@@ -10,6 +10,7 @@ from limpet.core.errors import ImageError
 from limpet.formats.squashfs.codecs import COMPRESSORS
 from limpet.formats.squashfs.extents import copy_parts, plan_layout
 from limpet.formats.squashfs.front import Front, plan_front
+from limpet.formats.squashfs.hot import Hot, packer_for
 from limpet.formats.squashfs.layout import DIR, FILE, SUPERBLOCK, SYMLINK
 from limpet.formats.squashfs.model import Node, SquashfsStats, new_directory
 from limpet.formats.squashfs.tables import write_tables
@@ -42,6 +43,7 @@ def compose(
     level: int = 3,
     keep_share: float = 2.0,
     front: Front | None = None,
+    hot: Hot | None = None,
 ) -> SquashfsStats:
     """Writes the union of `sources` as one image from `out.tell()` on.
 
@@ -53,33 +55,32 @@ def compose(
 
     The data of the files in `order` come first, in that order, with small files and tails packed
     anew at `level` (see `repack`), and the directories that lead to them lie together; blocks that
-    no file needs any more are left out. Of shared blocks those stay as they are of which the order
-    has at least `keep_share`. With a `front` the blocks that are packed anew are a file, too.
-    Without `order` all data areas are copied whole, but for whole files' blocks that came before.
+    no file needs any more are left out. Of shared blocks those stay of which the order has at least
+    `keep_share`. With a `front` the blocks that are packed anew are a file, too; with `hot` what a
+    run read is compressed harder. Without `order` all data areas are copied whole, but for whole
+    files' blocks that came before.
     A `Written` whose data lie in `out` is not copied: the image starts where it does, and the other
     data come behind it. No `Written` can be ordered.
     """
-    first = _checked(sources)
+    first = _checked(sources, ordered=bool(order))
     images = list(dict.fromkeys(source.squashfs for source in sources))
-    if order and any(isinstance(image, Written) for image in images):
-        raise ValueError("data that lie in the image already have their order")
     there = next((one for one in images if isinstance(one, Written) and one.file is out), None)
     images.sort(key=lambda image: image is not there)
-    root = _merge(sources)
-    for path in remove:
-        _remove(root, path)
+    root = _merge(sources, remove)
     origin = there.offset if there else out.tell()
     if front:
         make_directories(root, split_path(front.path)[:-1])
     ordered, folders = _find_ordered(root, order)
     repack = first.compressor in COMPRESSORS
     # It looks for data that are the same, so it reads what lies in `out`, and moves it.
-    layout = plan_layout(root, images, ordered, repack=repack, keep_share=keep_share, there=there)
+    layout = plan_layout(
+        root, images, ordered, repack=repack, keep_share=keep_share, there=there, hot=hot
+    )
     more = plan_front(front, root, order, layout) if front else None
     out.seek(origin + (there.data_end if there else 0))
     if not there:
         out.write(bytes(SUPERBLOCK.size))
-    copied = copy_parts(out, layout, first.codec, level)
+    copied = copy_parts(out, layout, packer_for(hot, first.codec, level))
     if more:
         more.add(copied.lead, copied.blocks)
     stats = write_tables(
@@ -92,24 +93,26 @@ def compose(
         locate=lambda node: (more and more.locate(node)) or copied.locate(node),
         together=folders,
     )
-    return replace(stats, hot_bytes=copied.hot_bytes if ordered else 0)
+    return replace(stats, hot=copied.hot)
 
 
-def _find_ordered(root: Node, order: Sequence[str]) -> tuple[list[Node], set[Node]]:
-    """The files of an order, each once, and the directories on the ways to them."""
-    ordered: dict[Node, None] = {}
+def _find_ordered(root: Node, order: Sequence[str]) -> tuple[dict[str, Node], set[Node]]:
+    """The files of an order, by path, and the directories on the ways to them."""
+    ordered: dict[str, Node] = {}
     folders: set[Node] = set()
     for path in order:
         trail = resolve(root, encode_path(path), follow_last=True)
         if trail and trail[-1][1].type == FILE:
-            ordered[trail[-1][1]] = None
+            ordered[path] = trail[-1][1]
             folders.update(node for _, node in trail[:-1])
-    return list(ordered), folders | ({root} if folders else set())
+    return ordered, folders | ({root} if folders else set())
 
 
-def _checked(sources: Sequence[Source]) -> Image:
+def _checked(sources: Sequence[Source], *, ordered: bool) -> Image:
     if not sources:
         raise ImageError("There is nothing to compose an image from.")
+    if ordered and any(isinstance(source.squashfs, Written) for source in sources):
+        raise ValueError("data that lie in the image already have their order")
     first = sources[0].squashfs
     for source in sources[1:]:
         image = source.squashfs
@@ -123,7 +126,7 @@ def _checked(sources: Sequence[Source]) -> Image:
     return first
 
 
-def _merge(sources: Sequence[Source]) -> Node:
+def _merge(sources: Sequence[Source], remove: Collection[str]) -> Node:
     root = new_directory()
     for i, source in enumerate(sources):
         names = split_path(source.at)
@@ -135,6 +138,8 @@ def _merge(sources: Sequence[Source]) -> Node:
             root = top.owned_copy()
         else:
             _merge_children(root, root, [], top.children)
+    for path in remove:
+        _remove(root, path)
     return root
 
 

@@ -4,21 +4,39 @@ from __future__ import annotations
 
 import os
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import BinaryIO
 
-from limpet.formats.squashfs.codecs import Codec, damaged
-from limpet.formats.squashfs.contents import Twins, files_below, find_twins, ranges_of
+from limpet.formats.squashfs.codecs import damaged
+from limpet.formats.squashfs.contents import (
+    Twins,
+    files_below,
+    find_twins,
+    packed_bytes,
+    ranges_of,
+)
+from limpet.formats.squashfs.hot import (
+    Blocks,
+    Hot,
+    HotFile,
+    Packed,
+    Packer,
+    Ranges,
+    join_ranges,
+    pack_files,
+)
 from limpet.formats.squashfs.layout import DATA_RAW, NO_FRAGMENT, SUPERBLOCK
 from limpet.formats.squashfs.model import Node
-from limpet.formats.squashfs.repack import Packed, PackedBlock, Repacked, tail_of
+from limpet.formats.squashfs.repack import PackedBlock, Repacked, tail_of
 from limpet.formats.squashfs.write import Image, Written
 
 COPY_BYTES = 8 << 20
 # Of a file's blocks only those are asked for that are touched, here and there in large libraries.
 # Behind the others they interrupt no reading on: 303 reads instead of 345 for one cold import.
 LARGE_BYTES = 3 << 20
+
+Reads = Mapping[Node, Collection[int]]
 
 
 @dataclass(slots=True, eq=False)
@@ -43,7 +61,7 @@ class Layout:
     twins: Twins
     repacked: Repacked
     there: Written | None = None
-    parts: list[Extent | PackedBlock] = field(default_factory=list)
+    parts: list[Extent | PackedBlock | HotFile] = field(default_factory=list)
     hot: int = 0
     lead: Sequence[bytes] = ()
 
@@ -51,22 +69,27 @@ class Layout:
 def plan_layout(
     root: Node,
     images: Sequence[Image],
-    ordered: Sequence[Node],
+    ordered: Mapping[str, Node],
     *,
     repack: bool,
     keep_share: float,
     there: Written | None,
+    hot: Hot | None = None,
 ) -> Layout:
-    """The data of the files `ordered` first; without any, all data areas as they are.
+    """The data of the files `ordered`, by path, first; without any, all data areas as they are.
 
     With `repack` the tails and small files among them get fragment blocks of their own, ahead of
     the larger files' blocks; the largest come last. A block of which they are `keep_share` or more
-    stays as it is.
+    stays as it is. Where a run was seen, `hot` has which blocks of a file it read.
     """
     layout = Layout(images, find_twins(root, images), Repacked(images[0].block_size), there)
     if ordered:
-        _plan_packed(layout, ordered if repack else (), keep_share)
-        _plan_ordered(layout, root, ordered)
+        nodes = list(dict.fromkeys(ordered.values()))
+        reads = None
+        if hot and repack:
+            reads = {ordered[path]: hot.read[path] for path in ordered if path in hot.read}
+        _plan_packed(layout, nodes if repack else (), keep_share)
+        _plan_ordered(layout, root, nodes, reads)
     else:
         layout.parts.extend(_whole_extents(images, layout.twins, there))
     return layout
@@ -101,7 +124,7 @@ def _plan_packed(layout: Layout, ordered: Sequence[Node], keep_share: float) -> 
             layout.repacked.add(tail)
 
 
-def _plan_ordered(layout: Layout, root: Node, ordered: Sequence[Node]) -> None:
+def _plan_ordered(layout: Layout, root: Node, ordered: Sequence[Node], reads: Reads | None) -> None:
     """Every extent that a file needs: those of `ordered` first, then the rest as they lie.
 
     Files may share blocks, also in part, so what overlaps is one extent and moves as one.
@@ -115,18 +138,24 @@ def _plan_ordered(layout: Layout, root: Node, ordered: Sequence[Node]) -> None:
     merged = {image: _joined(ranges) for image, ranges in by_image.items()}
     placed: set[tuple[Image, int]] = set()
 
-    def place(image: Image, start: int) -> None:
-        extents = merged[image]
+    def place(image: Image, start: int, file: Node | None = None) -> None:
+        extents, shared = merged[image]
         at, end = extents[bisect_right(extents, (start, 1 << 64)) - 1]
-        if (image, at) not in placed:
-            placed.add((image, at))
+        if (image, at) in placed:
+            return
+        placed.add((image, at))
+        if file and reads is not None and at not in shared:
+            layout.parts.append(HotFile(file, reads.get(file), (image, at, end)))
+        else:
             layout.parts.append(Extent(image, at, end))
 
     for node in sorted(ordered, key=_is_large):
+        blocks = packed_bytes(node.blocks)
         for image, start, _ in _needed(node, layout):
-            place(image, start)
+            place(image, start, node if blocks else None)
+            blocks = 0  # what comes behind them is the fragment block
     layout.hot = len(layout.parts)
-    for image, extents in merged.items():
+    for image, (extents, _) in merged.items():
         for start, _ in extents:
             place(image, start)
 
@@ -145,15 +174,17 @@ def _needed(node: Node, layout: Layout) -> Iterator[tuple[Image, int, int]]:
         yield image, at, at + end - start
 
 
-def _joined(ranges: list[tuple[int, int]]) -> list[tuple[int, int]]:
-    """Sorted, with overlapping ones made one."""
+def _joined(ranges: Sequence[tuple[int, int]]) -> tuple[list[tuple[int, int]], set[int]]:
+    """Sorted, with overlapping ones made one; and where these start."""
     joined: list[tuple[int, int]] = []
+    shared = set()
     for start, end in sorted(set(ranges)):
         if joined and start < joined[-1][1]:
             joined[-1] = (joined[-1][0], max(end, joined[-1][1]))
+            shared.add(joined[-1][0])
         else:
             joined.append((start, end))
-    return joined
+    return joined, shared
 
 
 class _Placement:
@@ -169,30 +200,46 @@ class _Placement:
 
 
 class Copied:
-    """Data in their new place: `fragments`, and where the first `hot_bytes` are those in use.
+    """Data in their new place: `fragments`, and `hot`, those that the files of the order need.
 
-    `lead` and `blocks` are the layout's, as they are stored.
+    `lead` and `blocks` are the layout's, as they are stored, and so are `files`.
     """
 
-    def __init__(self, layout: Layout, lead: Sequence[Packed], blocks: Sequence[Packed]) -> None:
+    def __init__(
+        self,
+        layout: Layout,
+        lead: Sequence[Packed],
+        blocks: Sequence[Packed],
+        files: Mapping[HotFile, Blocks],
+    ) -> None:
         self._layout = layout
-        self.lead, self.blocks = lead, blocks
+        self.lead, self.blocks, self.files = lead, blocks, files
+        self._hot = {(file.image, file.start): file for file in files}
         self._placements = {image: _Placement() for image in layout.images}
         self.fragments: list[tuple[int, int]] = []
-        self.hot_bytes = 0
+        self.hot: Ranges = ()
 
-    def locate(self, node: Node) -> tuple[int, int, int]:
-        """Where a file's blocks start, its fragment's number, and its place in that."""
+    def locate(self, node: Node) -> tuple[int, bytes, int, int]:
+        """Where a file's blocks start, their sizes, its fragment's number, and its place there."""
         assert node.image is not None
         fragment, offset = node.fragment, node.offset
         if fragment != NO_FRAGMENT:
             fragment, offset = self._tail(node)
         if not node.blocks:
-            return 0, fragment, offset
+            return 0, b"", fragment, offset
         place = node.image, node.start
         twins = self._layout.twins
-        image, start = twins[place][0] if place in twins else place
-        return self._placements[image].moved(start), fragment, offset
+        image, start = place = twins[place][0] if place in twins else place
+        sizes = self._sizes(place, node)
+        return self._placements[image].moved(start), sizes, fragment, offset
+
+    def _sizes(self, place: tuple[Image, int], node: Node) -> bytes:
+        file = self._hot.get(place)
+        if file is None:
+            return node.blocks
+        if file.blocks != node.blocks:
+            raise damaged("Two files cut the same bytes into different blocks.")
+        return self.files[file].sizes
 
     def _tail(self, node: Node) -> tuple[int, int]:
         places = self._layout.repacked.places
@@ -208,20 +255,23 @@ class Copied:
     def place(self) -> None:
         """Give every part its place behind the superblock, and every fragment its number."""
         position = SUPERBLOCK.size + sum(len(data) for data, _ in self.lead)
+        hot = [(0, position)]
         self.fragments = [(0, 0)] * len(self.blocks)
         moves: dict[Image, list[tuple[int, int, int]]] = {i: [] for i in self._layout.images}
         for count, part in enumerate(self._layout.parts):
-            if count == self._layout.hot:
-                self.hot_bytes = position
             if isinstance(part, PackedBlock):
                 data, size = self.blocks[part.number]
                 self.fragments[part.number] = position, size
-                position += len(data)
+                length = len(data)
             else:
                 moves[part.image].append((part.start, part.end, position - part.start))
-                position += part.end - part.start
-        if self._layout.hot == len(self._layout.parts):
-            self.hot_bytes = position
+                file = self.files.get(part) if isinstance(part, HotFile) else None
+                length = len(file.data) if file else part.end - part.start
+            if count < self._layout.hot:
+                found = isinstance(part, HotFile) and self.files[part].ranges(part, position)
+                hot += found or [(position, length)]
+            position += length
+        self.hot = join_ranges(hot) if self._layout.hot else ()
         for image, placement in self._placements.items():
             ordered = sorted(moves[image])
             placement.starts = [start for start, _, _ in ordered] or [0]
@@ -239,29 +289,33 @@ class Copied:
                 placement.fragments.append(-1)
 
 
-def copy_parts(out: BinaryIO, layout: Layout, codec: Codec, level: int) -> Copied:
+def copy_parts(out: BinaryIO, layout: Layout, packer: Packer) -> Copied:
     """Write all parts one behind the other; blocks that are not packed anew are copied."""
     packed: list[Packed] = []
     if layout.repacked.blocks:
-        whole = bool(layout.lead)
-        packed = layout.repacked.pack(codec, level, lead=layout.lead, whole=whole)
+        packed = layout.repacked.pack(packer, lead=layout.lead, whole=bool(layout.lead))
     count = len(layout.lead)
-    copied = Copied(layout, packed[:count], packed[count:])
+    files = pack_files([part for part in layout.parts if isinstance(part, HotFile)], packer)
+    copied = Copied(layout, packed[:count], packed[count:], files)
     copied.place()
     for data, _ in copied.lead:
         out.write(data)
     for part in _coalesced(layout.parts):
         if isinstance(part, PackedBlock):
             out.write(copied.blocks[part.number][0])
+        elif isinstance(part, HotFile):
+            out.write(files[part].data)
         elif part.image is not layout.there:
             start = part.image.offset + part.start
             copy_range(part.image.file, start, part.end - part.start, out)
     return copied
 
 
-def _coalesced(parts: Sequence[Extent | PackedBlock]) -> Iterator[Extent | PackedBlock]:
+def _coalesced(
+    parts: Sequence[Extent | PackedBlock | HotFile],
+) -> Iterator[Extent | PackedBlock | HotFile]:
     """Neighbours as one, so that they are copied in one go."""
-    last: Extent | PackedBlock | None = None
+    last: Extent | PackedBlock | HotFile | None = None
     for part in parts:
         if (
             isinstance(part, Extent)

@@ -12,9 +12,10 @@ from struct import pack
 from typing import Literal
 
 from limpet.formats.squashfs.extents import Layout
+from limpet.formats.squashfs.hot import Packed
 from limpet.formats.squashfs.layout import DATA_RAW, DIR, FILE, NO_FRAGMENT, SUPERBLOCK
 from limpet.formats.squashfs.model import Node
-from limpet.formats.squashfs.repack import Packed, Repacked, tail_of
+from limpet.formats.squashfs.repack import Repacked, tail_of
 from limpet.formats.squashfs.tree import encode_path, make_directories, resolve, split_path
 
 # What a folder holds, links followed: no path leads out of the image.
@@ -56,10 +57,10 @@ class FrontFiles:
         start += sum(size & ~DATA_RAW for _, size in lead)
         self._put(self._front.path, len(blocks) * self._block_size, start, blocks)
 
-    def locate(self, node: Node) -> tuple[int, int, int] | None:
-        """Where a file's blocks start, as `Copied.locate` says it; None for any other."""
+    def locate(self, node: Node) -> tuple[int, bytes, int, int] | None:
+        """Where the data of one of the two lie, as `Copied.locate` says it; None for any other."""
         start = self._starts.get(node)
-        return None if start is None else (start, NO_FRAGMENT, 0)
+        return None if start is None else (start, node.blocks, NO_FRAGMENT, 0)
 
     def _put(self, path: str, size_bytes: int, start: int, blocks: Sequence[Packed]) -> None:
         sizes = pack(f"<{len(blocks)}I", *(size for _, size in blocks))

@@ -44,14 +44,14 @@ class Entry(msgspec.Struct, frozen=True, gc=False):
 class SquashfsStats:
     """`size_bytes`: what was written, padding included; `content_bytes`: what the files hold.
 
-    The first `hot_bytes` are what the files of an order need (0 where none was given), and from
+    `hot` is what the files of an order need, `(start, length)` each, in their order; from
     `tables_start` on lie the tables.
     """
 
     size_bytes: int
     inode_count: int
     content_bytes: int
-    hot_bytes: int = 0
+    hot: tuple[tuple[int, int], ...] = ()
     tables_start: int = 0
 
 

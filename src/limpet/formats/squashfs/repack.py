@@ -10,15 +10,15 @@ from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from itertools import chain
 
-from limpet.formats.squashfs.codecs import Codec, damaged
-from limpet.formats.squashfs.layout import DATA_RAW, NO_FRAGMENT
+from limpet.formats.squashfs.codecs import damaged
+from limpet.formats.squashfs.hot import Packed, Packer
+from limpet.formats.squashfs.layout import NO_FRAGMENT
 from limpet.formats.squashfs.model import Node
 from limpet.formats.squashfs.read import Squashfs
 
 PLAIN_BLOCKS = 256  # unpacked source blocks that are kept: files of a package lie close together
 
 Tail = tuple[Squashfs, int, int, int]  # an image, its fragment's number, where in it, how long
-Packed = tuple[bytes, int]  # a block as it is stored, and its size with the flag for raw ones
 
 
 class PackedBlock:
@@ -65,21 +65,15 @@ class Repacked:
         block.plain_bytes += length
 
     def pack(
-        self, codec: Codec, level: int, *, lead: Sequence[bytes] = (), whole: bool = False
+        self, packer: Packer, *, lead: Sequence[bytes] = (), whole: bool = False
     ) -> list[Packed]:
         """`lead` and then all blocks, compressed; with `whole` blocks are filled up with zeros."""
         from concurrent.futures import ThreadPoolExecutor
 
-        compress = codec.compressor(level)
         size_bytes = self._block_size if whole else 0
-
-        def packed(plain: bytes) -> Packed:
-            data = compress(plain)
-            return (data, len(data)) if len(data) < len(plain) else (plain, len(plain) | DATA_RAW)
-
         blocks = (plain.ljust(size_bytes, b"\0") for plain in _plain_blocks(self.blocks))
         with ThreadPoolExecutor() as pool:
-            return list(pool.map(packed, chain(lead, blocks)))
+            return list(pool.map(packer.pack, chain(lead, blocks)))
 
 
 def _plain_blocks(blocks: Sequence[PackedBlock]) -> Iterator[bytes]:

@@ -47,8 +47,8 @@ METADATA_LEVEL = 3
 GZIP_METADATA_LEVEL = 6
 ID_LIMIT = 65535
 
-# Where a file's blocks start, its fragment's number, and its place in that fragment.
-Locate = Callable[[Node], tuple[int, int, int]]
+# Where a file's blocks start, their sizes, its fragment's number, and its place in that fragment.
+Locate = Callable[[Node], tuple[int, bytes, int, int]]
 Fragments = Sequence[tuple[int, int]]  # where each lies, and its size with the flag for raw ones
 
 
@@ -162,7 +162,7 @@ class _TreeWriter:
         return place
 
     def _pack_file(self, node: Node, number: int, nlink: int) -> bytes:
-        start, fragment, offset = self._locate(node)
+        start, blocks, fragment, offset = self._locate(node)
         size = node.size_bytes
         self.content_bytes += size
         uid, gid = self._owner(node.uid), self._owner(node.gid)
@@ -175,7 +175,7 @@ class _TreeWriter:
                 *(FILE + EXTENDED, node.mode, uid, gid, node.mtime, number, start, size),
                 *(node.sparse_bytes, nlink, fragment, offset, NO_XATTR),
             )
-        return head + node.blocks
+        return head + blocks
 
     def _pack_special(self, node: Node, number: int, nlink: int) -> bytes:
         kind = node.type

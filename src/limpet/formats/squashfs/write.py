@@ -58,7 +58,7 @@ def write_squashfs(
         codec=data.codec,
         block_size=block_size,
         fragments=data.fragments,
-        locate=lambda node: (node.start, node.fragment, node.offset),
+        locate=lambda node: (node.start, node.blocks, node.fragment, node.offset),
     )
 
 
