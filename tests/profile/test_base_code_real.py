@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from io import BytesIO
+from pathlib import Path
+
 import pytest
 
 from limpet.actions.assemble import open_root
+from limpet.formats.sif import SifWriter, read_sif
+from limpet.formats.squashfs import Entry, Source, Squashfs, compose, write_squashfs
 from tests.build.workshop import Workshop
 from tests.conftest import Base
 
@@ -55,6 +60,40 @@ def test_it_is_imported_from_the_archive(workshop: Workshop) -> None:
     words = workshop.words("run", image, "python", "-c", code)
     done = workshop.run(words, LIMPET_STATE_DIR=str(state))
     assert done.stdout.strip() == "True", done.stderr
+
+
+def hold_against_source(base: Path, target: Path) -> None:
+    """The same base with a module's byte code as Debian ships it: held against its source."""
+    with base.open("rb") as file, target.open("w+b") as out:
+        root = open_root(file)
+        node = root.find(CODE)
+        assert node
+        data = root.read(node)
+        checked = BytesIO()
+        write_squashfs(checked, [Entry(CODE, "file", content=data[:4] + b"\3\0\0\0" + data[8:])])
+        writer = SifWriter(out, arch=read_sif(file).arch, ident=bytes(16))
+        with writer.partition("root") as partition:
+            compose(partition, [Source(root), Source(Squashfs(checked))])
+        writer.finish()
+
+
+def test_byte_code_that_is_held_against_its_source_is_compiled_too(
+    workshop: Workshop, debian_base: Base
+) -> None:
+    base = workshop.folder / "base.sif"
+    hold_against_source(debian_base.sif, base)
+    workshop.base, workshop.cache = str(base), workshop.folder / "cache"
+    workshop.add_wheel("tree", {"tree/__init__.py": "import json\nanswer = 42\n"})
+    recipe = workshop.require("tree")
+    assert "once for this base (modules: 1)" in workshop.try_build(recipe).stderr
+    assert "once for this base" not in workshop.try_build(recipe, "--force").stderr
+    image = workshop.image
+    with base.open("rb") as before, image.open("rb") as after:
+        old, new = open_root(before), open_root(after)
+        assert old.read(CODE)[4:8] == b"\3\0\0\0" and new.read(CODE)[4:8] == b"\1\0\0\0"
+        other = CODE.replace("decoder", "encoder")
+        assert old.read(other) == new.read(other)
+    assert workshop.python(image, COUNT).startswith("0 ")
 
 
 def test_a_base_that_lacks_nothing_gets_nothing(workshop: Workshop, debian_base: Base) -> None:

@@ -231,10 +231,10 @@ def make_all_pieces(
         def learn(made: Sequence[Piece], compiler: Compiler) -> None:
             learn_modules(shelf, made, compiler)
             keep_hook(shelf, compiler)
-            base_code(shelf, compiler)
+            base_code(shelf, notify, compiler)
 
         made = make_pieces(shelf, notify, learn)
-        code = base_code(shelf)
+        code = base_code(shelf, notify)
         return tuple(piece.path for piece in (*([code] if code else []), *made))
     lacking = len(shelf.found) < len(shelf.site.lock.packages)
     channels = find_channels(prepared.loaded, conda.packages)

@@ -6,8 +6,8 @@ import msgspec
 
 from limpet.core.image import Ahead
 
-# Reading it at once takes some of the cores from the start, and saves 200 waits for a page. At 0.2 ms
-# each neither is felt, from 0.5 ms on it is faster (docs/reference/benchmarks.md).
+# Reading it at once takes some of the cores from the start, and saves 200 waits for a page. At
+# 0.2 ms each neither is felt, from 0.5 ms on it is faster (docs/reference/benchmarks.md).
 SLOW_S = 3e-4
 # Of a larger part much is never read, and a node's memory is also its job's.
 MOST_BYTES = 1 << 30

@@ -15,13 +15,13 @@ import msgspec
 
 from limpet.core.errors import BaseError
 from limpet.core.lock import LockedBase
+from limpet.formats.byte_code import unchecked
 from limpet.formats.sif import SifWriter, architecture_of
 from limpet.formats.squashfs import Entry, write_squashfs
 from limpet.tools import files, process
 
 FORMAT = "4"  # part of every name: what is written differently must not be mistaken for the same
 LEVEL = 3
-_CHECKED, _UNCHECKED = b"\3\0\0\0", b"\1\0\0\0"
 # Debian's tool that compiles packages: whether its own byte code goes by time or by hash depends on
 # who was first, its first import or its own package's installation. No program of users' needs it.
 _BY_CHANCE = "usr/share/python3/debpython/__pycache__/"
@@ -69,9 +69,7 @@ def _unchecked(entry: Entry) -> Entry:
 def _open_unchecked(content: Callable[[], BinaryIO]) -> BinaryIO:
     with content() as stream:
         data = stream.read()
-    if data[4:8] == _CHECKED:
-        data = data[:4] + _UNCHECKED + data[8:]
-    return BytesIO(data)
+    return BytesIO(unchecked(data))
 
 
 def scratch_folder(cache: Path) -> AbstractContextManager[Path]:
