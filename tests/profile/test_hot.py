@@ -123,6 +123,24 @@ def iter_blocks(data: bytes, path: str) -> Iterator[bytes]:
         yield data[at : at + (size & 0xFFFFFF)]
 
 
+def test_the_effort_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of what a run reads, much may be data: the first of it is what its start needs."""
+    data = image_of(entries(), level=1)
+    order = ["d/001", "text", "other"]
+    monkeypatch.setattr("limpet.formats.squashfs.hot.MOST_BYTES", 3 * BLOCK)
+    found, stats = hot_image(data, order, {})
+    assert looks(found) == looks(data) and found == hot_image(data, order, {})[0]
+    smaller = [
+        after < before
+        for path in ("text", "other")
+        for (_, before), (_, after) in zip(stored(data, path), stored(found, path), strict=True)
+    ]
+    assert smaller == [True, True] + [False] * (len(smaller) - 2)
+    (whole,) = stats.hot
+    at, size = stored(found, "other")[-1]
+    assert whole == (0, at + size)  # it is read ahead all the same
+
+
 def test_files_that_share_blocks() -> None:
     """The same bytes under two names, in one image and in two."""
     twins = [Entry(name, "file", content=TEXT) for name in ("a", "b")]

@@ -10,7 +10,7 @@ from limpet.core.errors import ImageError
 from limpet.formats.squashfs.codecs import COMPRESSORS
 from limpet.formats.squashfs.extents import copy_parts, plan_layout
 from limpet.formats.squashfs.front import Front, plan_front
-from limpet.formats.squashfs.hot import Hot, packer_for
+from limpet.formats.squashfs.hot import Hot, Packer
 from limpet.formats.squashfs.layout import DIR, FILE, SUPERBLOCK, SYMLINK
 from limpet.formats.squashfs.model import Node, SquashfsStats, new_directory
 from limpet.formats.squashfs.tables import write_tables
@@ -80,7 +80,7 @@ def compose(
     out.seek(origin + (there.data_end if there else 0))
     if not there:
         out.write(bytes(SUPERBLOCK.size))
-    copied = copy_parts(out, layout, packer_for(hot, first.codec, level))
+    copied = copy_parts(out, layout, Packer(first.codec, level, hot))
     if more:
         more.add(copied.lead, copied.blocks)
     stats = write_tables(

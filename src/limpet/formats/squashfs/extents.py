@@ -17,8 +17,8 @@ from limpet.formats.squashfs.contents import (
     ranges_of,
 )
 from limpet.formats.squashfs.hot import (
-    Blocks,
     Hot,
+    HotBlocks,
     HotFile,
     Packed,
     Packer,
@@ -210,7 +210,7 @@ class Copied:
         layout: Layout,
         lead: Sequence[Packed],
         blocks: Sequence[Packed],
-        files: Mapping[HotFile, Blocks],
+        files: Mapping[HotFile, HotBlocks],
     ) -> None:
         self._layout = layout
         self.lead, self.blocks, self.files = lead, blocks, files
@@ -265,11 +265,13 @@ class Copied:
                 length = len(data)
             else:
                 moves[part.image].append((part.start, part.end, position - part.start))
-                file = self.files.get(part) if isinstance(part, HotFile) else None
-                length = len(file.data) if file else part.end - part.start
-            if count < self._layout.hot:
-                found = isinstance(part, HotFile) and self.files[part].ranges(part, position)
-                hot += found or [(position, length)]
+                length = part.end - part.start
+            if isinstance(part, HotFile):
+                file = self.files[part]
+                length = file.length
+                hot += [(position + start, size) for start, size in file.hot]
+            elif count < self._layout.hot:
+                hot.append((position, length))
             position += length
         self.hot = join_ranges(hot) if self._layout.hot else ()
         for image, placement in self._placements.items():
@@ -304,7 +306,12 @@ def copy_parts(out: BinaryIO, layout: Layout, packer: Packer) -> Copied:
         if isinstance(part, PackedBlock):
             out.write(copied.blocks[part.number][0])
         elif isinstance(part, HotFile):
-            out.write(files[part].data)
+            for piece in files[part].parts:
+                if isinstance(piece, bytes):
+                    out.write(piece)
+                else:
+                    start, length = piece
+                    copy_range(part.image.file, part.image.offset + start, length, out)
         elif part.image is not layout.there:
             start = part.image.offset + part.start
             copy_range(part.image.file, start, part.end - part.start, out)

@@ -10,9 +10,8 @@ import struct
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
-from itertools import accumulate
 
-from limpet.formats.squashfs.codecs import Codec
+from limpet.formats.squashfs.codecs import Codec, Compress
 from limpet.formats.squashfs.layout import DATA_RAW
 from limpet.formats.squashfs.model import Node
 from limpet.formats.squashfs.write import Image
@@ -20,6 +19,8 @@ from limpet.formats.squashfs.write import Image
 KEY_BYTES = 16
 # What lies between two ranges costs less to read along than another request.
 GAP_BYTES = 32 << 10
+# Plain; some 35 CPU seconds. What a start reads beyond that is data.
+MOST_BYTES = 384 << 20
 
 Packed = tuple[bytes, int]  # a block as it is stored, and its size with the flag for raw ones
 Ranges = tuple[tuple[int, int], ...]  # where each starts, and how long it is
@@ -47,35 +48,40 @@ class Hot:
 
 
 class Packer:
-    """Compresses blocks, in any thread; with `kept` only those that are not known from before."""
+    """Compresses blocks, in any thread: at `level` or, what `hot` has time for, harder."""
 
-    def __init__(self, codec: Codec, level: int, kept: Kept | None = None) -> None:
-        self._compress = codec.compressor(level)
+    def __init__(self, codec: Codec, level: int, hot: Hot | None) -> None:
         self._codec = codec
-        self._way = f"{codec.name} {level}"
-        self._kept = kept
+        self._usual = codec.compressor(level)
+        self._harder = codec.compressor(hot.level) if hot else self._usual
+        self._way = f"{codec.name} {hot.level}" if hot else ""
+        self._kept = hot.kept if hot else Kept()
+        self._left_bytes = MOST_BYTES if hot else 0
 
-    def pack(self, plain: bytes) -> Packed:
+    def spend(self, size_bytes: int) -> bool:
+        """Whether as many plain bytes more are worth the effort; to be asked in their order."""
+        worth = size_bytes <= self._left_bytes
+        self._left_bytes -= size_bytes if worth else 0
+        return worth
+
+    def pack(self, plain: bytes, *, harder: bool) -> Packed:
         """A plain block as it is stored."""
-        return self._kept_or("plain", plain, lambda: self._packed(plain))
+        if not harder:
+            return _packed(plain, self._usual)
+        return self._kept_or("plain", plain, lambda: _packed(plain, self._harder))
 
     def pack_again(self, stored: bytes, size: int, limit: int) -> Packed:
         """A stored block, `limit` bytes at most when plain; as it is where that is no longer."""
+        raw = size & DATA_RAW
 
         def packed() -> Packed:
-            raw = size & DATA_RAW
-            found = self._packed(stored if raw else self._codec.decompress(stored, limit))
+            plain = stored if raw else self._codec.decompress(stored, limit)
+            found = _packed(plain, self._harder)
             return found if len(found[0]) < len(stored) else (stored, size)
 
-        return self._kept_or("raw" if size & DATA_RAW else "stored", stored, packed)
-
-    def _packed(self, plain: bytes) -> Packed:
-        data = self._compress(plain)
-        return (data, len(data)) if len(data) < len(plain) else (plain, len(plain) | DATA_RAW)
+        return self._kept_or("raw" if raw else "stored", stored, packed)
 
     def _kept_or(self, form: str, source: bytes, pack: Callable[[], Packed]) -> Packed:
-        if self._kept is None:
-            return pack()
         # The same bytes may be a block of one form and, elsewhere, what is in a block.
         key = blake2b(source, digest_size=KEY_BYTES, key=f"{self._way} {form}".encode()).digest()
         found = self._kept.known.get(key) or pack()
@@ -83,9 +89,9 @@ class Packer:
         return found
 
 
-def packer_for(hot: Hot | None, codec: Codec, level: int) -> Packer:
-    """What compresses as `hot` says, else at `level`."""
-    return Packer(codec, hot.level, hot.kept) if hot else Packer(codec, level)
+def _packed(plain: bytes, compress: Compress) -> Packed:
+    data = compress(plain)
+    return (data, len(data)) if len(data) < len(plain) else (plain, len(plain) | DATA_RAW)
 
 
 class HotFile:
@@ -93,37 +99,48 @@ class HotFile:
 
     __slots__ = ("blocks", "end", "image", "read", "start")
 
-    def __init__(self, node: Node, read: Collection[int] | None, extent: tuple[Image, int, int]):
+    def __init__(
+        self, node: Node, read: Collection[int] | None, extent: tuple[Image, int, int]
+    ) -> None:
         self.image, self.start, self.end = extent
         self.blocks = node.blocks
-        self.read = read
+        self.read = None if read is None else frozenset(read)
 
-    def stored(self) -> Iterator[tuple[bytes, int, bool]]:
-        """Each block as it lies in the image, its size with the flag, and whether it was read."""
+    def places(self) -> Iterator[tuple[int, int, bool]]:
+        """Where each block lies in the image, its size with the flag, and whether it was read."""
         at = self.start
         for number, size in enumerate(sizes_of(self.blocks)):
-            length = size & ~DATA_RAW
-            yield self.image.read_at(at, length), size, self.was_read(number)
-            at += length
-
-    def was_read(self, number: int) -> bool:
-        return self.read is None or number in self.read
+            yield at, size, bool(size) and (self.read is None or number in self.read)
+            at += size & ~DATA_RAW
 
 
-class Blocks:
-    """A hot file's blocks as they are stored now."""
+class HotBlocks:
+    """A hot file's blocks as they are stored now.
 
-    def __init__(self, packed: Sequence[Packed]) -> None:
-        self.data = b"".join(data for data, _ in packed)
-        self.sizes = struct.pack(f"<{len(packed)}I", *(size for _, size in packed))
+    `parts` are what was compressed again, and ranges of the image that stay as they are. `hot` are
+    those that were read, `(start, length)` each, counted from the first block.
+    """
 
-    def ranges(self, file: HotFile, start: int) -> Iterator[tuple[int, int]]:
-        """Those that were read, if the first block lies at `start`."""
-        lengths = [size & ~DATA_RAW for size in sizes_of(self.sizes)]
-        places = accumulate(lengths, initial=start)
-        for number, (place, length) in enumerate(zip(places, lengths, strict=False)):
-            if file.was_read(number):
-                yield place, length
+    def __init__(self, file: HotFile, packed: Sequence[Packed | None]) -> None:
+        self.parts: list[bytes | tuple[int, int]] = []
+        self.length = 0
+        self.hot: list[tuple[int, int]] = []
+        sizes = []
+        for (at, size, was_read), again in zip(file.places(), packed, strict=True):
+            length = len(again[0]) if again else size & ~DATA_RAW
+            if was_read:
+                self.hot.append((self.length, length))
+            self._add(again[0] if again else (at, length))
+            sizes.append(again[1] if again else size)
+            self.length += length
+        self.sizes = struct.pack(f"<{len(sizes)}I", *sizes)
+
+    def _add(self, part: bytes | tuple[int, int]) -> None:
+        last = self.parts[-1] if self.parts else b""
+        if isinstance(part, tuple) and isinstance(last, tuple) and sum(last) == part[0]:
+            self.parts[-1] = last[0], last[1] + part[1]
+        else:
+            self.parts.append(part)
 
 
 def sizes_of(blocks: bytes) -> tuple[int, ...]:
@@ -131,21 +148,26 @@ def sizes_of(blocks: bytes) -> tuple[int, ...]:
     return struct.unpack(f"<{len(blocks) // 4}I", blocks)
 
 
-def pack_files(files: Sequence[HotFile], packer: Packer) -> dict[HotFile, Blocks]:
-    """Their blocks, those that were read compressed again."""
-    from concurrent.futures import ThreadPoolExecutor
+def pack_files(files: Sequence[HotFile], packer: Packer) -> dict[HotFile, HotBlocks]:
+    """Their blocks; those that were read compressed again, as far as that is worth the effort."""
+    from concurrent.futures import Future, ThreadPoolExecutor
 
+    jobs: dict[HotFile, list[Future[Packed] | None]] = {}
     with ThreadPoolExecutor() as pool:
-
-        def submit(file: HotFile) -> list[Packed]:
+        for file in files:
             limit = file.image.block_size
-            jobs = [
-                pool.submit(packer.pack_again, data, size, limit) if read and size else (data, size)
-                for data, size, read in file.stored()
-            ]
-            return [job if isinstance(job, tuple) else job.result() for job in jobs]
-
-        return {file: Blocks(submit(file)) for file in files}
+            found: list[Future[Packed] | None] = []
+            jobs[file] = found
+            for at, size, was_read in file.places():
+                if was_read and packer.spend(limit):
+                    stored = file.image.read_at(at, size & ~DATA_RAW)
+                    found.append(pool.submit(packer.pack_again, stored, size, limit))
+                else:
+                    found.append(None)
+        return {
+            file: HotBlocks(file, [job.result() if job else None for job in found])
+            for file, found in jobs.items()
+        }
 
 
 def join_ranges(ranges: Iterable[tuple[int, int]], gap_bytes: int = GAP_BYTES) -> Ranges:

@@ -73,7 +73,11 @@ class Repacked:
         size_bytes = self._block_size if whole else 0
         blocks = (plain.ljust(size_bytes, b"\0") for plain in _plain_blocks(self.blocks))
         with ThreadPoolExecutor() as pool:
-            return list(pool.map(packer.pack, chain(lead, blocks)))
+            jobs = [
+                pool.submit(packer.pack, plain, harder=packer.spend(len(plain)))
+                for plain in chain(lead, blocks)
+            ]
+            return [job.result() for job in jobs]
 
 
 def _plain_blocks(blocks: Sequence[PackedBlock]) -> Iterator[bytes]:
