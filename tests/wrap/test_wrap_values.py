@@ -14,6 +14,7 @@ import pytest
 
 from limpet.core.errors import ImageError, LimpetError, UsageError
 from limpet.core.fronts import check_kernel_name, render_kernel, render_module
+from limpet.core.image import Ahead
 from limpet.core.launcher import render_beside, render_launcher
 from limpet.core.launcher_staged import relocate
 from limpet.core.mpi import Consumer, ImageMpi
@@ -202,12 +203,15 @@ def test_the_scripts_are_clean(tmp_path: Path, variables: str, home: str) -> Non
     )
     mpi = ImageMpi(consumers=(Consumer(name="mpi4py", needs={}),))
     own = msgspec.structs.replace(facts(), places=("/it's", "/home/me/$x"), mpi=mpi)
-    image = msgspec.structs.replace(IMAGE, facts=own)
+    ahead = Ahead(ranges=((900_000, 50_000), (0, 300_000), (400_000, 8_000)))
+    image = msgspec.structs.replace(IMAGE, facts=own, ahead=ahead)
     links = {"/appl": "/pfs/appl", "/it's": "/pfs/it's $x"}
     host = msgspec.structs.replace(HOST, setuid=False, links=links)
     texts = {"tool": render_launcher(wrap, image, host, "/my $launchers")}
     texts |= render_beside(wrap, image, host, "/my $launchers")
-    assert {"job.sh", "ranks.sh", "mpi.sh"} <= texts.keys()
+    assert {"job.sh", "ahead.sh", "ranks.sh", "mpi.sh"} <= texts.keys()
+    assert "_limpet_read 900000:50000" in texts["ahead.sh"]
+    assert "_limpet_read 0:408000" in texts["ahead.sh"]  # a gap costs less than another process
     for name, text in texts.items():
         assert not re.search(r"(?m)@[A-Z_]{3,}@|^#(if|end)", text), name
         (tmp_path / name).write_text(text)

@@ -15,8 +15,10 @@ from limpet.actions.overlay import Chosen, choose_overlays
 from limpet.actions.settle import settle
 from limpet.core.config import Config
 from limpet.core.errors import UsageError
+from limpet.core.file_systems import may_be_shared
 from limpet.core.fit import fuse_notes
 from limpet.core.fronts import check_kernel_name, render_kernel, render_module
+from limpet.core.image import Ahead
 from limpet.core.launch import plan_launch
 from limpet.core.launcher import render_beside, render_launcher
 from limpet.core.mpi_plan import plan_mpi
@@ -32,7 +34,17 @@ from limpet.core.wrap import (
     check_host_allowed,
     choose_programs,
 )
-from limpet.tools import apptainer, files, host, images, launchers, personal, programs, sources
+from limpet.tools import (
+    apptainer,
+    files,
+    host,
+    images,
+    launchers,
+    mounts,
+    personal,
+    programs,
+    sources,
+)
 from limpet.tools.config import read_config
 from limpet.tools.host_python import check_host_python
 
@@ -150,6 +162,8 @@ def _write(
     dry_run: bool,
 ) -> WrapReport:
     seen = with_known(seen, files.cache_folder(config.cache_dir))
+    if not may_be_shared(mounts.kind_of(folder if request.copy else Path(seen.path))):
+        seen = msgspec.structs.replace(seen, ahead=Ahead())  # a local disk is read as it comes
     here = _probe(seen, request, config)
     chosen_overlays = choose_overlays(seen, here, request.launch.overlays)
     notes = (*chosen_overlays.notes, *fuse_notes(seen, here))

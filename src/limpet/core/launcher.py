@@ -86,7 +86,7 @@ def _describe(
     binds = [mount for mount, _ in _wished(image, wrap.request.launch)]
     for more, words in (
         modules_parts(image, wrap.request.launch, binds, f"{_siblings(host)[0]}ENV_"),
-        job_parts(host, image.identity, image.facts.prefix if image.facts else ""),
+        job_parts(host, image.identity, image.facts.prefix if image.facts else "", image.ahead),
         mpi_parts(image, host, wrap.request.launch, plan.mpi),
         place_parts(image),
         link_parts(host, binds),

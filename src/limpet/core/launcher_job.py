@@ -1,7 +1,8 @@
 """The launcher's text for jobs: the image's copy on the node's own disk, and ranks that share.
 
 Files beside the launcher: `JOB` is read in a job and below an MPI's starter, before the image is
-looked at, and `RANKS` where there may be several on this node.
+looked at, `AHEAD` at the first start of a job on a node, and `RANKS` where there may be several on
+this node.
 """
 
 from __future__ import annotations
@@ -11,7 +12,9 @@ import shlex
 import msgspec
 
 from limpet.core.caches import CACHES
+from limpet.core.image import Ahead
 from limpet.core.launcher_command import RUN
+from limpet.core.ranges import join_ranges
 from limpet.core.seen import HostSeen
 from limpet.core.share import GATHER, JOIN, LAUNCHERS, RECORDS, SLURM, SWITCH, TUNE, WAIT, can_share
 from limpet.core.slurm import (
@@ -23,6 +26,8 @@ from limpet.core.slurm import (
     staged_name,
 )
 
+PAGE_BYTES = 4096
+AHEAD_GAP_BYTES = 128 << 10  # each range is a process of its own
 # Of node-local caches those that packages do not make themselves.
 LOCAL_FOLDERS = tuple(cache.place for cache in CACHES if cache.local and cache.place and cache.make)
 
@@ -60,6 +65,9 @@ if [ -n "$_limpet_local" ]; then
     # New in each job, for all ranks at once: made here, so that no rank reads one more file.
     if ! [ -L "${_limpet_local%/*}" ] && ! [ @LOCAL_MADE@ ]; then
         (umask 077 && mkdir -p -- @LOCAL_FOLDERS@) 2>/dev/null
+#if ahead
+        . "$_limpet_root/@VERSION_FOLDER@/ahead.sh"
+#end
     fi
     if [ -L "${_limpet_local%/*}" ] || ! [ -O "${_limpet_local%/*}" ] || ! [ @LOCAL_MADE@ ]; then
         _limpet_seldom _limpet_fail "${_limpet_local%/*} belongs to someone else, or is a link," \
@@ -71,6 +79,38 @@ fi
 case ${@SWITCH@+set}:${SLURM_STEP_TASKS_PER_NODE-}@SIZES@ in
     : | :1 | set:*) ;;
     *) . "$_limpet_root/@VERSION_FOLDER@/ranks.sh" ;;
+esac
+#end
+"""
+
+AHEAD = r"""#if ahead
+# The first start of a job on this node: what a start reads is read ahead, where it is slow to come.
+# dd tells how long a page took: less than 0.3 ms is at hand.
+case $_limpet_image in */"@STAGED@") ;; *)
+    if mkdir -- "$_limpet_local.ahead" 2>/dev/null; then
+        ( (
+            _limpet_slow=''
+            for _limpet_to in @AHEAD_LOOKS@; do
+                case $(LC_ALL=C dd if="$_limpet_image" bs=4096 skip="$_limpet_to" count=1 2>&1 \
+                    >/dev/null) in
+                    *'copied, 0.000'[0-2]* | *'copied, '*e-0[5-9]*) ;;
+                    *copied,*) _limpet_slow=$_limpet_slow. ;;
+                esac
+            done
+            _limpet_read() {
+                for _limpet_to; do
+                    dd if="$_limpet_image" of=/dev/null bs=1048576 iflag=skip_bytes,count_bytes \
+                        skip="${_limpet_to%:*}" count="${_limpet_to#*:}"
+                done
+            }
+            case $_limpet_slow in
+                ??*)
+                    _limpet_read @AHEAD_EVEN@ &
+                    _limpet_read @AHEAD_ODD@ &
+                    ;;
+            esac
+        ) </dev/null >/dev/null 2>&1 & )
+    fi ;;
 esac
 #end
 """
@@ -138,8 +178,11 @@ esac
 )
 
 
-def job_parts(host: HostSeen, identity: str, prefix: str) -> tuple[dict[str, str], set[str]]:
-    """What fills in these texts, and the word `share` where the runtime can share."""
+def job_parts(
+    host: HostSeen, identity: str, prefix: str, ahead: Ahead
+) -> tuple[dict[str, str], set[str]]:
+    """What fills in these texts, and their words: `share` where the runtime can share, and `ahead`
+    where a start may read ahead."""
     # Whether the session has switched it off or on is asked at each start.
     bare = msgspec.structs.replace(host, environment={})
     cases = [
@@ -173,7 +216,24 @@ def job_parts(host: HostSeen, identity: str, prefix: str) -> tuple[dict[str, str
     }
     # A foreign image has no Python of ours that hears what only the first rank is told.
     words = {"share", "joins"} if prefix else {"share"}
-    return parts, words if shares else set()
+    words = words if shares else set()
+    if ahead.ranges:
+        parts |= _ahead_parts(ahead)
+        words.add("ahead")
+    return parts, words
+
+
+def _ahead_parts(ahead: Ahead) -> dict[str, str]:
+    """Pages to look at, here and there in the longest range, and what two readers read."""
+    start, length = max(ahead.ranges, key=lambda one: one[1])
+    looks = {(start + length * part // 4) // PAGE_BYTES for part in (1, 2, 3)}
+    tables, *rest = ahead.ranges
+    words = [f"{a}:{b}" for a, b in (tables, *join_ranges(rest, gap_bytes=AHEAD_GAP_BYTES))]
+    return {
+        "AHEAD_LOOKS": " ".join(map(str, sorted(looks))),
+        "AHEAD_EVEN": " ".join(words[::2]),
+        "AHEAD_ODD": " ".join(words[1::2]),
+    }
 
 
 def _values(names: tuple[str, ...]) -> str:

@@ -7,7 +7,7 @@ user's words. Filled in like the launcher's own text.
 from __future__ import annotations
 
 from limpet.core.launcher_command import MOUNT
-from limpet.core.launcher_job import JOB, RANKS
+from limpet.core.launcher_job import AHEAD, JOB, RANKS
 from limpet.core.launcher_mpi import MPI
 
 WHERE = r"""# Called over a link, or the folder was moved.
@@ -361,6 +361,7 @@ BESIDE = {
     "temporary.sh": TEMPORARY,
     "seldom.sh": SELDOM,
     "job.sh": JOB,
+    "ahead.sh": AHEAD,
     "ranks.sh": RANKS,
     "mpi.sh": MPI,
 }

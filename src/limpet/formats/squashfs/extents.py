@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import BinaryIO
 
+from limpet.core.ranges import Ranges, join_ranges
 from limpet.formats.squashfs.codecs import damaged
 from limpet.formats.squashfs.contents import (
     Twins,
@@ -22,8 +23,6 @@ from limpet.formats.squashfs.hot import (
     HotFile,
     Packed,
     Packer,
-    Ranges,
-    join_ranges,
     pack_files,
 )
 from limpet.formats.squashfs.layout import DATA_RAW, NO_FRAGMENT, SUPERBLOCK
@@ -35,6 +34,8 @@ COPY_BYTES = 8 << 20
 # Of a file's blocks only those are asked for that are touched, here and there in large libraries.
 # Behind the others they interrupt no reading on: 303 reads instead of 345 for one cold import.
 LARGE_BYTES = 3 << 20
+# What lies between two ranges costs less to read along than another request.
+GAP_BYTES = 32 << 10
 
 Reads = Mapping[Node, Collection[int]]
 
@@ -273,7 +274,7 @@ class Copied:
             elif count < self._layout.hot:
                 hot.append((position, length))
             position += length
-        self.hot = join_ranges(hot) if self._layout.hot else ()
+        self.hot = join_ranges(hot, gap_bytes=GAP_BYTES) if self._layout.hot else ()
         for image, placement in self._placements.items():
             ordered = sorted(moves[image])
             placement.starts = [start for start, _, _ in ordered] or [0]

@@ -7,7 +7,7 @@ only those that were read are worth harder compression, and worth being read ahe
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
 
@@ -17,13 +17,10 @@ from limpet.formats.squashfs.model import Node
 from limpet.formats.squashfs.write import Image
 
 KEY_BYTES = 16
-# What lies between two ranges costs less to read along than another request.
-GAP_BYTES = 32 << 10
 # Plain; some 35 CPU seconds. What a start reads beyond that is data.
 MOST_BYTES = 384 << 20
 
 Packed = tuple[bytes, int]  # a block as it is stored, and its size with the flag for raw ones
-Ranges = tuple[tuple[int, int], ...]  # where each starts, and how long it is
 
 
 @dataclass(slots=True, kw_only=True)
@@ -168,14 +165,3 @@ def pack_files(files: Sequence[HotFile], packer: Packer) -> dict[HotFile, HotBlo
             file: HotBlocks(file, [job.result() if job else None for job in found])
             for file, found in jobs.items()
         }
-
-
-def join_ranges(ranges: Iterable[tuple[int, int]], gap_bytes: int = GAP_BYTES) -> Ranges:
-    """Sorted, with small gaps between them closed."""
-    joined: list[tuple[int, int]] = []
-    for start, length in sorted(ranges):
-        if joined and start - sum(joined[-1]) < gap_bytes:
-            joined[-1] = joined[-1][0], max(sum(joined[-1]), start + length) - joined[-1][0]
-        else:
-            joined.append((start, length))
-    return tuple(joined)
