@@ -110,6 +110,7 @@ SEEN = AheadSeen(
         ({"waits_s": ()}, False, "could not be read"),
         ({"shared": False, "kind": "ext4"}, False, "ext4 is local"),
         ({"ahead": Ahead()}, False, "no profile"),
+        ({"rank": 3, "waits_s": ()}, False, "the first rank on this node does"),
         ({"memory_bytes": 100_000_000}, False, "too much for the memory"),
         ({"ahead": Ahead(ranges=((0, 2 << 30),))}, False, "too much for the memory"),
     ],

@@ -83,7 +83,8 @@ def plan_start(image: str, request: Request, *, config_file: str = "", system: s
     launch = plan_launch(seen, here, request)
     check_pip(launch, request)
     notes = (*launch.notes, *chosen.notes)
-    prefetch = plan_prefetch(page_cache.look_ahead(Path(seen.path), seen.ahead))
+    rank = here.siblings.rank if here.siblings else 0
+    prefetch = plan_prefetch(page_cache.look_ahead(Path(seen.path), seen.ahead, rank=rank))
     answers = config.answers and (not seen.facts or seen.facts.run.answers)
     return msgspec.structs.replace(
         launch, overlays=chosen.held, notes=notes, prefetch=prefetch, answers=answers

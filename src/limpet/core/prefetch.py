@@ -26,6 +26,7 @@ class AheadSeen(msgspec.Struct, frozen=True, kw_only=True):
     shared: bool = False
     waits_s: tuple[float, ...] = ()
     memory_bytes: int = 0
+    rank: int = 0
 
 
 class Prefetch(msgspec.Struct, frozen=True, kw_only=True):
@@ -42,6 +43,8 @@ def plan_prefetch(seen: AheadSeen) -> Prefetch:
         return Prefetch(reason="no: the image has no profile")
     if not seen.shared:
         return Prefetch(reason=f"no: {seen.kind or 'its file system'} is local")
+    if seen.rank:
+        return Prefetch(reason="no: the first rank on this node does")
     slow = sum(wait_s > SLOW_S for wait_s in seen.waits_s)
     of = len(seen.waits_s)
     if slow * 2 <= of:

@@ -9,6 +9,8 @@ import re
 import time
 from pathlib import Path
 
+import msgspec
+
 from limpet.core.file_systems import may_be_shared
 from limpet.core.image import Ahead
 from limpet.core.prefetch import AheadSeen
@@ -22,20 +24,20 @@ READERS = 4
 MEMORY = Path("/proc/meminfo")
 
 
-def look_ahead(path: Path, ahead: Ahead) -> AheadSeen:
+def look_ahead(path: Path, ahead: Ahead, *, rank: int = 0) -> AheadSeen:
     """What it takes to read an image's profile part now; looks at pages only on shared systems.
+
+    Of the ranks on a node the first looks for all.
 
     A few pages are read at random: unlike mincore and cachestat, that needs no right to write to
     the file, and it tells what it is asked, how long reading takes.
     """
     kind = mounts.kind_of(path)
-    seen = AheadSeen(ahead=ahead, kind=kind, shared=may_be_shared(kind))
-    if not (seen.shared and ahead.ranges):
+    seen = AheadSeen(ahead=ahead, kind=kind, shared=may_be_shared(kind), rank=rank)
+    if rank or not (seen.shared and ahead.ranges):
         return seen
-    return AheadSeen(
-        ahead=ahead,
-        kind=kind,
-        shared=True,
+    return msgspec.structs.replace(
+        seen,
         waits_s=tuple(_wait_for_pages(path, ahead)),
         memory_bytes=free_memory_bytes(),
     )
