@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from limpet.core.errors import ImageError
-from limpet.formats.squashfs import Front, Squashfs, compose
+from limpet.formats.squashfs import Front, Hot, Kept, Squashfs, compose
 from limpet.formats.squashfs.compose import Source
 from tests.formats.outside import IS_ROOT, run
 from tests.formats.trees import Look, everything, image_of, looks, looks_on_disk, noise
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.real
 
 
 def _images(folder: Path) -> dict[str, Path]:
-    """One image written, one composed of it and itself, one with a front, one with gzip."""
+    """Images as limpet writes and composes them."""
     found = {}
     for name, options in (("zstd", {}), ("gzip", {"compressor": "gzip", "level": 9})):
         found[name] = folder / f"{name}.sqfs"
@@ -34,8 +34,16 @@ def _images(folder: Path) -> dict[str, Path]:
     with found["zstd"].open("rb") as source, found["front"].open("wb") as out:
         image = Squashfs(source)
         order = [path for path, node in image.walk() if node.is_file]
-        compose(out, [Source(image)], order=order, front=front)
+        compose(out, [Source(image)], order=order, front=front, hot=_hot())
+    found["hot"] = folder / "hot.sqfs"
+    with found["front"].open("rb") as source, found["hot"].open("wb") as out:
+        image = Squashfs(source)
+        compose(out, [Source(image)], order=["front/blocks", *order], hot=_hot())
     return found
+
+
+def _hot() -> Hot:
+    return Hot(read={"etc/long": ((0, 5000),)}, level=15, kept=Kept())
 
 
 def _expected(path: Path, *, devices: bool) -> dict[str, Look]:
@@ -100,8 +108,11 @@ def _real_tree(folder: Path) -> Path:
     os.mkfifo(tree / "sub/fifo")
     for i in range(500):
         (tree / "sub/many" / f"{'f' * 80}{i}").write_bytes(b"%d\n" % i)
-    with (tree / "sparse").open("wb") as file:
-        file.truncate(1_000_000)
+    # mksquashfs gives zeros the place of the next file, which is compressible here.
+    for name in ("sparse", "text-0"):
+        with (tree / name).open("wb") as file:
+            file.truncate(1_000_000)
+    (tree / "text-1").write_bytes(b"".join(b"%d\n" % (i * i) for i in range(60_000)))
     (tree / "sub").chmod(stat.S_ISVTX | 0o775)
     return tree
 
@@ -127,10 +138,11 @@ def test_what_mksquashfs_makes(options: list[str], shared_folder: Path) -> None:
     with made.open("rb") as file:
         image = Squashfs(file)
         assert image.find("big") is image.find("sub/twin")
-        for order in ([], ["sub/link", "sub/many/" + "f" * 80 + "7"]):
+        every = [path for path, node in image.walk() if node.is_file]
+        for order in ([], ["sub/link", "sub/many/" + "f" * 80 + "7"], every):
             again = shared_folder / "again.sqfs"
             with again.open("wb") as out:
-                compose(out, [Source(image)], order=order)
+                compose(out, [Source(image)], order=order, hot=_hot() if order else None)
             run("unsquashfs", "-q", "-n", "-d", shared_folder / "again", again, plain=False)
             assert looks_on_disk(shared_folder / "again", devices=True) == expected
             shutil.rmtree(shared_folder / "again")

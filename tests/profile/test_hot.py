@@ -10,9 +10,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from limpet.core.errors import ImageError
 from limpet.core.ranges import join_ranges
-from limpet.formats.squashfs import Entry, Hot, Kept, Source, Squashfs, SquashfsStats, compose
+from limpet.formats.squashfs import (
+    Entry,
+    Front,
+    Hot,
+    Kept,
+    Source,
+    Squashfs,
+    SquashfsStats,
+    compose,
+)
 from tests.formats.trees import BLOCK, Tree, entries_of, image_of, looks, noise, trees
 
 TEXT = b"".join(b"%d %x\n" % (i * i, i) for i in range(4000))
@@ -25,8 +33,10 @@ def hot_image(
     read: Mapping[str, Collection[int]],
     kept: Kept | None = None,
 ) -> tuple[bytes, SquashfsStats]:
+    """`read` has the blocks of BLOCK bytes that were read."""
     out = BytesIO()
-    hot = Hot(read=read, level=19, kept=kept or Kept())
+    ranges = {path: tuple((n * BLOCK, BLOCK) for n in sorted(read[path])) for path in read}
+    hot = Hot(read=ranges, level=19, kept=kept or Kept())
     stats = compose(out, [Source(Squashfs(BytesIO(data)))], order=list(order), hot=hot)
     return out.getvalue(), stats
 
@@ -62,7 +72,10 @@ def test_no_content_changes(tree: Tree, random: object, compressor: str, again: 
 
 
 @pytest.mark.parametrize("compressor", ["zstd", "gzip"])
-def test_only_what_was_read_is_compressed_harder(compressor: str) -> None:
+def test_only_what_was_read_is_compressed_harder(
+    compressor: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("limpet.formats.squashfs.extents.GAP_BYTES", 0)
     data = image_of(entries(), compressor=compressor, level=1)
     read = {1, 2, 9}
     found, stats = hot_image(data, ["d/003", "text"], {"text": read, "nowhere": {1}})
@@ -71,7 +84,7 @@ def test_only_what_was_read_is_compressed_harder(compressor: str) -> None:
     ):
         assert after < before if number in read else after == before
         inside = [start for start, length in stats.hot if start <= at < start + length]
-        assert bool(inside) is (number in read) or after < 32 << 10  # small gaps are closed
+        assert bool(inside) is (number in read)
     assert [size for _, size in stored(found, "other")] == [s for _, s in stored(data, "other")]
     assert looks(found) == looks(data)
 
@@ -150,27 +163,47 @@ def test_files_that_share_blocks() -> None:
     assert stored(found, "a") == stored(found, "b") == stored(found, "c")
 
 
-def test_a_file_that_shares_a_part_of_anothers_blocks_stays() -> None:
+@pytest.mark.parametrize("how", ["shorter", "cut otherwise", "zeros"])
+def test_files_that_share_bytes_but_not_blocks(how: str) -> None:
+    """Such files stay as they are; zeros may name the place of another file, as mksquashfs does."""
     source = Squashfs(BytesIO(image_of(entries(), level=1)))
     text, other = source.find("text"), source.find("other")
     assert text and other
-    other.start, other.blocks = text.start, text.blocks[:-8]
+    sizes = struct.unpack(f"<{len(text.blocks) // 4}I", text.blocks)
+    other.start = text.start
+    other.blocks = {
+        "shorter": text.blocks[:-8],
+        "cut otherwise": struct.pack(f"<{len(sizes)}I", *reversed(sizes)),
+        "zeros": bytes(4 * 3),
+    }[how]
     other.size_bytes = len(other.blocks) // 4 * BLOCK
     out = BytesIO()
     compose(out, [Source(source)], order=["text"], hot=Hot(read={}, level=19, kept=Kept()))
     image = Squashfs(out)
-    assert image.read("text") == TEXT and image.read("other") == TEXT[: other.size_bytes]
+    found = image.find("other")
+    assert image.read("text") == TEXT and found
+    assert found.blocks == other.blocks
+    before, after = stored(source.file.getvalue(), "text"), stored(out.getvalue(), "text")  # type: ignore[attr-defined]
+    shrunk = [b[1] < a[1] for a, b in zip(before, after, strict=True)]
+    assert any(shrunk) is (how == "zeros")
+    if how == "zeros":
+        assert image.read("other") == bytes(3 * BLOCK)
+    if how == "shorter":
+        assert image.read("other") == TEXT[: other.size_bytes]
 
 
-def test_blocks_that_are_cut_in_two_ways_are_refused() -> None:
-    source = Squashfs(BytesIO(image_of(entries(), level=1)))
-    text, other = source.find("text"), source.find("other")
-    assert text and other
-    sizes = [text.blocks[at : at + 4] for at in range(0, len(text.blocks), 4)]
-    other.start, other.blocks = text.start, b"".join(reversed(sizes))
-    hot = Hot(read={}, level=19, kept=Kept())
-    with pytest.raises(ImageError, match="damaged"):
-        compose(BytesIO(), [Source(source)], order=["text"], hot=hot)
+def test_blocks_that_are_a_fragment_block_too_stay() -> None:
+    """The packed blocks of an order may be a file, and that one may be in the order of the next."""
+    small = [Entry(f"d/{i}", "file", content=TEXT[i * 1000 : i * 1000 + 900]) for i in range(4)]
+    front = Front(path="fr/data", index="fr/index", describe=lambda *_: b"index")
+    first = BytesIO()
+    source = Source(Squashfs(BytesIO(image_of(small, level=1))))
+    compose(first, [source], order=[one.path for one in small], front=front, level=1)
+    before = looks(first.getvalue())
+    assert len(Squashfs(first).find("fr/data").blocks) == 4  # type: ignore[union-attr]
+    for order in (["fr/data"], ["d/1", "fr/data"], ["fr/data", "d/2"]):
+        found, _ = hot_image(first.getvalue(), order, {})
+        assert looks(found) == before  # a block that is longer than its data would be refused
 
 
 def test_small_gaps_between_ranges_are_closed() -> None:

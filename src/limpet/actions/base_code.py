@@ -18,7 +18,7 @@ from limpet.actions.pieces import Shelf, start_compiler
 from limpet.actions.wheels import work_folder
 from limpet.core.events import Event, Notify
 from limpet.core.piece import Piece
-from limpet.formats.byte_code import HEADER_BYTES, is_checked
+from limpet.formats.byte_code import LOOK_BYTES, is_checked
 from limpet.formats.squashfs import Entry, Node, Squashfs
 from limpet.tools import answers
 from limpet.tools.bytecode import Compiler, Source, byte_code_path
@@ -94,7 +94,7 @@ def _is_checked(root: Squashfs, code: Node) -> bool:
     if not code.is_file:
         return False
     with root.open(code) as file:
-        return is_checked(file.read(HEADER_BYTES))
+        return is_checked(file.read(LOOK_BYTES))
 
 
 def _make(shelf: Shelf, key: str, lacking: Sizes, compiler: Compiler) -> Piece:

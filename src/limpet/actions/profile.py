@@ -82,14 +82,13 @@ def with_order(
     said = render_order(key, order)
     data = said.encode("utf-8", "surrogateescape")
     _write_order(_kept_path(prepared, key), data, notify)
-    if not order.files:
+    ident = _ident(parts, f"{HOT_LEVEL}\n{said}") if order.files else parts.ident
+    parts = msgspec.structs.replace(parts, order=order.files, ident=ident)
+    if parts.small or not order.files:
         return parts, Keeping(order=data)
     blocks = prepared.cache / "orders" / f"{blocks_key(profile, prepared.lock)}.blocks"
     hot = Hot(read=order.read, level=HOT_LEVEL, kept=kept_blocks.recall(blocks))
-    parts = msgspec.structs.replace(
-        parts, order=order.files, hot=hot, ident=_ident(parts, f"{HOT_LEVEL}\n{said}")
-    )
-    return parts, Keeping(order=data, blocks=blocks)
+    return msgspec.structs.replace(parts, hot=hot), Keeping(order=data, blocks=blocks)
 
 
 def _ident(parts: Parts, said: str) -> bytes:
@@ -110,7 +109,7 @@ def recall_order(prepared: Prepared, key: str, *, account: bool) -> Order | None
     places = [order_path(prepared.lock_file)] if prepared.lock_file else []
     for path in (*places, *([_kept_path(prepared, key)] if account else [])):
         try:
-            text = path.read_text("utf-8", "surrogateescape")
+            text = path.read_bytes().decode("utf-8", "surrogateescape")
         except OSError:
             continue
         if (order := parse_order(text, key)) is not None:
@@ -208,10 +207,10 @@ def run_watched(
     )
     _judge(done, words, profile, notify)
     try:
-        text = (notes / "opened").read_text("utf-8", "surrogateescape")
+        text = (notes / "opened").read_bytes().decode("utf-8", "surrogateescape")
     except OSError:
         return []
-    return text.splitlines()
+    return text.split("\n")
 
 
 def _judge(done: Finished | None, words: tuple[str, ...], profile: Profile, notify: Notify) -> None:

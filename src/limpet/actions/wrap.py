@@ -25,6 +25,7 @@ from limpet.core.mpi_plan import plan_mpi
 from limpet.core.overlay import parse_wish
 from limpet.core.personal import KIT
 from limpet.core.places import wished_binds
+from limpet.core.prefetch import is_worth_it
 from limpet.core.seen import HostSeen, ImageSeen, Request
 from limpet.core.wrap import (
     SOURCES,
@@ -162,8 +163,9 @@ def _write(
     dry_run: bool,
 ) -> WrapReport:
     seen = with_known(seen, files.cache_folder(config.cache_dir))
-    if not may_be_shared(mounts.kind_of(folder if request.copy else Path(seen.path))):
-        seen = msgspec.structs.replace(seen, ahead=Ahead())  # a local disk is read as it comes
+    shared = may_be_shared(mounts.kind_of(folder if request.copy else Path(seen.path)))
+    if not (shared and is_worth_it(seen.ahead)):
+        seen = msgspec.structs.replace(seen, ahead=Ahead())
     here = _probe(seen, request, config)
     chosen_overlays = choose_overlays(seen, here, request.launch.overlays)
     notes = (*chosen_overlays.notes, *fuse_notes(seen, here))

@@ -14,6 +14,7 @@ import sys
 OPENED = "LIMPET_OPENED"
 WRITING = os.O_WRONLY | os.O_RDWR
 BLOCK_BYTES = 128 << 10
+WINDOW_BYTES = 1 << 30  # that are mapped at once
 
 
 def is_checked(path):
@@ -64,11 +65,10 @@ class Notes:
         at_hand = memory()
         for path in sorted(self.seen) if at_hand else ():
             try:
-                runs = at_hand(path) if os.path.getsize(path) > BLOCK_BYTES else ""
+                if os.path.getsize(path) > BLOCK_BYTES:
+                    self.write((runs_of(at_hand(path)) or "-") + " " + path)
             except (OSError, ValueError):
-                continue
-            if runs:
-                self.write(runs + " " + path)
+                pass
 
     def hook(self, event, arguments):
         if self.ended:
@@ -112,18 +112,26 @@ def memory():
     except (ImportError, OSError, AttributeError):
         return None
 
-    def at_hand(path):
-        with open(path, "rb") as file:
-            size = os.fstat(file.fileno()).st_size
-            whole = mmap.mmap(file.fileno(), size, mmap.MAP_PRIVATE)
-        first = ctypes.c_char.from_buffer(whole)
+    def look(descriptor, start, size):
+        part = mmap.mmap(descriptor, size, mmap.MAP_PRIVATE, offset=start)
+        first = ctypes.c_char.from_buffer(part)
         pages = (ctypes.c_ubyte * ((size + mmap.PAGESIZE - 1) // mmap.PAGESIZE))()
         place = ctypes.c_void_p(ctypes.addressof(first))
         failed = mincore(place, ctypes.c_size_t(size), pages)
         del first
-        whole.close()
-        there = (at * mmap.PAGESIZE for at, page in enumerate(pages) if page & 1)
-        return "" if failed else runs_of({at // BLOCK_BYTES for at in there})
+        part.close()
+        if failed:
+            raise OSError("mincore")
+        there = (start + at * mmap.PAGESIZE for at, page in enumerate(pages) if page & 1)
+        return {at // BLOCK_BYTES for at in there}
+
+    def at_hand(path):
+        found = set()
+        with open(path, "rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            for start in range(0, size, WINDOW_BYTES):
+                found |= look(file.fileno(), start, min(WINDOW_BYTES, size - start))
+        return found
 
     return at_hand
 

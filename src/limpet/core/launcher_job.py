@@ -28,6 +28,7 @@ from limpet.core.slurm import (
 
 PAGE_BYTES = 4096
 AHEAD_GAP_BYTES = 128 << 10  # each range is a process of its own
+AHEAD_MOST_BYTES = 8 << 20  # and two readers take turns
 # Of node-local caches those that packages do not make themselves.
 LOCAL_FOLDERS = tuple(cache.place for cache in CACHES if cache.local and cache.place and cache.make)
 
@@ -84,11 +85,14 @@ esac
 """
 
 AHEAD = r"""#if ahead
-# The first start of a job on this node: what a start reads is read ahead, where it is slow to come.
-# dd tells how long a page took: less than 0.3 ms is at hand.
+#if isolated private none
+# The first start in a job's own folder on this node: what it reads is read ahead, where that is
+# slow to come. dd tells how long a page took: less than 0.3 ms is at hand. Where it does not tell,
+# as some busybox's, nothing is read.
 case $_limpet_image in */"@STAGED@") ;; *)
     if mkdir -- "$_limpet_local.ahead" 2>/dev/null; then
         ( (
+            exec 3>&- 4>&- 5>&- 6>&- 7>&- 8>&- 9>&- # nobody waits for these
             _limpet_slow=''
             for _limpet_to in @AHEAD_LOOKS@; do
                 case $(LC_ALL=C dd if="$_limpet_image" bs=4096 skip="$_limpet_to" count=1 2>&1 \
@@ -112,6 +116,7 @@ case $_limpet_image in */"@STAGED@") ;; *)
         ) </dev/null >/dev/null 2>&1 & )
     fi ;;
 esac
+#end
 #end
 """
 
@@ -225,10 +230,15 @@ def job_parts(
 
 def _ahead_parts(ahead: Ahead) -> dict[str, str]:
     """Pages to look at, here and there in the longest range, and what two readers read."""
-    start, length = max(ahead.ranges, key=lambda one: one[1])
-    looks = {(start + length * part // 4) // PAGE_BYTES for part in (1, 2, 3)}
+    first, length = max(ahead.ranges, key=lambda one: one[1])
+    looks = {(first + length * part // 4) // PAGE_BYTES for part in (1, 2, 3)}
     tables, *rest = ahead.ranges
-    words = [f"{a}:{b}" for a, b in (tables, *join_ranges(rest, gap_bytes=AHEAD_GAP_BYTES))]
+    joined = (tables, *join_ranges(rest, gap_bytes=AHEAD_GAP_BYTES))
+    words = [
+        f"{at}:{min(AHEAD_MOST_BYTES, start + length - at)}"
+        for start, length in joined
+        for at in range(start, start + length, AHEAD_MOST_BYTES)
+    ]
     return {
         "AHEAD_LOOKS": " ".join(map(str, sorted(looks))),
         "AHEAD_EVEN": " ".join(words[::2]),

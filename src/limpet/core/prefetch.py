@@ -36,6 +36,11 @@ class Prefetch(msgspec.Struct, frozen=True, kw_only=True):
     reason: str
 
 
+def is_worth_it(ahead: Ahead) -> bool:
+    """Whether an image's profile part is there, and small enough to be read ahead anywhere."""
+    return 0 < ahead.size_bytes <= MOST_BYTES
+
+
 def plan_prefetch(seen: AheadSeen) -> Prefetch:
     """Read ahead only what is slow to read now: it costs a start more than it saves when cached."""
     size_bytes = seen.ahead.size_bytes
@@ -50,7 +55,7 @@ def plan_prefetch(seen: AheadSeen) -> Prefetch:
     if slow * 2 <= of:
         said = "could not be read" if not of else f"{of - slow} of {of} pages came at once"
         return Prefetch(reason=f"no: {said}")
-    if size_bytes > min(MOST_BYTES, seen.memory_bytes * MEMORY_SHARE):
+    if not is_worth_it(seen.ahead) or size_bytes > seen.memory_bytes * MEMORY_SHARE:
         return Prefetch(reason=f"no: {size_bytes / 1e6:.0f} MB is too much for the memory here")
     longest_ms = sorted(seen.waits_s)[of // 2] * 1e3
     return Prefetch(

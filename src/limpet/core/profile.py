@@ -11,15 +11,15 @@ import msgspec
 from limpet.core.image import PREFIX
 from limpet.core.lock import Lock
 from limpet.core.pylock import render_lock
+from limpet.core.ranges import Ranges, join_ranges
 from limpet.core.recipe import Warm
 
 FORMAT = "limpet order 3"
 LIMIT_S = 60  # what runs longer has shown enough: a server never ends
 OWN_LIMIT_S = 30  # for imports that nobody asked for
 MOST_ROOTS = 30
-BLOCK_BYTES = (
-    128 << 10
-)  # of which parts of files are told, as `base_scripts/note_opened` counts them
+# Of which parts of files are told, as `base_scripts/note_opened` counts them.
+BLOCK_BYTES = 128 << 10
 
 _PYTHON = f"{PREFIX}/bin/python"
 _NO_MODULES = frozenset(("test", "tests", "doc", "docs", "examples", "benchmarks", "scripts"))
@@ -38,8 +38,8 @@ STARTING = (
     "/etc/ld.so.cache",
     "/etc/localtime",
 )
-_RUNS = re.compile(r"\d+(-\d+)?(,\d+(-\d+)?)*")
-_MOST_BLOCKS = 1 << 20  # of one run: 128 GiB
+_RUN = r"[0-9]{1,9}(-[0-9]{1,9})?"
+_RUNS = re.compile(rf"-|{_RUN}(,{_RUN})*")
 _PASSING = ("/proc/", "/sys/", "/dev/", "/tmp/", "/var/tmp/", "/run/", "/opt/limpet/")
 
 
@@ -126,13 +126,13 @@ def blocks_key(profile: Profile, lock: Lock) -> str:
 
 
 class Order(msgspec.Struct, frozen=True, kw_only=True):
-    """Files in the order of their opening; `read` has which blocks of some of them were read.
+    """Files in the order of their opening; `read` has which bytes of some of them were read.
 
-    A block is BLOCK_BYTES long and counted from 0. Of what `read` does not name, all was.
+    Of what `read` does not name, all was.
     """
 
     files: tuple[str, ...] = ()
-    read: dict[str, tuple[int, ...]] = {}
+    read: dict[str, Ranges] = {}
 
 
 def clean_order(opened: Iterable[str]) -> tuple[str, ...]:
@@ -152,22 +152,26 @@ def parse_notes(lines: Iterable[str]) -> Order:
     What several processes read of a file counts together.
     """
     opened: list[str] = []
-    read: dict[str, set[int]] = {}
+    read: dict[str, list[tuple[int, int]]] = {}
     for line in lines:
         runs, path = _split_runs(line)
         if runs:
-            read.setdefault(path, set()).update(_parse_runs(runs))
+            read.setdefault(path, []).extend(_parse_runs(runs))
         else:
             opened.append(path)
     files = clean_order(opened)
     there = frozenset(files)
     return Order(
-        files=files, read={path: tuple(sorted(read[path])) for path in read if path in there}
+        files=files,
+        read={path: join_ranges(read[path], gap_bytes=1) for path in read if path in there},
     )
 
 
 def render_order(key: str, order: Order) -> str:
-    """An order as it is kept beside a lock; `0-3,7 /a/path` names the blocks that were read."""
+    """An order as it is kept beside a lock.
+
+    `0-3,7 /a/path` names the blocks that were read, of BLOCK_BYTES each, and `-` none.
+    """
     lines = (
         f"# {FORMAT}: the files that a start opens, written by limpet build; keep it with the lock",
         f"# for {key}",
@@ -181,7 +185,7 @@ def render_order(key: str, order: Order) -> str:
 
 def parse_order(text: str, key: str) -> Order | None:
     """The order, if it is one for this key."""
-    lines = text.splitlines()
+    lines = text.split("\n")
     if len(lines) < 2 or not lines[0].startswith(f"# {FORMAT}") or lines[1] != f"# for {key}":
         return None
     found = [_split_runs(line) for line in lines[2:]]
@@ -198,22 +202,16 @@ def _split_runs(line: str) -> tuple[str, str]:
     return (runs, path) if _RUNS.fullmatch(runs) else ("", line)
 
 
-def _parse_runs(text: str) -> tuple[int, ...]:
-    found: list[int] = []
-    for run in text.split(","):
-        first, _, last = run.partition("-")
-        found += range(int(first), min(int(last or first), int(first) + _MOST_BLOCKS) + 1)
-    return tuple(found)
+def _parse_runs(text: str) -> Ranges:
+    runs = (run.partition("-") for run in text.split(",") if run != "-")
+    blocks = ((int(first), int(last or first)) for first, _, last in runs)
+    ranges = ((a * BLOCK_BYTES, (b - a + 1) * BLOCK_BYTES) for a, b in blocks if a <= b)
+    return join_ranges(ranges, gap_bytes=1)
 
 
-def _render_runs(blocks: Sequence[int]) -> str:
-    runs: list[list[int]] = []
-    for block in sorted(blocks):
-        if runs and runs[-1][1] == block - 1:
-            runs[-1][1] = block
-        else:
-            runs.append([block, block])
-    return ",".join(f"{a}-{b}" if a < b else f"{a}" for a, b in runs)
+def _render_runs(ranges: Ranges) -> str:
+    blocks = [(at // BLOCK_BYTES, (at + length) // BLOCK_BYTES - 1) for at, length in ranges]
+    return ",".join(f"{a}-{b}" if a < b else f"{a}" for a, b in blocks) or "-"
 
 
 def _normal(name: str) -> str:

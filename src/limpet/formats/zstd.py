@@ -3,8 +3,20 @@
 import sys
 
 if sys.version_info >= (3, 14):
-    from compression.zstd import ZstdCompressor, ZstdDecompressor, ZstdError, ZstdFile
+    from compression.zstd import (
+        ZstdCompressor,
+        ZstdDecompressor,
+        ZstdError,
+        ZstdFile,
+        zstd_version,
+    )
 else:
-    from backports.zstd import ZstdCompressor, ZstdDecompressor, ZstdError, ZstdFile
+    from backports.zstd import (
+        ZstdCompressor,
+        ZstdDecompressor,
+        ZstdError,
+        ZstdFile,
+        zstd_version,
+    )
 
-__all__ = ["ZstdCompressor", "ZstdDecompressor", "ZstdError", "ZstdFile"]
+__all__ = ["ZstdCompressor", "ZstdDecompressor", "ZstdError", "ZstdFile", "zstd_version"]

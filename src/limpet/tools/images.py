@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import os
 from pathlib import Path
 from typing import BinaryIO
 
@@ -79,9 +80,12 @@ def _read_ahead(file: BinaryIO, found: sif.Sif) -> Ahead:
     """What a start reads first; a start can do without, so what cannot be read is not there."""
     item = found.find_object(AHEAD_OBJECT)
     try:
-        return msgspec.json.decode(sif.read_object(file, item), type=Ahead) if item else Ahead()
+        ahead = msgspec.json.decode(sif.read_object(file, item), type=Ahead) if item else Ahead()
     except (msgspec.DecodeError, UnicodeDecodeError):
         return Ahead()
+    size_bytes = os.fstat(file.fileno()).st_size
+    fits = all(0 <= start < start + length <= size_bytes for start, length in ahead.ranges)
+    return ahead if fits else Ahead()
 
 
 def parse_facts(data: bytes) -> ImageFacts:

@@ -22,8 +22,10 @@ def recall(path: Path) -> Kept:
         data = path.read_bytes()
         body = memoryview(data)[CHECK_BYTES:]
         if data[:CHECK_BYTES] == _check(body):
-            os.utime(path)  # what is used last is removed from the cache last
-            return Kept(known=msgspec.msgpack.decode(body, type=dict[bytes, Packed]))
+            known = msgspec.msgpack.decode(body, type=dict[bytes, Packed])
+            with suppress(OSError):  # it may be a colleague's
+                os.utime(path)  # what is used last is removed from the cache last
+            return Kept(known=known)
     return Kept()
 
 

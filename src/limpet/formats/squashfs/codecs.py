@@ -78,9 +78,16 @@ def _zstd_decompress(data: bytes, limit: int) -> bytes:
         plain: bytes = stream.decompress(data, limit + 1)
     except ZstdError as error:
         raise damaged(f"A block is no zstd data: {error}") from error
-    if not stream.eof or len(plain) > limit:
+    if not stream.eof or len(plain) > limit or stream.unused_data:
         raise damaged("A zstd block ends too early or is too large.")
     return plain
+
+
+def zstd_version() -> str:
+    """Which library compresses: another one makes other bytes of the same."""
+    from limpet.formats.zstd import zstd_version as version
+
+    return str(version)
 
 
 def _gzip_compressor(level: int) -> Compress:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from bisect import bisect_right
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import BinaryIO
 
@@ -37,7 +37,7 @@ LARGE_BYTES = 3 << 20
 # What lies between two ranges costs less to read along than another request.
 GAP_BYTES = 32 << 10
 
-Reads = Mapping[Node, Collection[int]]
+Reads = Mapping[Node, Ranges]
 
 
 @dataclass(slots=True, eq=False)
@@ -51,9 +51,9 @@ class Extent:
 
 @dataclass(slots=True, eq=False)
 class Layout:
-    """What becomes of the data: `parts` one behind the other, the first `hot` of them in use.
+    """What becomes of the data: `parts` one behind the other, the first `ordered` of them in use.
 
-    The hot ones are those that the files of the order need. The data of the image that is `there`
+    Those are what the files of the order need. The data of the image that is `there`
     already come first, and stay where they are. Where there is a `lead`, blocks that belong to no
     image, it comes before all, and blocks that are packed anew are filled up behind it.
     """
@@ -63,7 +63,7 @@ class Layout:
     repacked: Repacked
     there: Written | None = None
     parts: list[Extent | PackedBlock | HotFile] = field(default_factory=list)
-    hot: int = 0
+    ordered: int = 0
     lead: Sequence[bytes] = ()
 
 
@@ -86,14 +86,22 @@ def plan_layout(
     layout = Layout(images, find_twins(root, images), Repacked(images[0].block_size), there)
     if ordered:
         nodes = list(dict.fromkeys(ordered.values()))
-        reads = None
-        if hot and repack:
-            reads = {ordered[path]: hot.read[path] for path in ordered if path in hot.read}
+        reads = _reads_of(ordered, hot) if hot and repack else None
         _plan_packed(layout, nodes if repack else (), keep_share)
         _plan_ordered(layout, root, nodes, reads)
     else:
         layout.parts.extend(_whole_extents(images, layout.twins, there))
     return layout
+
+
+def _reads_of(ordered: Mapping[str, Node], hot: Hot) -> Reads:
+    """What was read of files by any of their names; not those that were read whole."""
+    whole = {node for path, node in ordered.items() if path not in hot.read}
+    reads: dict[Node, Ranges] = {}
+    for path, node in ordered.items():
+        if node not in whole:
+            reads[node] = (*reads.get(node, ()), *hot.read[path])
+    return reads
 
 
 def _whole_extents(
@@ -132,10 +140,10 @@ def _plan_ordered(layout: Layout, root: Node, ordered: Sequence[Node], reads: Re
     """
     # These are read from end to end; of a library's blocks between them many are never asked for.
     layout.parts.extend(layout.repacked.blocks)
-    by_image: dict[Image, list[tuple[int, int]]] = {image: [] for image in layout.images}
+    by_image: dict[Image, dict[tuple[int, int], set[bytes]]] = {i: {} for i in layout.images}
     for node in files_below(root):
-        for image, start, end in _needed(node, layout):
-            by_image[image].append((start, end))
+        for image, start, end, blocks in _needed(node, layout):
+            by_image[image].setdefault((start, end), set()).add(blocks)
     merged = {image: _joined(ranges) for image, ranges in by_image.items()}
     placed: set[tuple[Image, int]] = set()
 
@@ -151,11 +159,9 @@ def _plan_ordered(layout: Layout, root: Node, ordered: Sequence[Node], reads: Re
             layout.parts.append(Extent(image, at, end))
 
     for node in sorted(ordered, key=_is_large):
-        blocks = packed_bytes(node.blocks)
-        for image, start, _ in _needed(node, layout):
+        for image, start, _, blocks in _needed(node, layout):
             place(image, start, node if blocks else None)
-            blocks = 0  # what comes behind them is the fragment block
-    layout.hot = len(layout.parts)
+    layout.ordered = len(layout.parts)
     for image, (extents, _) in merged.items():
         for start, _ in extents:
             place(image, start)
@@ -166,25 +172,34 @@ def _is_large(node: Node) -> bool:
     return node.size_bytes >= LARGE_BYTES
 
 
-def _needed(node: Node, layout: Layout) -> Iterator[tuple[Image, int, int]]:
-    """Which bytes of which image a file needs."""
+def _needed(node: Node, layout: Layout) -> Iterator[tuple[Image, int, int, bytes]]:
+    """Which bytes of which image a file needs, and how they are cut: b"" for a fragment block."""
     assert node.image is not None
     repacked = bool(layout.repacked.places) and tail_of(node) in layout.repacked.places
+    blocks = node.blocks if packed_bytes(node.blocks) else b""
     for start, end in ranges_of(node, tail=not repacked):
         (image, at), _ = layout.twins.get((node.image, start), ((node.image, start), 0))
-        yield image, at, at + end - start
+        yield image, at, at + end - start, blocks
+        blocks = b""  # what comes behind the file's own is the fragment block
 
 
-def _joined(ranges: Sequence[tuple[int, int]]) -> tuple[list[tuple[int, int]], set[int]]:
-    """Sorted, with overlapping ones made one; and where these start."""
+def _joined(
+    ranges: Mapping[tuple[int, int], set[bytes]],
+) -> tuple[list[tuple[int, int]], set[int]]:
+    """Sorted, with overlapping ones made one; and where those start that are cut in two ways.
+
+    Blocks of a file may be a fragment block, too, as those of a `Front` are.
+    """
     joined: list[tuple[int, int]] = []
     shared = set()
-    for start, end in sorted(set(ranges)):
+    for (start, end), ways in sorted(ranges.items()):
         if joined and start < joined[-1][1]:
             joined[-1] = (joined[-1][0], max(end, joined[-1][1]))
             shared.add(joined[-1][0])
         else:
             joined.append((start, end))
+        if len(ways) > 1:
+            shared.add(joined[-1][0])
     return joined, shared
 
 
@@ -201,7 +216,7 @@ class _Placement:
 
 
 class Copied:
-    """Data in their new place: `fragments`, and `hot`, those that the files of the order need.
+    """Data in their new place: `fragments`, and `hot`, what a start reads of the order's files.
 
     `lead` and `blocks` are the layout's, as they are stored, and so are `files`.
     """
@@ -235,12 +250,9 @@ class Copied:
         return self._placements[image].moved(start), sizes, fragment, offset
 
     def _sizes(self, place: tuple[Image, int], node: Node) -> bytes:
+        # A file of nothing but zeros may name the place of the next one, as mksquashfs writes it.
         file = self._hot.get(place)
-        if file is None:
-            return node.blocks
-        if file.blocks != node.blocks:
-            raise damaged("Two files cut the same bytes into different blocks.")
-        return self.files[file].sizes
+        return self.files[file].sizes if file and file.blocks == node.blocks else node.blocks
 
     def _tail(self, node: Node) -> tuple[int, int]:
         places = self._layout.repacked.places
@@ -271,10 +283,10 @@ class Copied:
                 file = self.files[part]
                 length = file.length
                 hot += [(position + start, size) for start, size in file.hot]
-            elif count < self._layout.hot:
+            elif count < self._layout.ordered:
                 hot.append((position, length))
             position += length
-        self.hot = join_ranges(hot, gap_bytes=GAP_BYTES) if self._layout.hot else ()
+        self.hot = join_ranges(hot, gap_bytes=GAP_BYTES) if self._layout.ordered else ()
         for image, placement in self._placements.items():
             ordered = sorted(moves[image])
             placement.starts = [start for start, _, _ in ordered] or [0]

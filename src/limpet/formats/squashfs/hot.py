@@ -7,17 +7,18 @@ only those that were read are worth harder compression, and worth being read ahe
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
 
-from limpet.formats.squashfs.codecs import Codec, Compress
+from limpet.core.ranges import Ranges
+from limpet.formats.squashfs.codecs import Codec, Compress, zstd_version
 from limpet.formats.squashfs.layout import DATA_RAW
 from limpet.formats.squashfs.model import Node
 from limpet.formats.squashfs.write import Image
 
 KEY_BYTES = 16
-# Plain; some 35 CPU seconds. What a start reads beyond that is data.
+# Plain; some 45 CPU seconds. What a start reads beyond that is data.
 MOST_BYTES = 384 << 20
 
 Packed = tuple[bytes, int]  # a block as it is stored, and its size with the flag for raw ones
@@ -35,11 +36,11 @@ class Kept:
 class Hot:
     """How the files of an order are stored that a run was seen to open.
 
-    `read` has, by path, which blocks of a file were read; files that it does not name were read
+    `read` has, by path, which bytes of a file were read; files that it does not name were read
     whole. What was read is compressed at `level`, unless `kept` has it already.
     """
 
-    read: Mapping[str, Collection[int]]
+    read: Mapping[str, Ranges]
     level: int
     kept: Kept
 
@@ -51,7 +52,7 @@ class Packer:
         self._codec = codec
         self._usual = codec.compressor(level)
         self._harder = codec.compressor(hot.level) if hot else self._usual
-        self._way = f"{codec.name} {hot.level}" if hot else ""
+        self._way = f"{codec.name} {hot.level} {zstd_version()}" if hot else ""
         self._kept = hot.kept if hot else Kept()
         self._left_bytes = MOST_BYTES if hot else 0
 
@@ -81,7 +82,9 @@ class Packer:
     def _kept_or(self, form: str, source: bytes, pack: Callable[[], Packed]) -> Packed:
         # The same bytes may be a block of one form and, elsewhere, what is in a block.
         key = blake2b(source, digest_size=KEY_BYTES, key=f"{self._way} {form}".encode()).digest()
-        found = self._kept.known.get(key) or pack()
+        found = self._kept.known.get(key)
+        if found is None or len(found[0]) != found[1] & ~DATA_RAW:
+            found = pack()
         self._kept.used[key] = found
         return found
 
@@ -92,22 +95,31 @@ def _packed(plain: bytes, compress: Compress) -> Packed:
 
 
 class HotFile:
-    """The blocks of one file, `start` to `end` in its image; `read` are those worth the effort."""
+    """The blocks of one file, `start` to `end` in its image.
 
-    __slots__ = ("blocks", "end", "image", "read", "start")
+    `read` are the bytes of the file that were read, None for all.
+    """
 
-    def __init__(
-        self, node: Node, read: Collection[int] | None, extent: tuple[Image, int, int]
-    ) -> None:
+    __slots__ = ("_read", "blocks", "end", "image", "start")
+
+    def __init__(self, node: Node, read: Ranges | None, extent: tuple[Image, int, int]) -> None:
         self.image, self.start, self.end = extent
         self.blocks = node.blocks
-        self.read = None if read is None else frozenset(read)
+        self._read = None if read is None else self._blocks_of(read)
+
+    def _blocks_of(self, read: Ranges) -> frozenset[int]:
+        size, count = self.image.block_size, len(self.blocks) // 4
+        return frozenset(
+            number
+            for start, length in read
+            for number in range(start // size, min(-(-(start + length) // size), count))
+        )
 
     def places(self) -> Iterator[tuple[int, int, bool]]:
         """Where each block lies in the image, its size with the flag, and whether it was read."""
         at = self.start
         for number, size in enumerate(sizes_of(self.blocks)):
-            yield at, size, bool(size) and (self.read is None or number in self.read)
+            yield at, size, bool(size) and (self._read is None or number in self._read)
             at += size & ~DATA_RAW
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, BinaryIO, Literal, cast
 
 import msgspec
 
+from limpet.core.ranges import Ranges
 from limpet.formats.squashfs.layout import DIR, FILE, KINDS, NO_FRAGMENT, SYMLINK
 
 if TYPE_CHECKING:
@@ -44,14 +45,14 @@ class Entry(msgspec.Struct, frozen=True, gc=False):
 class SquashfsStats:
     """`size_bytes`: what was written, padding included; `content_bytes`: what the files hold.
 
-    `hot` is what the files of an order need, `(start, length)` each, in their order; from
+    `hot` is what a start reads of the files of an order, with small gaps closed; from
     `tables_start` on lie the tables.
     """
 
     size_bytes: int
     inode_count: int
     content_bytes: int
-    hot: tuple[tuple[int, int], ...] = ()
+    hot: Ranges = ()
     tables_start: int = 0
 
 
