@@ -292,14 +292,15 @@ def signals_all(tmp_path: Path, cache_dir: Path) -> Iterator[User]:
 
 
 def test_where_all_processes_are_signalled(signals_all: User, images: Images) -> None:
-    """The runtime and what serves the image are signalled too, and die of it. The programs hear it;
-    that the tasks end as they say cannot be had, with the runtime alone as little."""
+    """The runtime and what serves the image are signalled too, and die of it. The programs hear it,
+    but what they say may come too late, when their task is over; that the tasks end as they say
+    cannot be had, with the runtime alone as little."""
     bare = ("apptainer", "-q", "exec", images.mpi, "/opt/env/bin/python")
     for command in ((images.apart / "bin/python",), bare):
         running = started(signals_all, images, command=command)
         signals_all.said("scancel", "-s", "USR1", number(signals_all))
         code, out, err = ended(running)
-        assert out.count("told SIGUSR1") == 4
+        assert 1 <= out.count("told SIGUSR1") <= 4
         assert code > 128, err
         signals_all.cluster.wait_until_clean(killed=True)
 
