@@ -128,7 +128,7 @@ def make_image(prepared: Prepared, request: BuildRequest, notify: Notify = ignor
         notify(Event(stage="image", kind="start", message=f"Writing {output}"))
         size_bytes = assemble(output, parts, scratch=scratch, replace=request.force)
     keep_lock(prepared, notify)  # with its image: a build that fails changes neither
-    keep_order(prepared, parts, keeping, notify)
+    keep_order(prepared, keeping, notify)
     elapsed_s = time.monotonic() - started_s
     notify(Event(stage="image", kind="end", message=f"Wrote {output}", elapsed_s=elapsed_s))
     return BuildReport(

@@ -30,7 +30,7 @@ from limpet.core.profile import (
     profile_key,
     render_order,
 )
-from limpet.formats.squashfs import Hot
+from limpet.formats.squashfs import Hot, Kept
 from limpet.tools import apptainer, files, kept_blocks
 from limpet.tools.apptainer import Bind
 from limpet.tools.process import Finished
@@ -52,10 +52,11 @@ AUTO = "auto"  # of --profile: what the recipe asks for is imported
 
 
 class Keeping(msgspec.Struct, frozen=True, kw_only=True):
-    """What is kept once the image is there: `order` beside the lock, and its blocks at `blocks`."""
+    """What is kept once the image is there: `order` beside the lock, and `kept` at `blocks`."""
 
     order: bytes = b""
     blocks: Path | None = None
+    kept: Kept = msgspec.field(default_factory=Kept)
 
 
 def with_order(
@@ -87,8 +88,9 @@ def with_order(
     if parts.small or not order.files:
         return parts, Keeping(order=data)
     blocks = prepared.cache / "orders" / f"{blocks_key(profile, prepared.lock)}.blocks"
-    hot = Hot(read=order.read, level=HOT_LEVEL, kept=kept_blocks.recall(blocks))
-    return msgspec.structs.replace(parts, hot=hot), Keeping(order=data, blocks=blocks)
+    kept = kept_blocks.recall(blocks)
+    parts = msgspec.structs.replace(parts, hot=Hot(read=order.read, level=HOT_LEVEL, kept=kept))
+    return parts, Keeping(order=data, blocks=blocks, kept=kept)
 
 
 def _ident(parts: Parts, said: str) -> bytes:
@@ -117,12 +119,12 @@ def recall_order(prepared: Prepared, key: str, *, account: bool) -> Order | None
     return None
 
 
-def keep_order(prepared: Prepared, parts: Parts, keeping: Keeping, notify: Notify) -> None:
+def keep_order(prepared: Prepared, keeping: Keeping, notify: Notify) -> None:
     """Write the order beside the lock; where it cannot be, the next build finds it."""
     if prepared.lock_file and keeping.order:
         _write_order(order_path(prepared.lock_file), keeping.order, notify)
-    if keeping.blocks and parts.hot:
-        kept_blocks.keep(keeping.blocks, parts.hot.kept)
+    if keeping.blocks:
+        kept_blocks.keep(keeping.blocks, keeping.kept)
 
 
 def _write_order(path: Path, data: bytes, notify: Notify) -> None:

@@ -15,13 +15,13 @@ import stat
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from struct import unpack
 from typing import BinaryIO, Self
 from zlib import crc32
 
 from limpet.core.errors import ImageError
 from limpet.core.prefix import Content, Seen, image_mode
 from limpet.formats.squashfs import Node, Squashfs, Written
+from limpet.formats.squashfs.contents import sizes_of
 from limpet.formats.squashfs.layout import DATA_RAW, DIR, FILE, NO_FRAGMENT, SYMLINK
 
 RUN_BLOCKS = 64  # that one task reads
@@ -148,7 +148,7 @@ class _Stored:
 def _places(node: Node) -> Iterator[int]:
     """Where the blocks of a file lie that are stored: not those that hold nothing but zeros."""
     position = node.start
-    for size in unpack(f"<{len(node.blocks) // 4}I", node.blocks):
+    for size in sizes_of(node.blocks):
         if size:
             yield position
             position += size & ~DATA_RAW

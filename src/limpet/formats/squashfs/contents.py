@@ -29,22 +29,29 @@ def files_below(root: Node) -> Iterator[Node]:
                 yield child
 
 
-def ranges_of(node: Node, *, tail: bool = True) -> Iterator[tuple[int, int]]:
-    """Where a file's blocks lie, and the fragment block with its tail, if that is asked for."""
+def ranges_of(node: Node, *, tail: bool = True) -> Iterator[tuple[int, int, bytes]]:
+    """Where a file's blocks lie, and the fragment block with its tail, if that is asked for.
+
+    Each with how it is cut: the sizes of the blocks, b"" for the fragment block.
+    """
     image = node.image
     assert image is not None
     length = packed_bytes(node.blocks)
     if length:
-        yield _checked(image, node.start, length)
+        yield *_checked(image, node.start, length), node.blocks
     if tail and node.fragment != NO_FRAGMENT:
         start, size = image.fragment_at(node.fragment)
-        yield _checked(image, start, size & ~DATA_RAW)
+        yield *_checked(image, start, size & ~DATA_RAW), b""
 
 
 def packed_bytes(blocks: bytes) -> int:
     """How long a file's blocks are, compressed, one behind the other."""
-    sizes = struct.unpack(f"<{len(blocks) // 4}I", blocks)
-    return sum(size & ~DATA_RAW for size in sizes)
+    return sum(size & ~DATA_RAW for size in sizes_of(blocks))
+
+
+def sizes_of(blocks: bytes) -> tuple[int, ...]:
+    """A file's list of block sizes, with the flag for raw ones."""
+    return struct.unpack(f"<{len(blocks) // 4}I", blocks)
 
 
 def _checked(image: Image, start: int, length: int) -> tuple[int, int]:

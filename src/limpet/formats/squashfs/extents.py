@@ -10,13 +10,7 @@ from typing import BinaryIO
 
 from limpet.core.ranges import Ranges, join_ranges
 from limpet.formats.squashfs.codecs import damaged
-from limpet.formats.squashfs.contents import (
-    Twins,
-    files_below,
-    find_twins,
-    packed_bytes,
-    ranges_of,
-)
+from limpet.formats.squashfs.contents import Twins, files_below, find_twins, ranges_of
 from limpet.formats.squashfs.hot import (
     Hot,
     HotBlocks,
@@ -176,11 +170,9 @@ def _needed(node: Node, layout: Layout) -> Iterator[tuple[Image, int, int, bytes
     """Which bytes of which image a file needs, and how they are cut: b"" for a fragment block."""
     assert node.image is not None
     repacked = bool(layout.repacked.places) and tail_of(node) in layout.repacked.places
-    blocks = node.blocks if packed_bytes(node.blocks) else b""
-    for start, end in ranges_of(node, tail=not repacked):
+    for start, end, blocks in ranges_of(node, tail=not repacked):
         (image, at), _ = layout.twins.get((node.image, start), ((node.image, start), 0))
         yield image, at, at + end - start, blocks
-        blocks = b""  # what comes behind the file's own is the fragment block
 
 
 def _joined(

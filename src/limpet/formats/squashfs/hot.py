@@ -13,6 +13,7 @@ from hashlib import blake2b
 
 from limpet.core.ranges import Ranges
 from limpet.formats.squashfs.codecs import Codec, Compress, zstd_version
+from limpet.formats.squashfs.contents import sizes_of
 from limpet.formats.squashfs.layout import DATA_RAW
 from limpet.formats.squashfs.model import Node
 from limpet.formats.squashfs.write import Image
@@ -150,11 +151,6 @@ class HotBlocks:
             self.parts[-1] = last[0], last[1] + part[1]
         else:
             self.parts.append(part)
-
-
-def sizes_of(blocks: bytes) -> tuple[int, ...]:
-    """A file's list of block sizes, with the flag for raw ones."""
-    return struct.unpack(f"<{len(blocks) // 4}I", blocks)
 
 
 def pack_files(files: Sequence[HotFile], packer: Packer) -> dict[HotFile, HotBlocks]:
