@@ -102,8 +102,9 @@ def test_a_folder_that_vanishes_meanwhile_is_no_harm(
             raise FileNotFoundError(2, "No such file or directory", place)
         return real(place)
 
-    monkeypatch.setattr(environments.os, "scandir", vanishing)  # type: ignore[attr-defined]
-    scan = scan_folders([str(tmp_path)])
+    with monkeypatch.context() as patch:  # pytest removes tmp_path by the same function
+        patch.setattr(environments.os, "scandir", vanishing)  # type: ignore[attr-defined]
+        scan = scan_folders([str(tmp_path)])
     assert (scan.files, scan.unreadable_count) == (1, 1)
 
 

@@ -22,11 +22,13 @@ EXAMPLES = Path(__file__).parents[2] / "examples/slurm"
 LIMPET = (sys.executable, "-P", "-m", "limpet")
 BASE = ("--base", "debian:trixie")
 
+# Each line in one write, also with PYTHONUNBUFFERED: no other rank's comes in between.
 SUM = """\
+import os
 from mpi4py import MPI
 all = MPI.COMM_WORLD
 total = all.allreduce(all.rank + 1)
-print("rank", all.rank, "of", all.size, "sum", total, flush=True)
+os.write(1, f"rank {all.rank} of {all.size} sum {total}\\n".encode())
 """
 
 
