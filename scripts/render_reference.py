@@ -15,7 +15,7 @@ from limpet.core.code import Code
 from limpet.core.failure_tables import FAILURES
 from limpet.core.finding_codes import CODES
 from limpet.core.homes import PERSONAL
-from limpet.core.variables import FOREIGN, WANTED, Group
+from limpet.core.variable_groups import FOREIGN, WANTED, Group
 
 FOLDER = Path(__file__).parent.parent / "docs" / "reference"
 MAN = Path(__file__).parent.parent / "man"

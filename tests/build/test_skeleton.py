@@ -5,8 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from limpet.core.facts import Interpreter
-from limpet.core.image import PREFIX
+from limpet.core.facts import PREFIX, Interpreter
 from limpet.core.skeleton import ENV_SCRIPT, PROOF, Member, plan_skeleton, render_env_script
 
 PYTHON = Interpreter(

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from limpet.core.variables import FOREIGN, WANTED, judge_variable, select_variables
+from limpet.core.variable_groups import FOREIGN, WANTED
+from limpet.core.variables import judge_variable, select_variables
 
 NEEDED = [
     "SLURM_PROCID",

@@ -42,8 +42,9 @@ from limpet.actions.warm import warm_image
 from limpet.core import image as image_core
 from limpet.core.errors import BaseError, ExistsError, RecipeError, SpaceError, UsageError
 from limpet.core.events import Event, Notify, ignore
+from limpet.core.facts import PREFIX
 from limpet.core.gpu import find_compat, plan_needs
-from limpet.core.image import ImageFacts
+from limpet.core.image import ImageFacts, identity_of
 from limpet.core.image_env import SENT
 from limpet.core.module_archive import ARCHIVE, INDEX
 from limpet.core.mpi import ImageMpi, without_symbols
@@ -349,15 +350,17 @@ def describe(
     told: Mapping[str, Metadata] = MappingProxyType({}),
     *,
     name: str,
-    prefix: str = image_core.PREFIX,
+    prefix: str = PREFIX,
     places: tuple[str, ...] = (),
 ) -> tuple[SifObject, ...]:
     """The objects that travel beside the partitions: facts, lock, bill of materials, recipe."""
     lock_text = render_lock(prepared.lock)
     lock = prepared.lock
+    lock_sha256 = hashlib.sha256(lock_text.encode()).hexdigest()
     facts = ImageFacts(
         limpet=__version__,
         name=name,
+        identity=identity_of(lock_sha256, lock.base, prefix, name),
         layout=layout,
         prefix=prefix,
         places=places,
@@ -376,7 +379,7 @@ def describe(
             | {p.name: p.version for p in lock.found},
             prepared.facts.variables,
         ),
-        lock_sha256=hashlib.sha256(lock_text.encode()).hexdigest(),
+        lock_sha256=lock_sha256,
         labels=make_labels(prepared),
     )
     sbom = render_sbom(

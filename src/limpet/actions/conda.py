@@ -35,7 +35,7 @@ from limpet.core.conda_install import (
     sort_packages,
 )
 from limpet.core.events import Event, Notify, ignore
-from limpet.core.image import PREFIX
+from limpet.core.facts import PREFIX
 from limpet.core.lock import Lock
 from limpet.core.piece import Piece, is_wheel
 from limpet.tools import files

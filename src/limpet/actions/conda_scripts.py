@@ -26,7 +26,7 @@ from limpet.core.activation import (
 from limpet.core.conda import CondaPackage
 from limpet.core.errors import BuildError
 from limpet.core.events import Event, Notify
-from limpet.core.image import PREFIX
+from limpet.core.facts import PREFIX
 from limpet.core.piece import Piece
 from limpet.core.skeleton import ENV_SCRIPT, Member, plan_conda_frame, render_env_script
 from limpet.core.staging import stale_byte_code

@@ -12,7 +12,6 @@ import msgspec
 
 from limpet.actions.image_known import with_known
 from limpet.actions.mpi import look_for_mpi
-from limpet.actions.overlay import choose_overlays
 from limpet.core.errors import HostError, UsageError
 from limpet.core.launch import Launch, plan_launch
 from limpet.core.mounts import is_below
@@ -27,7 +26,6 @@ from limpet.tools import (
     gpu,
     host,
     images,
-    overlay,
     page_cache,
     personal,
     process,
@@ -78,16 +76,21 @@ def plan_start(image: str, request: Request, *, config_file: str = "", system: s
         mpi=look_for_mpi(seen, request, config, cache),
         siblings=slurm.probe_siblings(),
     )
-    chosen = choose_overlays(seen, here, request.overlays)
-    request = msgspec.structs.replace(request, overlays=chosen.words)
+    held: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    if request.overlays:  # few starts have any, and it takes its time to import
+        from limpet.actions.overlay import choose_overlays
+
+        chosen = choose_overlays(seen, here, request.overlays)
+        request = msgspec.structs.replace(request, overlays=chosen.words)
+        held, notes = chosen.held, chosen.notes
     launch = plan_launch(seen, here, request)
     check_pip(launch, request)
-    notes = (*launch.notes, *chosen.notes)
     rank = here.siblings.rank if here.siblings else 0
     prefetch = plan_prefetch(page_cache.look_ahead(Path(seen.path), seen.ahead, rank=rank))
     answers = config.answers and (not seen.facts or seen.facts.run.answers)
     return msgspec.structs.replace(
-        launch, overlays=chosen.held, notes=notes, prefetch=prefetch, answers=answers
+        launch, overlays=held, notes=(*launch.notes, *notes), prefetch=prefetch, answers=answers
     )
 
 
@@ -142,7 +145,9 @@ def make_ready(launch: Launch) -> None:
         with contextlib.suppress(OSError):  # the runtime says what is missing
             Path(point).mkdir(parents=True, exist_ok=True)
     for folder in launch.overlays:
-        overlay.hold_folder(folder)
+        from limpet.tools.overlay import hold_folder
+
+        hold_folder(folder)
     for mount in launch.mounts:
         if mount.target == KIT:
             personal.make_kit(Path(mount.source), inside=KIT)

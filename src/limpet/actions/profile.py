@@ -17,7 +17,7 @@ from limpet.actions.prepare import Prepared
 from limpet.actions.warm import last_lines
 from limpet.core.errors import BuildError, LimpetError
 from limpet.core.events import Event, Notify
-from limpet.core.image import PREFIX
+from limpet.core.facts import PREFIX
 from limpet.core.profile import (
     Order,
     Profile,

@@ -10,7 +10,7 @@ import msgspec
 
 from limpet.actions.assemble import staged_entries
 from limpet.core.errors import BuildError
-from limpet.core.image import PREFIX
+from limpet.core.facts import PREFIX
 from limpet.core.recipe import Warm
 from limpet.formats.squashfs import Entry
 from limpet.tools import apptainer

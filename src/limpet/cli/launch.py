@@ -60,7 +60,7 @@ def start_in(session: Session, image: str, flags: dict[str, Any], **what: Any) -
 
         launch = keep(launch, lifetime_s)
     notes = (*launch.notes, *told)
-    if session.verbosity >= 0:
+    if notes and session.verbosity >= 0:
         from limpet.report.text import safe
 
         for note in notes:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from typing import Any
 
 import click
@@ -13,15 +12,15 @@ from limpet.core.errors import RUN_FAILED_CODE
 STARTERS = ("run", "shell", "pip")
 
 
-@dataclass
 class Session:
     """Filled in while the command line is parsed: before the command, and after it."""
 
-    command: str = ""
-    debug: bool = False
-    verbosity: int = 0
-    config_file: str = ""
-    cache_dir: str = ""
+    def __init__(self, *, debug: bool = False) -> None:
+        self.command = ""
+        self.debug = debug
+        self.verbosity = 0
+        self.config_file = ""
+        self.cache_dir = ""
 
     def take(self, name: str, value: Any) -> None:
         """Note one flag; `-v` and `-q` add up."""

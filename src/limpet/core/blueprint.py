@@ -14,9 +14,9 @@ from typing import Literal
 
 import msgspec
 
-from limpet.core.conda import PREFIX
 from limpet.core.conda_export import render_export
 from limpet.core.errors import LockError, UsageError
+from limpet.core.facts import PREFIX
 from limpet.core.lock import Lock, LockedPackage
 from limpet.core.recipe import Recipe
 from limpet.core.reference import Reference, parse_reference

@@ -7,10 +7,8 @@ from collections.abc import Iterable
 
 import msgspec
 
-from limpet.core.facts import Arch, Distribution, Interpreter, Libc
-from limpet.core.secrets import scrub
+from limpet.core.facts import PREFIX, Arch, Distribution, Interpreter, Libc
 
-PREFIX = "/opt/env"
 SUBDIRS: dict[str, str] = {"x86_64": "linux-64", "aarch64": "linux-aarch64"}
 DEFAULT_CHANNEL = "conda-forge"
 
@@ -65,6 +63,8 @@ class CondaPackage(msgspec.Struct, frozen=True, kw_only=True):
 
 def hide_login(url: str) -> str:
     """A channel's or package's URL as it may be written down: no user, password or token."""
+    from limpet.core.secrets import scrub  # each start imports this module, and needs none of it
+
     return scrub(_TOKEN.sub(r"\1", url))
 
 

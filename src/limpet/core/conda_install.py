@@ -18,8 +18,7 @@ import msgspec
 
 from limpet.core.conda import SUBDIRS, CondaPackage, conda_interpreter
 from limpet.core.errors import BuildError, LockError
-from limpet.core.facts import Interpreter
-from limpet.core.image import PREFIX
+from limpet.core.facts import PREFIX, Interpreter
 from limpet.core.piece import Layout
 
 FORMAT = 1  # raise it when the same package is to give other bytes than before

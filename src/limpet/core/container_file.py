@@ -6,8 +6,8 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 
 from limpet.core.blueprint import Blueprint, Copy, Stage, Step
-from limpet.core.conda import PREFIX
 from limpet.core.errors import RecipeError, UsageError
+from limpet.core.facts import PREFIX
 from limpet.core.reference import Reference
 from limpet.core.skeleton import plan_conda_frame, render_env_script
 

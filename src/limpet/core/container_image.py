@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from limpet.core.conda import PREFIX
+from limpet.core.facts import PREFIX
 from limpet.core.module_archive import ARCHIVE, INDEX
 
 MANIFEST_TYPE = "application/vnd.oci.image.manifest.v1+json"

@@ -9,6 +9,8 @@ import msgspec
 
 from limpet.core.host_python import HostPython
 
+PREFIX = "/opt/env"  # where an image has its environment
+
 Arch = Literal["x86_64", "aarch64"]
 
 

@@ -7,8 +7,6 @@ interpreter the packages were installed for is written into the image, and each 
 
 from __future__ import annotations
 
-import hashlib
-import json
 import posixpath
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
@@ -61,6 +59,9 @@ class HostPython(msgspec.Struct, frozen=True, kw_only=True):
 
 def digest_host(python: HostPython) -> str:
     """`sha256:…` of what makes it the same interpreter; times and mounts are no part of it."""
+    import hashlib
+    import json
+
     said = [python.version, python.hexversion, python.cache_tag, python.prefix, python.machine]
     parts = [*said, python.libc, [[file.path, file.sha256] for file in python.files]]
     return f"sha256:{hashlib.sha256(json.dumps(parts).encode()).hexdigest()}"

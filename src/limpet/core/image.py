@@ -6,8 +6,7 @@ from typing import Literal
 
 import msgspec
 
-from limpet.core.conda import PREFIX as PREFIX
-from limpet.core.facts import Libc
+from limpet.core.facts import PREFIX, Libc
 from limpet.core.gpu import GpuNeeds
 from limpet.core.host_python import HostPython
 from limpet.core.lock import LockedBase
@@ -36,8 +35,9 @@ class Ahead(msgspec.Struct, frozen=True, kw_only=True):
 class ImageFacts(msgspec.Struct, frozen=True, kw_only=True):
     """Read at every start, so small: where the environment lies and how it wants to be started.
 
-    `prefix` is the environment's place inside, `python` its interpreter's full version, `layout`
-    how it was laid out, `libc` its C library, `gpu` what its packages need of a GPU's driver,
+    `identity` names what is in it (empty: an older limpet did not say), `prefix` is the
+    environment's place inside, `python` its interpreter's full version, `layout` how it was laid
+    out, `libc` its C library, `gpu` what its packages need of a GPU's driver,
     `mpi` the MPI in it, without symbols' names (None: an older limpet did not look). `host` is the
     Python of the host that the packages are for, where the image has none of its own. `env` is what
     the recipe sets, `base_env` what the base sets of the variables that a start sets. `places` are
@@ -49,6 +49,7 @@ class ImageFacts(msgspec.Struct, frozen=True, kw_only=True):
     format: int = 1
     limpet: str
     name: str = ""
+    identity: str = ""
     layout: Literal["merged", "layered"]
     arch: str
     prefix: str = PREFIX
@@ -65,3 +66,10 @@ class ImageFacts(msgspec.Struct, frozen=True, kw_only=True):
     modules: Modules | None = None
     lock_sha256: str = ""
     labels: dict[str, str] = msgspec.field(default_factory=dict)
+
+
+def identity_of(lock_sha256: str, base: LockedBase, prefix: str, name: str) -> str:
+    """The name of what is in an image: the same packages on the same base, in every copy."""
+    import hashlib
+
+    return hashlib.sha256("\n".join((lock_sha256, base.digest, prefix, name)).encode()).hexdigest()

@@ -41,7 +41,7 @@ from limpet.core.places import wished_binds
 from limpet.core.recipe import GpuPolicy, Run
 from limpet.core.seeing import ALWAYS, OWN_FOLDERS, OWN_TREES
 from limpet.core.seen import HostSeen, ImageSeen, Request
-from limpet.core.variables import (
+from limpet.core.variable_groups import (
     RUNTIME,
     TEMPORARY,
 )

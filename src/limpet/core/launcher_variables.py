@@ -1,4 +1,4 @@
-"""The launcher's text: `core.variables` as what a shell does fastest."""
+"""The launcher's text: `core.variable_groups` as what a shell does fastest."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import string
 from collections.abc import Sequence
 
 from limpet.core.recipe import VariablePolicy
-from limpet.core.variables import (
+from limpet.core.variable_groups import (
     FOREIGN,
     INCLUDE_PATHS,
     INDEX,

@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 import msgspec
 
-from limpet.core.conda import PREFIX
+from limpet.core.facts import PREFIX
 
 FOLDER = f"{PREFIX}/.limpet"
 ARCHIVE = f"{FOLDER}/modules"

@@ -11,8 +11,7 @@ from typing import Any
 import msgspec
 
 from limpet.core.errors import LockError
-from limpet.core.facts import Interpreter, Libc
-from limpet.core.image import PREFIX
+from limpet.core.facts import PREFIX, Interpreter, Libc
 from limpet.core.lock import Artifact, Lock, LockedPackage
 
 FORMAT = 3  # raise it when the same wheel is to give other bytes than before

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 
-from limpet.core.image import PREFIX
+from limpet.core.facts import PREFIX
 from limpet.core.lock import Lock
 from limpet.core.pylock import render_lock
 from limpet.core.ranges import Ranges, join_ranges

@@ -16,10 +16,9 @@ from limpet.core.activation import Setting, render_settings
 from limpet.core.conda import python_of
 from limpet.core.conda_install import plan_conda_layout
 from limpet.core.conda_record import render_history
-from limpet.core.facts import Interpreter
+from limpet.core.facts import PREFIX, Interpreter
 from limpet.core.homes import INSIDE
 from limpet.core.host_python import HostPython, hook_files
-from limpet.core.image import PREFIX
 from limpet.core.lock import Lock
 from limpet.core.personal import (
     CERTIFICATES,

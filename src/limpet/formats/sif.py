@@ -11,10 +11,11 @@ import io
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from enum import IntEnum
 from struct import Struct
 from typing import BinaryIO, Literal
+
+import msgspec
 
 from limpet.core.errors import ImageError
 
@@ -102,8 +103,7 @@ class PartitionKind(IntEnum):
     OVERLAY = 4
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Descriptor:
+class Descriptor(msgspec.Struct, frozen=True, kw_only=True):
     """One object. `fs`, `part` and `arch` are meant for partitions only."""
 
     id: int
@@ -118,8 +118,7 @@ class Descriptor:
     arch: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Sif:
+class Sif(msgspec.Struct, frozen=True, kw_only=True):
     """What the header and the descriptors of a SIF say."""
 
     launch: str

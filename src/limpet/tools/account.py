@@ -12,7 +12,7 @@ from typing import TextIO
 from urllib.parse import urlsplit, urlunsplit
 
 from limpet.core.machine import UserSite
-from limpet.core.variables import FOREIGN
+from limpet.core.variable_groups import FOREIGN
 
 START_FILES = (
     *(".bashrc", ".bash_profile", ".bash_login", ".profile", ".zshrc", ".zprofile", ".zshenv"),

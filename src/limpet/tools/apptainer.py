@@ -7,7 +7,6 @@ which must not see anything of the user's session.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -117,8 +116,7 @@ def _file_key(path: Path) -> str:
             status = os.fstat(file.fileno())
     except OSError:
         return ""
-    real = json.dumps(os.path.realpath(path))
-    return f"{real} {status.st_mtime_ns} {status.st_size} {status.st_ino}"
+    return f"{os.path.realpath(path)!r} {status.st_mtime_ns} {status.st_size} {status.st_ino}"
 
 
 def build_environment(runtime: Runtime, variables: Mapping[str, str]) -> dict[str, str]:

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import hashlib
 import os
-import secrets
-import shutil
 import stat
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
+from zlib import crc32
 
 from limpet.core.errors import ExistsError, SpaceError, space_error
 
@@ -94,7 +91,7 @@ def written_beside(path: Path, *, replace: bool = True) -> Iterator[BinaryIO]:
 def _open_partial(path: Path) -> tuple[Path, BinaryIO]:
     """A new passing file, locked. A sweep may come between the two steps: then once more."""
     while True:
-        partial = path.with_name(f".{path.name}{PARTIAL_MARK}{secrets.token_hex(4)}")
+        partial = path.with_name(f".{path.name}{PARTIAL_MARK}{os.urandom(4).hex()}")
         try:
             file = partial.open("x+b")
         except OSError as error:
@@ -134,6 +131,8 @@ def sweep_partials(folder: Path) -> list[Path]:
 
 def remove_tree(folder: Path) -> None:
     """Remove a folder with all in it that can be removed."""
+    import shutil
+
     shutil.rmtree(folder, onerror=_open_up)
 
 
@@ -145,6 +144,8 @@ def passing_folder(
 
     It is locked while the block lasts, so that a dead build's can be told from a living one's.
     """
+    import tempfile
+
     with contextlib.ExitStack() as stack:
         with held(make_folder(parent) / ".lock"):  # else a sweep takes what is not locked yet
             for leftover in parent.iterdir():
@@ -165,6 +166,8 @@ def _sweep_folder(folder: Path, remove: Callable[[Path], None]) -> None:
 
 def _open_up(action: object, path: str, _: object) -> None:
     """Containers leave folders that even their owner may not list (an overlay's `work`)."""
+    import shutil
+
     with contextlib.suppress(OSError):
         place = Path(path)
         place.chmod(0o700)
@@ -220,6 +223,8 @@ def mark_used(path: Path, time_ns: int | None = None) -> None:
 
 def hash_file(path: Path) -> str:
     """The hexadecimal sha256 of a file."""
+    import hashlib
+
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -227,12 +232,14 @@ def hash_file(path: Path) -> str:
 def key_of(path: Path) -> str:
     """A name for what is learned of a large file, which is another one when the file changes."""
     status = path.stat()
-    text = f"{path.resolve()} {status.st_mtime_ns} {status.st_size} {status.st_ino}"
-    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:24]
+    place = crc32(os.fsencode(path.resolve()))
+    return f"{place:08x}-{status.st_ino:x}-{status.st_size:x}-{status.st_mtime_ns:x}"
 
 
 def hash_tree(folder: Path) -> str:
     """The sha256 of a source tree: names, contents, execute bits and links, in sorted order."""
+    import hashlib
+
     digest = hashlib.sha256()
     for name, path in sorted(_walk(folder, "")):
         status = path.lstat()
@@ -264,14 +271,14 @@ def check_space(folder: Path, *, size_bytes: int, files: int = 0) -> None:
     there = folder
     while not there.exists():
         there = there.parent
-    free_bytes = shutil.disk_usage(there).free
+    status = os.statvfs(there)
+    free_bytes = status.f_bavail * status.f_frsize
     if free_bytes < size_bytes:
         raise SpaceError(
             f"Not enough space in {folder}: {size_bytes / 1e6:.0f} MB needed, "
             f"{free_bytes / 1e6:.0f} MB free.",
             now="Make room, or name another folder.",
         )
-    status = os.statvfs(there)
     # Lustre, btrfs and others report 0 inodes in all: they have no such limit to tell of.
     if status.f_files and status.f_favail < files:
         raise SpaceError(

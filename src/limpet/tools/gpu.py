@@ -16,7 +16,6 @@ import msgspec
 from limpet.core.errors import LimpetError
 from limpet.core.gpu import LIBRARY, Driver, Gpu
 from limpet.core.numbers import numbers
-from limpet.formats.elf import read_elf
 from limpet.tools import files
 
 ROOT = Path("/")
@@ -149,6 +148,8 @@ def _file_key(path: Path) -> str:
 
 def read_glibc_need(library: Path) -> str:
     """The newest `GLIBC_…` that a library asks for; empty where that cannot be read."""
+    from limpet.formats.elf import read_elf  # seldom needed: what is found is kept
+
     with contextlib.suppress(OSError), library.open("rb") as file:
         elf = read_elf(file)
         return elf.glibc if elf else ""

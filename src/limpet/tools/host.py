@@ -9,7 +9,7 @@ import platform
 import pwd
 import shlex
 import stat
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -19,7 +19,7 @@ from limpet.core.homes import PERSONAL, START_FILES
 from limpet.core.mounts import Mount
 from limpet.core.seeing import is_own
 from limpet.core.seen import HostSeen
-from limpet.core.variables import TEMPORARY
+from limpet.core.variable_groups import TEMPORARY
 from limpet.tools import files
 
 _RuntimeKind = Literal["apptainer", "singularity-ce"]
@@ -141,24 +141,32 @@ def probe_namespaces(proc: Path = Path("/proc")) -> bool:
     return True
 
 
-# Below the runtime's prefix: where its makers put their programs, and where Debian does. By name,
-# since each start looks, and /usr/lib is large.
-_STARTERS = (
-    "libexec/apptainer/bin/starter",
-    "libexec/singularity*/bin/starter",
-    f"lib/{os.uname().machine}-linux-gnu/apptainer/bin/starter",
-    f"lib/{os.uname().machine}-linux-gnu/singularity*/bin/starter",
-)
+# Below the runtime's prefix: where its makers put their programs, and where Debian does.
+_LIBEXEC = ("libexec", f"lib/{os.uname().machine}-linux-gnu")
 
 
 def probe_setuid(runtime: Path) -> bool | None:
     """Whether the runtime has setuid rights; None where its own programs are not found."""
-    prefix = runtime.resolve().parent.parent
-    starters = [path for pattern in _STARTERS for path in prefix.glob(pattern)]
-    if not starters:
+    folders = [folder for folder in _own_folders(runtime) if (folder / "starter").exists()]
+    if not folders:
         return None
-    suid = (path.with_name("starter-suid") for path in starters)
-    return any(path.exists() and path.stat().st_mode & stat.S_ISUID for path in suid)
+    return any(_is_setuid(folder / "starter-suid") for folder in folders)
+
+
+def _own_folders(runtime: Path) -> Iterator[Path]:
+    for libexec in _LIBEXEC:
+        place = runtime.resolve().parent.parent / libexec
+        # Not glob: Debian's has 1,500 entries, and each start looks.
+        with contextlib.suppress(OSError), os.scandir(place) as entries:
+            for entry in entries:
+                if entry.name == "apptainer" or entry.name.startswith("singularity"):
+                    yield place / entry.name / "bin"
+
+
+def _is_setuid(program: Path) -> bool:
+    with contextlib.suppress(OSError):
+        return bool(program.stat().st_mode & stat.S_ISUID)
+    return False
 
 
 def make_private(folders: Sequence[str], state: str, empty_files: Sequence[str] = ()) -> None:

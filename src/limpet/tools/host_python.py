@@ -10,7 +10,7 @@ import msgspec
 from packaging.version import Version
 
 from limpet.core.errors import BaseError, HostError, LimpetError
-from limpet.core.facts import BaseFacts, Interpreter, Libc
+from limpet.core.facts import PREFIX, BaseFacts, Interpreter, Libc
 from limpet.core.host_python import (
     HostFile,
     HostPython,
@@ -18,7 +18,6 @@ from limpet.core.host_python import (
     describe_built,
     is_hidden_place,
 )
-from limpet.core.image import PREFIX
 from limpet.core.interpreters import OLDEST
 from limpet.tools import files, process
 

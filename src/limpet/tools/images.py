@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 from pathlib import Path
 from typing import BinaryIO
@@ -11,7 +10,7 @@ from typing import BinaryIO
 import msgspec
 
 from limpet.core.errors import ImageError
-from limpet.core.image import AHEAD_OBJECT, FACTS_OBJECT, Ahead, ImageFacts
+from limpet.core.image import AHEAD_OBJECT, FACTS_OBJECT, Ahead, ImageFacts, identity_of
 from limpet.core.inspection import Part
 from limpet.core.seen import ImageKind, ImageSeen
 from limpet.formats import sif
@@ -68,9 +67,9 @@ def _read_sif(path: Path, file: BinaryIO) -> ImageSeen:
     if described is None:
         return _seen(path, "sif", found.id.hex, arch=arch)
     facts = parse_facts(sif.read_object(file, described))
-    # The same packages on the same base share their personal folders, in every copy.
-    same = "\n".join((facts.lock_sha256, facts.base.digest, facts.prefix, facts.name))
-    identity = hashlib.sha256(same.encode()).hexdigest()
+    identity = facts.identity or identity_of(
+        facts.lock_sha256, facts.base, facts.prefix, facts.name
+    )
     seen = _seen(path, "sif", identity, arch=arch, facts=facts)
     ahead = _read_ahead(file, found)
     return msgspec.structs.replace(seen, needs=facts.gpu, libc=facts.libc, ahead=ahead)
@@ -107,6 +106,8 @@ def _read_sandbox(path: Path) -> ImageSeen:
             why="It has neither .singularity.d nor bin/sh.",
             now="Name a SIF file or a sandbox folder.",
         )
+    import hashlib
+
     digest = hashlib.sha256(bytes(path.resolve()))
     with contextlib.suppress(OSError):  # what the runtime notes at each build, its date too
         digest.update((path / ".singularity.d/labels.json").read_bytes())
@@ -114,6 +115,8 @@ def _read_sandbox(path: Path) -> ImageSeen:
 
 
 def _digest(file: BinaryIO) -> str:
+    import hashlib
+
     # A squashfs' superblock: its creation time and the places of all its tables.
     file.seek(0)
     return hashlib.sha256(file.read(96)).hexdigest()

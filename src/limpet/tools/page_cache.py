@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import random
 import re
 import time
 from pathlib import Path
@@ -44,6 +43,8 @@ def look_ahead(path: Path, ahead: Ahead, *, rank: int = 0) -> AheadSeen:
 
 
 def _wait_for_pages(path: Path, ahead: Ahead) -> list[float]:
+    import random
+
     start, length = max(ahead.ranges, key=lambda one: one[1])
     waits_s = []
     with contextlib.suppress(OSError), path.open("rb", buffering=0) as file:

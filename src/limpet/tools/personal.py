@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 import io
 import os
-import shutil
 import time
 from pathlib import Path
+from zlib import crc32
 
 from limpet.core.personal import PipSeen
 from limpet.tools.files import written_beside
@@ -58,7 +57,7 @@ def _kit_folder(state: Path) -> Path | None:
     if found is None or not found.origin:
         return None
     stamps = [f"{path}:{Path(path).stat().st_mtime_ns}" for path in (found.origin, str(_SCRIPT))]
-    return state / ".pip" / hashlib.sha256("\n".join(stamps).encode()).hexdigest()[:12]
+    return state / ".pip" / f"{crc32(os.fsencode(' '.join(stamps))):08x}"
 
 
 def make_kit(folder: Path, *, inside: str) -> None:
@@ -66,6 +65,7 @@ def make_kit(folder: Path, *, inside: str) -> None:
     if (folder / "pip.zip").exists():
         return
     import importlib.metadata
+    import shutil
 
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     needed = importlib.metadata.metadata("pip")["Requires-Python"]

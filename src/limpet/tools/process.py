@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import signal
-import subprocess
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import msgspec
 
 from limpet.core.errors import HostError
+
+if TYPE_CHECKING:
+    import subprocess
 
 
 class Finished(msgspec.Struct, frozen=True, kw_only=True):
@@ -31,9 +32,10 @@ class Finished(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def find_program(name: str, *, path: str | None = None) -> Path | None:
-    """Where a program is, or None."""
-    found = shutil.which(name, path=path)
-    return Path(found) if found else None
+    """Where a program is, or None; a name with a slash is a path."""
+    folders = [""] if "/" in name else os.get_exec_path({"PATH": path} if path else None)
+    places = (Path(folder, name) for folder in folders)
+    return next((place for place in places if place.is_file() and os.access(place, os.X_OK)), None)
 
 
 def run(
@@ -48,6 +50,8 @@ def run(
 
     Raises HostError where the program is missing, may not be started, or outlasts `timeout_s`.
     """
+    import subprocess
+
     words = [str(word) for word in argv]
     try:
         done = subprocess.run(
@@ -85,6 +89,8 @@ def run_limited(
     input_bytes: bytes = b"",
 ) -> Finished | None:
     """As `run`, but None where it had to be stopped; all that it started is stopped with it."""
+    import subprocess
+
     with start(argv, env=env) as running:
         try:
             stdout, stderr = running.communicate(input_bytes, timeout=timeout_s)
@@ -108,6 +114,8 @@ def start(
     cwd: Path | None = None,
 ) -> subprocess.Popen[bytes]:
     """Start a process that is spoken with over pipes; it dies with its own process group."""
+    import subprocess
+
     return subprocess.Popen(
         [str(word) for word in argv],
         env=env,
@@ -124,6 +132,8 @@ def stop(running: subprocess.Popen[bytes], *, patience_s: float) -> int:
 
     Its whole group is told, since a program in the middle may pass nothing on (unshare does not).
     """
+    import subprocess
+
     for told in (None, signal.SIGTERM, signal.SIGKILL):
         if told is not None:
             with contextlib.suppress(ProcessLookupError):

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import json
 import os
-import secrets
-import shutil
 import stat
 import time
 from collections.abc import Iterator
@@ -112,7 +109,7 @@ def _described(distribution: Distribution) -> PersonalPackage:
         name=canonicalize_name(distribution.metadata["Name"]),
         version=distribution.version,
         asked=distribution.read_text("REQUESTED") is not None,
-        origin=json.loads(direct)["url"] if direct else "",
+        origin=msgspec.json.decode(direct)["url"] if direct else "",
         requires=tuple(distribution.requires or ()),
         tags=tuple(
             line.partition(":")[2].strip() for line in wheel.splitlines() if line.startswith("Tag:")
@@ -157,6 +154,8 @@ def _adapt(source: Path, target: Path, executable: str) -> bool:
 
 
 def _link(source: Path, target: Path) -> None:
+    import shutil
+
     target.parent.mkdir(parents=True, exist_ok=True)
     if target.exists():
         return
@@ -214,7 +213,7 @@ def held(folder: Path) -> Iterator[None]:
 
 def remove(folder: Path) -> None:
     """Remove an image's folder: out of sight at once, then file by file."""
-    doomed = folder.with_name(f"{_REMOVED}{folder.name}-{secrets.token_hex(4)}")
+    doomed = folder.with_name(f"{_REMOVED}{folder.name}-{os.urandom(4).hex()}")
     with held(folder):
         folder.rename(doomed)
     _remove_tree(doomed)
@@ -227,6 +226,8 @@ def sweep_removed(state: Path) -> None:
 
 
 def _remove_tree(doomed: Path) -> None:
+    import shutil
+
     for above, names, _ in os.walk(doomed):
         for path in (Path(above), *(Path(above, name) for name in names)):
             with contextlib.suppress(OSError):

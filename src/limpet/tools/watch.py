@@ -10,14 +10,11 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import resource
 import select
 import signal
 import stat
 import struct
-import termios
 import threading
-import tty
 from collections.abc import Callable, Mapping, Sequence
 from typing import NoReturn
 
@@ -154,6 +151,8 @@ def _write(number: int, data: bytes) -> None:
 
 def _end_as(code: int) -> NoReturn:
     if code < 0:
+        import resource
+
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # one core file is enough
         with contextlib.suppress(OSError, ValueError):
             signal.signal(-code, signal.SIG_DFL)
@@ -188,6 +187,9 @@ class _Relay:
         self._gone = False
         self._thread = threading.Thread(target=self._pass_on, daemon=True)
         if kind == "terminal":
+            import termios
+            import tty
+
             self._ours, self._theirs = os.openpty()
             # The real terminal turns newlines into what it needs, once.
             settings = termios.tcgetattr(2)
@@ -199,6 +201,8 @@ class _Relay:
 
     def fit(self) -> None:
         """Give the copy of the terminal the size that the terminal has."""
+        import termios
+
         with contextlib.suppress(OSError):
             size = fcntl.ioctl(2, termios.TIOCGWINSZ, bytes(8))
             fcntl.ioctl(self._ours, termios.TIOCSWINSZ, size)
