@@ -70,6 +70,17 @@ def test_folders_are_for_the_users_eyes_only(tmp_path: Path) -> None:
         host.make_private([str(tmp_path / "file/x")], str(tmp_path / "file"))
 
 
+def test_what_is_there_is_only_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Making is asked of a shared file system's server each time, even where all is there."""
+    state = tmp_path / "state"
+    folders = [str(state / "a/home/.cache"), str(state / "a/home/.local"), str(state / "b")]
+    host.make_private(folders, str(state), [str(state / "a/home/.bashrc")])
+    assert (state / "a/home/.bashrc").stat().st_mode & 0o777 == 0o600
+    for name in ("mkdir", "touch"):
+        monkeypatch.setattr(Path, name, lambda *_, **__: pytest.fail("written again"))
+    host.make_private(folders, str(state), [str(state / "a/home/.bashrc")])
+
+
 def test_links_at_the_top(tmp_path: Path) -> None:
     (tmp_path / "pfs/appl").mkdir(parents=True)
     for name, target in (("appl", "pfs/appl"), ("dead", "nowhere"), ("file", "f")):

@@ -175,15 +175,16 @@ def make_private(folders: Sequence[str], state: str, empty_files: Sequence[str] 
         return
     root = Path(state)
     try:
-        root.mkdir(mode=0o700, parents=True, exist_ok=True)
-        check_private(root)
-        for folder in map(Path, folders):
-            # One by one: `parents` would make those above with everybody's rights.
-            for place in (*reversed(folder.relative_to(root).parents[:-1]), folder):
-                (root / place).mkdir(mode=0o700, exist_ok=True)
-                check_private(root / place)
-        for file in empty_files:
-            Path(file).touch(mode=0o600)
+        if not root.parent.is_dir():
+            root.parent.mkdir(parents=True)
+        # One by one: `parents` would make those above with everybody's rights.
+        below = [Path(folder).relative_to(root) for folder in folders]
+        places = [place for one in below for place in (*reversed(one.parents), one)]
+        for place in dict.fromkeys(places):
+            _make_folder(root / place)
+        for file in map(Path, empty_files):
+            if not file.exists():
+                file.touch(mode=0o600)
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         raise (SpaceError if full else HostError)(
@@ -191,6 +192,13 @@ def make_private(folders: Sequence[str], state: str, empty_files: Sequence[str] 
             why=f"{error.strerror}.",
             now="Set LIMPET_STATE_DIR to a folder that can be written.",
         ) from error
+
+
+def _make_folder(place: Path) -> None:
+    # A look first: a shared file system's client knows what is there, and asks its server to make.
+    if not place.is_dir():
+        place.mkdir(mode=0o700, exist_ok=True)
+    check_private(place)
 
 
 def check_private(folder: Path) -> None:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from importlib.metadata import Distribution
 
 _REMOVED = ".removed-"
+_TOUCH_S = 60
 
 
 def read_record(folder: Path) -> Record | None:
@@ -38,9 +39,10 @@ def write_record(folder: Path, record: Record) -> None:
 
 
 def touch_record(folder: Path) -> None:
-    """Note that the image was used today."""
+    """Note that the image was used; once a minute, for it is a write to the user's home."""
     with contextlib.suppress(OSError):
-        os.utime(folder / RECORD)
+        if time.time() - (folder / RECORD).stat().st_mtime > _TOUCH_S:
+            os.utime(folder / RECORD)
 
 
 def find_folders(state: Path) -> list[Path]:
