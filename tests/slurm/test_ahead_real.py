@@ -125,7 +125,9 @@ def test_neither_step_nor_job_waits_for_it_and_it_ends_with_the_job(shared: Shar
     shared.gate.touch()
     with shared.cold("n1", "n2"):
         step = f"srun '{shared.python}' -c 'print(1)'\n"
+        begun_s = time.monotonic()
         assert shared.job(step, "-w", "n1,n2", "--ntasks-per-node=2") == "1\n" * 4
+        assert time.monotonic() - begun_s < 30  # Slurm waits a minute for whoever has the output
         wait_until(lambda: len(shared.asked()[1]) == 4)  # two readers on each node
         wait_until(lambda: not any(any(cluster.on_disk(node).iterdir()) for node in ("n1", "n2")))
         shared.gate.unlink()
