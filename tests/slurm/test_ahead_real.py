@@ -97,9 +97,6 @@ def wait_until(holds: Callable[[], bool]) -> None:
 ENDS = "import os, sys; print('rank', os.environ['SLURM_PROCID']); sys.exit(7)"
 
 
-EXITED = re.compile(r"srun: error: n[12]: tasks? [\d,-]+: Exited with exit code 7")
-
-
 def test_once_for_all_ranks_of_a_node_and_all_steps_of_a_job(shared: Shared) -> None:
     """And nobody notices: the ranks end as they do, and all that is left goes with the job."""
     step = f"srun '{shared.python}' -c \"{ENDS}\"\necho code $?\n"
@@ -113,7 +110,7 @@ def test_once_for_all_ranks_of_a_node_and_all_steps_of_a_job(shared: Shared) -> 
         assert sorted(set(read)) == nodes
         assert len(read) == 2 * read.count(read[0])
         assert all(one["read_bytes"] >= shared.wanted_bytes for one in counted())
-    said = [line for line in said if not EXITED.fullmatch(line)]
+    said = [line for line in said if not line.startswith("srun: ")]
     ranks = sorted(f"rank {rank}" for rank in range(6))
     assert [sorted(said[:6]), said[6], sorted(said[7:13]), said[13]] == [ranks, "code 7"] * 2
     assert sum(line.endswith(".ahead") for line in said[14:]) == 1
