@@ -292,10 +292,13 @@ class Cluster:
             yield
 
     @contextmanager
-    def counted(self, node: str, folder: Path, program: Path) -> Iterator[Callable[[], Counts]]:
+    def counted(
+        self, node: str, folder: Path, program: Path, *, delay_ms: int = 0
+    ) -> Iterator[Callable[[], Counts]]:
         """The folder as this node alone sees it through `bench/slowfs.c`: what reaches it so far.
 
-        Each call is a client that has seen nothing yet. `program` is the compiled one.
+        Each call is a client that has seen nothing yet. `program` is the compiled one. Whatever
+        reaches it takes so long.
         """
         seen = Path(f"/proc/{self.daemons[node].pid}/root{folder}/.slowfs.json")
 
@@ -304,7 +307,7 @@ class Cluster:
             return found
 
         aside = Path(tempfile.mkdtemp(prefix=f"aside-{node}-", dir=self.folder))
-        options = f"source={aside},delay_us=0"
+        options = f"source={aside},delay_us={delay_ms * 1000}"
         words = self._mount_words(node, "mount", str(program), str(folder), "fuse", options)
         with self.mounted(node, aside, folder):
             running = subprocess.Popen(words)

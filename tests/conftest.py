@@ -29,6 +29,8 @@ from limpet.tools.apptainer import Runtime
 if TYPE_CHECKING:
     from tests.cluster import Cluster
 
+SOURCE = Path(__file__).parents[1] / "src"
+
 # Settings that would change what limpet does. How this machine reaches the package index stays.
 FORGOTTEN = ("LIMPET_", "APPTAINER_", "APPTAINERENV_", "SINGULARITY_", "SINGULARITYENV_", "UV_")
 KEPT = ("LIMPET_TEST_", "UV_DEFAULT_INDEX", "UV_INDEX_URL", "UV_NATIVE_TLS", "UV_SYSTEM_CERTS")
@@ -236,6 +238,27 @@ def debian_base(cache_dir: Path, runtime: Runtime) -> Base:
 
 
 @pytest.fixture(scope="session")
+def profiled_image(
+    run_folder: Path, cache_dir: Path, debian_base: Base, shared_once: SharedOnce
+) -> Path:
+    """An image that says what is to be read ahead, in a folder of its own."""
+    image = run_folder / "profiled" / "im age.sif"
+
+    def make() -> None:
+        image.parent.mkdir()
+        words = ("--base", debian_base.reference, "--profile", "python -c 'import json'")
+        subprocess.run(
+            [sys.executable, "-P", "-m", "limpet", "-q", "build", *words, "-o", image],
+            env={**os.environ, "PYTHONPATH": str(SOURCE), "LIMPET_CACHE_DIR": str(cache_dir)},
+            cwd=image.parent,
+            check=True,
+        )
+
+    shared_once("profiled", make)
+    return image
+
+
+@pytest.fixture(scope="session")
 def cluster() -> Iterator[Cluster]:
     """A Slurm of four nodes, all of it this user's own.
 
@@ -271,7 +294,6 @@ def limpet(cache_dir: Path, home: Path, tmp_path: Path) -> Limpet:
     It shares the tests' cache; `env` adds to (or overrides) the environment. The exit code is the
     test's to judge.
     """
-    source = Path(__file__).parent.parent / "src"
 
     def run(
         *words: str | Path,
@@ -282,7 +304,7 @@ def limpet(cache_dir: Path, home: Path, tmp_path: Path) -> Limpet:
     ) -> subprocess.CompletedProcess[str]:
         variables = {
             **os.environ,
-            "PYTHONPATH": str(source),
+            "PYTHONPATH": str(SOURCE),
             "LIMPET_CACHE_DIR": str(cache_dir),
             **(env or {}),
         }

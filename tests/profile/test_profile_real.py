@@ -229,12 +229,14 @@ def test_a_profile_that_opens_nothing_leaves_the_usual_order(
 def test_a_profile_that_hangs_is_stopped_and_counts(
     workshop: Workshop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    from limpet.actions import profile as runs
     from limpet.actions.build import build
 
-    monkeypatch.setattr(profile, "LIMIT_S", 2)
-    workshop.add_wheel("tree", TREE)
+    monkeypatch.setattr(profile, "LIMIT_S", 4)
+    monkeypatch.setattr(runs, "LOOK_EVERY_S", 0.5)
+    workshop.add_wheel("tree", {**TREE, "tree/data.bin": TEXT})
     mark = f"limpet-hang-{time.time_ns()}"
-    command = f"python -c 'import tree, time; time.sleep(600)' {mark}"
+    command = f"python -c '{READING}; import tree, time; time.sleep(600)' {mark}"
     said: list[str] = []
     request = BuildRequest(
         recipes=(str(workshop.require("tree")),),
@@ -244,10 +246,12 @@ def test_a_profile_that_hangs_is_stopped_and_counts(
         cache_dir=str(workshop.cache),
     )
     build(request, lambda event: said.append(event.message))
-    assert any("stopped after 2 s" in message for message in said)
+    assert any("stopped after 4 s" in message for message in said)
     assert is_hot(workshop.image, USED)
     left = subprocess.run(["pgrep", "-f", mark], capture_output=True, text=True, check=False)
     assert left.stdout == ""
+    read = read_of_data(workshop)
+    assert 16 in read and 4 not in read and 30 not in read
 
 
 def test_an_order_that_is_damaged_is_found_anew(workshop: Workshop) -> None:
@@ -269,8 +273,20 @@ def test_an_order_that_is_damaged_is_found_anew(workshop: Workshop) -> None:
 
 
 DATA = "/opt/env/lib/python3.13/site-packages/tree/data.bin"
+TEXT = "".join(f"{i * i} {i:b}\n" for i in range(200_000)).encode()
 BLOCK_BYTES = profile.BLOCK_BYTES
-READING = f"python -c \"file = open('{DATA}'); file.buffer.seek(2 << 20); file.buffer.read(9)\""
+READING = f'file = open("{DATA}"); file.buffer.seek(2 << 20); file.buffer.read(9)'
+
+
+def read_of_data(workshop: Workshop) -> set[int]:
+    """The blocks of DATA that were read, as it is noted."""
+    lines = (workshop.folder / "pylock.order").read_text().splitlines()
+    (line,) = (one for one in lines if DATA in one)
+    return {
+        number
+        for start, length in profile.parse_notes([DATA, line]).read[DATA]
+        for number in range(start // BLOCK_BYTES, (start + length) // BLOCK_BYTES)
+    }
 
 
 def stored(image: Path, path: str) -> list[tuple[int, int]]:
@@ -284,21 +300,15 @@ def stored(image: Path, path: str) -> list[tuple[int, int]]:
         return list(zip(places, sizes, strict=False))
 
 
-def test_of_a_large_file_only_what_was_read_counts(workshop: Workshop) -> None:
-    text = "".join(f"{i * i} {i:b}\n" for i in range(200_000)).encode()
-    assert len(text) > 5 << 20
-    workshop.add_wheel("tree", {**TREE, "tree/data.bin": text})
+@pytest.mark.parametrize("then", ["", "; import os; os.kill(os.getpid(), 9)"])
+def test_of_a_large_file_only_what_was_read_counts(workshop: Workshop, then: str) -> None:
+    """However the program ends."""
+    assert len(TEXT) > 5 << 20
+    workshop.add_wheel("tree", {**TREE, "tree/data.bin": TEXT})
     recipe = workshop.require("tree")
     plain = stored(workshop.build(recipe, "--no-profile"), DATA)
-    workshop.build(recipe, "--force", "--profile", READING)
-    (line,) = (
-        one for one in (workshop.folder / "pylock.order").read_text().splitlines() if DATA in one
-    )
-    read = {
-        number
-        for start, length in profile.parse_notes([DATA, line]).read[DATA]
-        for number in range(start // BLOCK_BYTES, (start + length) // BLOCK_BYTES)
-    }
+    workshop.build(recipe, "--force", "--profile", f"python -c '{READING}{then}' || true")
+    read = read_of_data(workshop)
     assert 16 in read and 4 not in read and 30 not in read  # 2 MiB, and what the kernel reads on
     ahead = hot(workshop.image).ranges
     for number, (at, length) in enumerate(stored(workshop.image, DATA)):
@@ -307,7 +317,7 @@ def test_of_a_large_file_only_what_was_read_counts(workshop: Workshop) -> None:
         # What is read ahead is compressed harder, and nothing else is.
         assert length < plain[number][1] if number in read else length == plain[number][1]
     code = f"import hashlib; print(hashlib.sha256(open('{DATA}', 'rb').read()).hexdigest())"
-    assert workshop.python(workshop.image, code) == hashlib.sha256(text).hexdigest()
+    assert workshop.python(workshop.image, code) == hashlib.sha256(TEXT).hexdigest()
 
 
 def test_harder_compressed_blocks_are_kept(workshop: Workshop) -> None:

@@ -2,10 +2,13 @@
 
 Appends one path a line, in their order, to the file that LIMPET_OPENED names: at once, so that
 nothing is lost when the program crashes or is stopped. Shared libraries, which the loader opens,
-are seen in the memory map after each extension module. When the program ends, `0-3,7 PATH` says of
-the larger files which blocks of 128 KiB were read: the image is mounted for this run alone, so what
-the kernel holds of it is what was asked for. Works from Python 3.6 on; before 3.8, which has no
-audit hooks, modules and libraries are noted when the program ends.
+are seen in the memory map after each extension module. Works from Python 3.6 on; before 3.8, which
+has no audit hooks, modules and libraries are noted when the program ends.
+
+Run as `note_opened.py SECONDS COMMAND …` it starts the program, and adds `0-3,7 PATH` for the
+larger ones of these files, which blocks of 128 KiB were read: the image is mounted for this run
+alone, so what the kernel holds of it is what was asked for. It looks when the program has ended,
+and that often before, for what runs longer is stopped and the mount goes with it.
 """
 
 import os
@@ -29,7 +32,6 @@ class Notes:
     def __init__(self, descriptor):
         self.descriptor = descriptor
         self.seen = set()
-        self.ended = False
         self.stale = True  # libraries may have been loaded since the map was looked at
 
     def add(self, path):
@@ -61,18 +63,7 @@ class Notes:
                     if not is_checked(path):
                         break
 
-    def add_blocks(self):
-        at_hand = memory()
-        for path in sorted(self.seen) if at_hand else ():
-            try:
-                if os.path.getsize(path) > BLOCK_BYTES:
-                    self.write((runs_of(at_hand(path)) or "-") + " " + path)
-            except (OSError, ValueError):
-                pass
-
     def hook(self, event, arguments):
-        if self.ended:
-            return
         if event == "open":
             path, _, flags = arguments
             if isinstance(flags, int) and flags & WRITING:
@@ -94,8 +85,6 @@ class Notes:
     def finish(self):
         self.add_libraries()
         self.add_modules()
-        self.ended = True
-        self.add_blocks()
 
 
 def memory():
@@ -146,6 +135,37 @@ def runs_of(numbers):
     return ",".join("%d-%d" % (a, b) if a < b else str(a) for a, b in runs)
 
 
+def tell_blocks(notes):
+    at_hand = memory()
+    if not (at_hand and os.path.exists(notes)):
+        return
+    with open(notes, "rb") as file:
+        paths = {line for line in file.read().split(b"\n") if line.startswith(b"/")}
+    told = []
+    for path in sorted(paths):
+        try:
+            if os.path.getsize(path) > BLOCK_BYTES:
+                told.append(os.fsencode(runs_of(at_hand(path)) or "-") + b" " + path + b"\n")
+        except (OSError, ValueError):
+            pass
+    with open(notes, "ab") as file:
+        file.write(b"".join(told))
+
+
+def watch(every_s, words):
+    import subprocess
+
+    running = subprocess.Popen(words)
+    code = None
+    while code is None:
+        try:
+            code = running.wait(every_s)
+        except subprocess.TimeoutExpired:
+            pass
+        tell_blocks(os.environ[OPENED])
+    sys.exit(code if code >= 0 else 128 - code)
+
+
 def begin(path):
     import atexit
 
@@ -176,3 +196,5 @@ if __name__ == "sitecustomize":
     if os.environ.get(OPENED):
         begin(os.environ[OPENED])
     hand_on()
+elif __name__ == "__main__":
+    watch(float(sys.argv[1]), sys.argv[2:])

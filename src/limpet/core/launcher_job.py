@@ -103,6 +103,7 @@ case $_limpet_image in */"@STAGED@") ;; *)
             done
             _limpet_read() {
                 for _limpet_to; do
+                    [ -d "$_limpet_local.ahead" ] || break # the job is over
                     dd if="$_limpet_image" of=/dev/null bs=1048576 iflag=skip_bytes,count_bytes \
                         skip="${_limpet_to%:*}" count="${_limpet_to#*:}"
                 done

@@ -21,7 +21,7 @@ MOST_ROOTS = 30
 # Of which parts of files are told, as `base_scripts/note_opened` counts them.
 BLOCK_BYTES = 128 << 10
 
-_PYTHON = f"{PREFIX}/bin/python"
+PYTHON = f"{PREFIX}/bin/python"
 _NO_MODULES = frozenset(("test", "tests", "doc", "docs", "examples", "benchmarks", "scripts"))
 # Read at every start, before any Python could tell.
 STARTING = (
@@ -85,7 +85,7 @@ def import_command(names: Sequence[str]) -> tuple[str, ...]:
         "    except (Exception, SystemExit):\n"
         "        pass\n"
     )
-    return (_PYTHON, "-c", script)
+    return (PYTHON, "-c", script)
 
 
 def parse_modules(record: str) -> tuple[str, ...]:
