@@ -249,6 +249,18 @@ def contenders() -> tuple[Contender, ...]:
     )
 
 
+def this_trees_python() -> tuple[str, ...]:
+    """A command that imports this tree's limpet, which may not be ours to write byte code to."""
+    code = Path.home() / ".cache/limpet-bench/pyc"
+    named = (f"PYTHONPATH={HERE.parent / 'src'}", f"PYTHONPYCACHEPREFIX={code}")
+    return ("env", *named, sys.executable)
+
+
+def this_trees_limpet() -> tuple[str, ...]:
+    """limpet's command, as quick as an installed one."""
+    return (*this_trees_python(), "-P", "-m", "limpet")
+
+
 def make_venv(folder: Path, *packages: str) -> Path:
     """A virtual environment with packages in it; returns its interpreter."""
     python = folder / "bin/python"

@@ -12,7 +12,7 @@ import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import median
 
@@ -38,19 +38,25 @@ def main() -> None:
     if options.image:
         run = ["run", "--dry-run", str(options.image), "python3", "-c", "pass"]
         ways["limpet run --dry-run"] = [*options.limpet, *run]
+    print(compare(ways, options.rounds))
+
+
+def compare(ways: Mapping[str, Sequence[str]], rounds: int) -> str:
+    """A table of commands that were run in turn, with their ratios to the first one."""
     times: dict[str, list[float]] = {name: [] for name in ways}
-    for number in range(options.rounds + 1):
+    for number in range(rounds + 1):
         for name, argv in ways.items():
             wall_s = _time(argv)
             if number:  # the first one warms the page cache
                 times[name].append(wall_s)
-    plain_s = median(times["python -c pass"])
-    table = [["command", "median ms", "least–most ms", "× python -c pass"]]
+    first = next(iter(ways))
+    table = [["command", "median ms", "least–most ms", f"× {first}"]]
     for name, walls in times.items():
         middle = median(walls)
         spread = f"{min(walls) * 1000:.0f}–{max(walls) * 1000:.0f}"
-        table.append([name, f"{middle * 1000:.1f}", spread, f"{middle / plain_s:.1f}"])
-    print(render_markdown(table))
+        ratio = f"{middle / median(times[first]):.2f}"
+        table.append([name, f"{middle * 1000:.1f}", spread, ratio])
+    return render_markdown(table)
 
 
 def _time(argv: Sequence[str]) -> float:

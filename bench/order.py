@@ -20,9 +20,11 @@ import subprocess
 import sys
 import time
 from collections import defaultdict
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from statistics import median
 
+from contenders import this_trees_limpet
 from slowfs import Counted, build_slowfs, slow_view
 from summary import render_markdown
 
@@ -31,75 +33,102 @@ IMPORTS = (
     "import numpy, scipy, pandas, matplotlib.pyplot, astropy.table, sklearn.ensemble, scipy.stats"
 )
 PLAIN_IMPORTS = "import numpy, scipy, pandas, matplotlib, astropy, sklearn"
+BARE = ("apptainer", "--quiet", "exec")
+PYTHON = "/opt/env/bin/python"
+
+Command = Callable[[Path], list[str]]  # by the folder in which the images are seen
+Found = dict[str, list[tuple[float, Counted]]]  # seconds, and what was counted, by way
 
 
 def main() -> None:
     """Build, measure, show."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add = parser.add_argument
-    add("--limpet", type=shlex.split, default=[sys.executable, "-m", "limpet"])
-    add("--folder", type=Path, default=Path.home() / ".cache/limpet-bench/profile")
-    add("--base", default="debian:trixie")
-    add("--delays", default="1,5", help="milliseconds, with commas between")
-    add("--rounds", type=int, default=7)
-    add("--plain", action="store_true")
+    parser = common_options(__doc__, rounds=7)
+    parser.add_argument("--delays", default="1,5", help="milliseconds, with commas between")
+    parser.add_argument("--plain", action="store_true")
     options = parser.parse_args()
-    images = options.folder / "images"
-    images.mkdir(parents=True, exist_ok=True)
-    build_images(options.limpet, options.base, images)
+    images = build_images(options)
     program = build_slowfs(options.folder)
-    ways = plan_ways(options.limpet, images)
-    table = [["delay", "start", "reads", "MB", "cold import s", "× usual order"]]
+    code = PLAIN_IMPORTS if options.plain else IMPORTS
+    ways = plan_ways(options.limpet, images, code)
+    table = [header("usual")]
     for delay_ms in map(float, options.delays.split(",")):
-        found: dict[str, list[tuple[float, Counted]]] = defaultdict(list)
-        for _ in range(options.rounds):
-            for name, (words, image) in ways.items():
-                code = PLAIN_IMPORTS if options.plain else IMPORTS
-                found[name].append(measure(program, images, words, image, code, delay_ms))
-        table += rows(delay_ms, found)
+        found = measure_in_turn(program, images, ways, delay_ms, options.rounds)
+        table += rows(delay_ms, found, against="usual order")
     print(render_markdown(table))
 
 
-def plan_ways(limpet: list[str], images: Path) -> dict[str, tuple[tuple[str, ...], str]]:
-    """Each way's words before the image, and its image."""
-    bare = ("apptainer", "--quiet", "exec")
-    ways: dict[str, tuple[tuple[str, ...], str]] = {"usual order": (bare, "usual.sif")}
-    for name, image in (("default order", "default.sif"), ("profile order", "profiled.sif")):
-        told = subprocess.run(
-            [*limpet, "inspect", "--json", images / image], check=True, stdout=subprocess.PIPE
-        )
-        key = json.loads(told.stdout)["facts"]["modules"]["key"]
-        ways[name] = (bare, image)
-        ways[f"{name}, archive"] = ((*bare, "--env", f"LIMPET_MODULES={key}"), image)
-    ways["profile order, limpet run"] = ((*limpet, "-q", "run"), "profiled.sif")
-    return ways
+def common_options(about: str, rounds: int) -> argparse.ArgumentParser:
+    """What all programs know that measure these images."""
+    parser = argparse.ArgumentParser(
+        description=about, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--limpet", type=shlex.split, default=this_trees_limpet())
+    add("--folder", type=Path, default=Path.home() / ".cache/limpet-bench/profile")
+    add("--base", default="debian:trixie")
+    add("--rounds", type=int, default=rounds)
+    return parser
 
 
-def build_images(limpet: list[str], base: str, images: Path) -> None:
-    """The same lock three times; what is there stays."""
+def build_images(options: argparse.Namespace) -> Path:
+    """The folder with the same lock's images; what is there stays."""
+    images: Path = options.folder / "images"
+    images.mkdir(parents=True, exist_ok=True)
     wanted = [word for name in PACKAGES for word in ("--pip", name)]
     command = f"python -c '{IMPORTS}'"
     ways = {"usual": ["--no-profile"], "default": [], "profiled": ["--profile", command]}
     for name, flags in ways.items():
         if not (images / f"{name}.sif").exists():
-            lock = images.parent / "pylock.toml"
-            flags += ["--lock", str(lock), "-o", str(images / f"{name}.sif")]
-            subprocess.run([*limpet, "build", "--base", base, *wanted, *flags], check=True)
+            flags += ["--lock", str(options.folder / "pylock.toml")]
+            flags += ["-o", str(images / f"{name}.sif")]
+            build = [*options.limpet, "build", "--base", options.base, *wanted, *flags]
+            subprocess.run(build, check=True)
+    return images
+
+
+def plan_ways(limpet: tuple[str, ...], images: Path, code: str) -> dict[str, Command]:
+    """What is started, by name."""
+    ways = {"usual order": start_by(BARE, "usual.sif", code)}
+    for name, image in (("default order", "default.sif"), ("profile order", "profiled.sif")):
+        told = subprocess.run(
+            [*limpet, "inspect", "--json", images / image], check=True, stdout=subprocess.PIPE
+        )
+        key = json.loads(told.stdout)["facts"]["modules"]["key"]
+        ways[name] = start_by(BARE, image, code)
+        archive = (*BARE, "--env", f"LIMPET_MODULES={key}")
+        ways[f"{name}, archive"] = start_by(archive, image, code)
+    ways["profile order, limpet run"] = start_by((*limpet, "-q", "run"), "profiled.sif", code)
+    return ways
+
+
+def start_by(words: tuple[str, ...], image: str, code: str) -> Command:
+    """The import by the words before the image."""
+    return lambda place: [*words, str(place / image), PYTHON, "-c", code]
+
+
+def measure_in_turn(
+    program: Path,
+    images: Path,
+    ways: Mapping[str, Command],
+    delay_ms: float,
+    rounds: int,
+    *,
+    at: Path | None = None,
+) -> Found:
+    """So many cold imports by each way."""
+    found: Found = defaultdict(list)
+    for _ in range(rounds):
+        for name, command in ways.items():
+            found[name].append(measure(program, images, command, delay_ms, at))
+    return found
 
 
 def measure(
-    program: Path,
-    images: Path,
-    words: tuple[str, ...],
-    image: str,
-    code: str,
-    delay_ms: float,
+    program: Path, images: Path, command: Command, delay_ms: float, at: Path | None
 ) -> tuple[float, Counted]:
     """One cold import: seconds, and what reached the file system."""
-    with slow_view(program, images, delay_ms=delay_ms) as view:
-        argv = [*words, str(view.place / image), "/opt/env/bin/python", "-c", code]
+    with slow_view(program, images, delay_ms=delay_ms, at=at) as view:
+        argv = command(view.place)
         begun_s = time.perf_counter()
         done = subprocess.run(argv, cwd=images, capture_output=True, text=True, env=os.environ)
         wall_s = time.perf_counter() - begun_s
@@ -108,17 +137,31 @@ def measure(
         return wall_s, view.counted()
 
 
-def rows(delay_ms: float, found: dict[str, list[tuple[float, Counted]]]) -> list[list[str]]:
-    """A line of the table for each way."""
-    usual_s = median(wall_s for wall_s, _ in found["usual order"])
+def header(against: str) -> list[str]:
+    """Of `rows`."""
+    times = f"× {against}"
+    return ["delay", "start", "reads", times, "MB", times, "cold import s", times]
+
+
+def rows(delay_ms: float, found: Found, *, against: str) -> list[list[str]]:
+    """A line of the table for each way: medians, each with its ratio to that of one of them."""
+    middles = {name: medians(samples) for name, samples in found.items()}
     lines = []
-    for name, samples in found.items():
-        wall_s = median(wall_s for wall_s, _ in samples)
-        reads = median(counted.reads for _, counted in samples)
-        megabytes = median(counted.read_bytes for _, counted in samples) / 1e6
-        figures = [f"{reads:.0f}", f"{megabytes:.1f}", f"{wall_s:.2f}", f"{wall_s / usual_s:.2f}"]
-        lines.append([f"{delay_ms:g} ms", name, *figures])
+    for name, values in middles.items():
+        line = [f"{delay_ms:g} ms", name]
+        for value, usual, digits in zip(values, middles[against], (0, 1, 2), strict=True):
+            line += [f"{value:.{digits}f}", f"{value / usual:.2f}"]
+        lines.append(line)
     return lines
+
+
+def medians(samples: list[tuple[float, Counted]]) -> tuple[float, float, float]:
+    """Of reads, megabytes and seconds."""
+    return (
+        median(counted.reads for _, counted in samples),
+        median(counted.read_bytes for _, counted in samples) / 1e6,
+        median(wall_s for wall_s, _ in samples),
+    )
 
 
 if __name__ == "__main__":

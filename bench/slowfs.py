@@ -79,14 +79,18 @@ def slow_view(
     delay_ms: float,
     server: Path | None = None,
     service_ms: float = 0,
+    at: Path | None = None,
 ) -> Iterator[SlowView]:
-    """Mount `source` for the time of the block, as a plain user; a folder beside it is the place.
+    """Mount `source` for the time of the block, as a plain user.
 
-    Each call is a client that has seen nothing yet. Those that name the same file as `server` share
+    The place is `at`, or a new folder beside the source. Each call is a client that has seen
+    nothing yet. Those that name the same file as `server` share
     one that does a metadata operation in `service_ms`, one at a time.
     """
     source = source.resolve()
-    place = Path(tempfile.mkdtemp(prefix=".slowfs-", dir=source.parent))
+    if at:
+        at.mkdir()
+    place = at or Path(tempfile.mkdtemp(prefix=".slowfs-", dir=source.parent))
     settings = f"source={_escaped(source)},delay_us={round(delay_ms * 1000)}"
     if server:
         settings += f",server={_escaped(server)},service_us={round(service_ms * 1000)}"

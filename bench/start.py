@@ -34,13 +34,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from build import RECIPES, say
-from contenders import environment
+from contenders import environment, this_trees_limpet
 from measure import adopt_orphans
 from slowfs import Counted, build_slowfs, slow_view
 from start_peers import Peer, make_peers, peers
 
 HERE = Path(__file__).resolve().parent
-SOURCE = HERE.parent / "src"
 COLD_TARGET, VENV_TARGET, WARM_TARGET = 0.65, 0.1, 1.0
 OURS = ("limpet", "launcher", "kept")
 NAMES = [one.name for one in peers(())]
@@ -298,17 +297,13 @@ def parse_options() -> argparse.Namespace:
     add("--work", type=Path, default=HERE / "work", help="where the peers are kept (bench/work)")
     add("--out", type=Path, default=HERE / "out", help="where the results go (bench/out)")
     add("--base-tar", type=Path, help="a root file system with Python and pip to take as base")
-    add("--limpet", type=shlex.split, help="limpet's command, instead of this tree's")
+    own = this_trees_limpet()
+    add("--limpet", type=shlex.split, default=own, help="limpet's command, instead of this tree's")
     options = parser.parse_args()
     if options.quick:
         options.rounds, options.delays = 2, [0, 5]
         options.imports = options.imports or QUICK_IMPORT
     options.imports = options.imports or RECIPES[options.recipe]
-    if options.limpet is None:
-        # An installed limpet has its byte code; this tree may not be this user's to write to.
-        code = options.work.resolve() / "starts/limpet-pyc"
-        own = ["env", f"PYTHONPATH={SOURCE}", f"PYTHONPYCACHEPREFIX={code}"]
-        options.limpet = [*own, sys.executable, "-P", "-m", "limpet"]
     return options
 
 

@@ -185,7 +185,7 @@ def _write_small(
         nodes = [image.find(path, follow=True) for path in parts.order]
         first = {id(node): at for at, node in enumerate(nodes) if node}
         entries = sorted(
-            _entries(image, first),
+            image_entries(image, first),
             key=lambda found: (found[0].kind == "file", bool(found[0].hardlink), found[1]),
         )
         return write_squashfs(
@@ -222,12 +222,12 @@ def rewrite_base(sif: Path, output: Path, *, compression: str) -> None:
         arch = read_sif(file).arch
         writer = SifWriter(image, arch=arch, ident=bytes(16))
         with writer.partition(kind="root") as out:
-            entries = (entry for entry, _ in _entries(open_root(file), {}))
+            entries = (entry for entry, _ in image_entries(open_root(file), {}))
             write_squashfs(out, entries, compressor=compression)
         writer.finish()
 
 
-def _entries(squashfs: Squashfs, order: Mapping[int, int]) -> Iterator[tuple[Entry, int]]:
+def image_entries(squashfs: Squashfs, order: Mapping[int, int]) -> Iterator[tuple[Entry, int]]:
     """All entries, each with its node's place in an order (by identity), the others behind it."""
     seen: dict[int, str] = {}  # two names of one inode are the same node
     for path, node in squashfs.walk():
