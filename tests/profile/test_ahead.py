@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import msgspec
@@ -82,6 +83,18 @@ def test_a_damaged_cache_is_empty(tmp_path: Path, bend: object) -> None:
     kept_blocks.keep(path, KEPT)
     path.write_bytes(bend(path.read_bytes()))  # type: ignore[operator]
     assert kept_blocks.recall(path) == Kept() == kept_blocks.recall(tmp_path / "none")
+
+
+def test_another_recipe_has_most_blocks_of_the_last_one(tmp_path: Path) -> None:
+    for number, name in enumerate(("old", "last", "older")):
+        path = tmp_path / f"{name}.blocks"
+        kept_blocks.keep(path, Kept(used={name.encode(): (b"one", 3)}))
+        os.utime(path, (number % 2, number % 2))
+    path = tmp_path / "new.blocks"
+    kept = kept_blocks.recall(path)
+    assert kept.known == {b"last": (b"one", 3)}
+    kept_blocks.keep(path, Kept(known=kept.known, used={b"new": (b"one", 3)}))
+    assert kept_blocks.recall(path).known == {b"new": (b"one", 3)}
 
 
 def test_nothing_new_is_nothing_to_write(tmp_path: Path) -> None:
