@@ -12,9 +12,11 @@ is over, times are medians, and each ratio is that to the start without reading 
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 from order import (
@@ -76,12 +78,24 @@ def wrap(limpet: tuple[str, ...], image: Path, folder: Path) -> Path:
     return folder / "bin/python"
 
 
+def wait_for_readers() -> None:
+    """Those of the start before would count here, as the next mount has the same place."""
+    while (
+        subprocess.run(
+            ["pgrep", "-u", str(os.getuid()), "-x", "dd"], stdout=subprocess.DEVNULL
+        ).returncode
+        == 0
+    ):
+        time.sleep(0.1)
+
+
 def plan_ways(limpet: tuple[str, ...], launcher: Path, job: Path) -> dict[str, Command]:
     """What is started, by name; `job` is the job's own folder on the node."""
     run = (*limpet, "-q", "run")
     session = ["env", "SLURM_JOB_ID=1", f"SLURM_TMPDIR={job}"]
 
     def go_on(_: Path) -> list[str]:
+        wait_for_readers()
         return [*session, str(launcher), "-c", IMPORTS]
 
     def begin(place: Path) -> list[str]:

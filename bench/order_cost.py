@@ -7,7 +7,7 @@ limpet's default one, and with `--profile auto`, in turn, each in three situatio
 
 - first: downloads and the base are at hand, and the lock is; pieces and orders are made anew.
 - again: the same build once more, with all that the first one has kept.
-- rebuild: with one small package more, for which is locked anew.
+- rebuild: with one small package more, which is locked anew.
 
 A round before the first one fetches what is needed. CPU seconds are those of all processes.
 """

@@ -84,8 +84,8 @@ def slow_view(
     """Mount `source` for the time of the block, as a plain user.
 
     The place is `at`, or a new folder beside the source. Each call is a client that has seen
-    nothing yet. Those that name the same file as `server` share
-    one that does a metadata operation in `service_ms`, one at a time.
+    nothing yet. Those that name the same file as `server` share one that does a metadata operation
+    in `service_ms`, one at a time.
     """
     source = source.resolve()
     if at:

@@ -245,7 +245,7 @@ def profiled_image(
     image = run_folder / "profiled" / "im age.sif"
 
     def make() -> None:
-        image.parent.mkdir()
+        image.parent.mkdir(exist_ok=True)
         words = ("--base", debian_base.reference, "--profile", "python -c 'import json'")
         subprocess.run(
             [sys.executable, "-P", "-m", "limpet", "-q", "build", *words, "-o", image],

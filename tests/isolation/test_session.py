@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 
 from limpet.core.handover import join_settings
+from tests.cli.test_main import HEAVY, SLOW
 from tests.launch.conftest import Person
 
 # One a line, as the programs' own documentation spells them.
@@ -47,6 +51,15 @@ def test_what_jobs_need_arrives(person: Person, kind: str, request: pytest.Fixtu
     strict = environment_inside(person, "--variables", "strict", image, env=session)
     # What the runtime and the base themselves set.
     assert set(strict) & set(NAMES) <= {"LANG"}
+
+
+@pytest.mark.real
+def test_a_start_imports_little(person: Person, own_image: Path) -> None:
+    person.limpet("run", str(own_image), "true")  # the first one makes folders, and limpet's pip
+    done = person.limpet("run", str(own_image), "true", env={"PYTHONPROFILEIMPORTTIME": "1"})
+    modules = set(re.findall(r"^import time: .*\| +(\S+)$", done.stderr, re.MULTILINE))
+    assert "limpet.tools.images" in modules
+    assert not modules & (HEAVY | SLOW)
 
 
 @pytest.mark.real

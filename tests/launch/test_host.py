@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -68,6 +70,40 @@ def test_folders_are_for_the_users_eyes_only(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(HostError, match="LIMPET_STATE_DIR"):
         host.make_private([str(tmp_path / "file/x")], str(tmp_path / "file"))
+
+
+def test_many_first_starts_at_once(tmp_path: Path) -> None:
+    for number in range(20):
+        state = tmp_path / f"{number}/.local/state/limpet"
+        together = threading.Barrier(4)
+
+        def make(state: Path = state, together: threading.Barrier = together) -> None:
+            together.wait()
+            host.make_private([str(state / "a/home/.cache")], str(state), [str(state / "a/x")])
+
+        with ThreadPoolExecutor(4) as pool:
+            for done in [pool.submit(make) for _ in range(4)]:
+                done.result()
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may search everything")
+def test_programs_behind_closed_folders_are_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = tmp_path / "bin/limpet-program"
+    program.parent.mkdir()
+    program.touch()
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0)
+    monkeypatch.setenv("PATH", f"{closed}:{program.parent}")
+    assert process.find_program(program.name) is None
+    program.chmod(0o755)
+    assert process.find_program(program.name) == program
+    assert process.find_program(program.name, path=str(closed)) is None
+    assert process.find_program(str(program), path="") == program
+    monkeypatch.chdir(program.parent)
+    monkeypatch.setenv("PATH", "")
+    assert process.find_program(program.name) is None
 
 
 def test_what_is_there_is_only_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

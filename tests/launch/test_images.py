@@ -59,6 +59,16 @@ def test_what_others_made(tmp_path: Path) -> None:
         read_object(str(image), "lock")
 
 
+def test_an_identity_is_no_path(tmp_path: Path) -> None:
+    """Folders of the user's are named by it, and an image may say anything."""
+    right = read_image(str(write(tmp_path / "a.sif"))).identity
+    for said in ("/../../../../bin", "f" * 63, "f" * 63 + "\n", "F" * 64):
+        hostile = msgspec.structs.replace(FACTS, identity=said)
+        assert read_image(str(write(tmp_path / "b.sif", facts=hostile))).identity == right
+    told = msgspec.structs.replace(FACTS, identity="f" * 64)
+    assert "f" * 16 in read_image(str(write(tmp_path / "c.sif", facts=told))).identity
+
+
 def test_copies_and_rebuilds_share_an_identity(tmp_path: Path) -> None:
     image = write(tmp_path / "a.sif")
     first = read_image(str(image)).identity

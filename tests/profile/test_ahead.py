@@ -99,8 +99,11 @@ def test_another_recipe_has_most_blocks_of_the_last_one(tmp_path: Path) -> None:
 
 def test_nothing_new_is_nothing_to_write(tmp_path: Path) -> None:
     path = tmp_path / "x.blocks"
-    kept_blocks.keep(path, Kept(known=KEPT.used, used=dict(KEPT.used)))
     kept_blocks.keep(path, Kept(known=KEPT.used))
     assert not path.exists()
+    kept_blocks.keep(path, Kept(known=KEPT.used, used=dict(KEPT.used)))
+    before = path.stat()
+    kept_blocks.keep(path, Kept(known=KEPT.used, used=dict(KEPT.used)))
+    assert path.stat().st_ino == before.st_ino
     kept_blocks.keep(path, Kept(known=KEPT.used, used={b"1": (b"one", 3)}))
     assert kept_blocks.recall(path).known == {b"1": (b"one", 3)}

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import msgspec
 import pytest
 
+from limpet.actions.profile import SCRIPT
 from limpet.core.file_systems import may_be_shared
 from limpet.core.image import Ahead
 from limpet.core.lock import Artifact, Lock, LockedBase, LockedPackage
@@ -143,3 +146,13 @@ def test_a_local_image_is_not_even_looked_at(tmp_path: Path) -> None:
     assert not seen.waits_s or seen.shared
     assert page_cache.free_memory_bytes(tmp_path / "none") == 0
     assert page_cache.free_memory_bytes() > 0
+
+
+@pytest.mark.parametrize(("program", "code"), [("exit 3", 3), ("kill -9 $$", 137), ("true", 0)])
+def test_a_profiled_program_ends_as_it_does(tmp_path: Path, program: str, code: int) -> None:
+    """Whatever becomes of the notes: here none can be read."""
+    words = [sys.executable, "-I", "-S", str(SCRIPT), "5", "/bin/sh", "-c", program]
+    done = subprocess.run(
+        words, env={"LIMPET_OPENED": str(tmp_path)}, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (code, "")

@@ -100,7 +100,9 @@ ENDS = "import os, sys; print('rank', os.environ['SLURM_PROCID']); sys.exit(7)"
 def test_once_for_all_ranks_of_a_node_and_all_steps_of_a_job(shared: Shared) -> None:
     """And nobody notices: the ranks end as they do, and all that is left goes with the job."""
     step = f"srun '{shared.python}' -c \"{ENDS}\"\necho code $?\n"
-    left = "srun -w n2 -N1 -n1 sh -c 'ls $SLURM_TMPDIR/limpet-*'\n"
+    # Readers end with the job, so it goes on until they have read.
+    left = "srun --ntasks-per-node=1 sh -c 'while pgrep -x dd; do sleep 0.2; done' >/dev/null\n"
+    left += "srun -w n2 -N1 -n1 sh -c 'ls $SLURM_TMPDIR/limpet-*'\n"
     with shared.cold("n1", "n2") as counted:
         said = shared.job(f"{step}{step}{left}", "-w", "n1,n2", "--ntasks-per-node=3").splitlines()
         looked, read = shared.asked()
@@ -119,8 +121,13 @@ def test_once_for_all_ranks_of_a_node_and_all_steps_of_a_job(shared: Shared) -> 
 
 def test_neither_step_nor_job_waits_for_it_and_it_ends_with_the_job(shared: Shared) -> None:
     cluster = shared.user.cluster
+    ahead = shared.user.home / "env/.limpet/current/ahead.sh"
+    more, readers = re.subn(r"(?m)(_limpet_read) (\S.*) &$", r"\1 \2 \2 &", ahead.read_text())
+    assert readers == 2
+    ahead.write_text(more)  # a small image has hardly more than one part for each of them
     shared.gate.touch()
-    with shared.cold("n1", "n2"):
+    with ExitStack() as left, shared.cold("n1", "n2"):
+        left.callback(shared.gate.unlink, missing_ok=True)
         step = f"srun '{shared.python}' -c 'print(1)'\n"
         begun_s = time.monotonic()
         assert shared.job(step, "-w", "n1,n2", "--ntasks-per-node=2") == "1\n" * 4

@@ -67,9 +67,15 @@ class ImageFacts(msgspec.Struct, frozen=True, kw_only=True):
     lock_sha256: str = ""
     labels: dict[str, str] = msgspec.field(default_factory=dict)
 
+    def identify(self) -> str:
+        """`identity`; found anew where it is none, for folders are named by it."""
+        if len(self.identity) == 64 and not self.identity.strip("0123456789abcdef"):
+            return self.identity
+        return identity_of(self.lock_sha256, self.base, self.prefix, self.name)
+
 
 def identity_of(lock_sha256: str, base: LockedBase, prefix: str, name: str) -> str:
     """The name of what is in an image: the same packages on the same base, in every copy."""
-    import hashlib
+    import hashlib  # not at each start: the image says it
 
     return hashlib.sha256("\n".join((lock_sha256, base.digest, prefix, name)).encode()).hexdigest()

@@ -147,7 +147,7 @@ def clean_order(opened: Iterable[str]) -> tuple[str, ...]:
 
 
 def parse_notes(lines: Iterable[str]) -> Order:
-    """What a watched run wrote: paths as they were opened, and what was read of some, at its end.
+    """What a watched run wrote: paths as they were opened, and what was read of some.
 
     What several processes read of a file counts together.
     """

@@ -77,7 +77,7 @@ def _judge_temporary(
 
 def _fits(name: str, patterns: Sequence[str]) -> bool:
     """As fnmatch, which would compile hundreds of expressions at each start."""
-    names, starts, others = _sorted(tuple(patterns))
+    names, starts, others = _by_form(tuple(patterns))
     return (
         name in names
         or name.startswith(starts)
@@ -86,7 +86,7 @@ def _fits(name: str, patterns: Sequence[str]) -> bool:
 
 
 @lru_cache
-def _sorted(
+def _by_form(
     patterns: tuple[str, ...],
 ) -> tuple[frozenset[str], tuple[str, ...], tuple[str, ...]]:
     """Those that are a name, those that are the start of one (nearly all), and the others."""

@@ -147,26 +147,27 @@ _LIBEXEC = ("libexec", f"lib/{os.uname().machine}-linux-gnu")
 
 def probe_setuid(runtime: Path) -> bool | None:
     """Whether the runtime has setuid rights; None where its own programs are not found."""
-    folders = [folder for folder in _own_folders(runtime) if (folder / "starter").exists()]
+    folders = [folder for folder in _own_folders(runtime) if _mode(folder / "starter")]
     if not folders:
         return None
-    return any(_is_setuid(folder / "starter-suid") for folder in folders)
+    return any(_mode(folder / "starter-suid") & stat.S_ISUID for folder in folders)
 
 
 def _own_folders(runtime: Path) -> Iterator[Path]:
     for libexec in _LIBEXEC:
         place = runtime.resolve().parent.parent / libexec
-        # Not glob: Debian's has 1,500 entries, and each start looks.
+        yield place / "apptainer/bin"
+        # glob would ask of each of Debian's 1,500 entries what it is, at each start.
         with contextlib.suppress(OSError), os.scandir(place) as entries:
             for entry in entries:
-                if entry.name == "apptainer" or entry.name.startswith("singularity"):
+                if entry.name.startswith("singularity"):
                     yield place / entry.name / "bin"
 
 
-def _is_setuid(program: Path) -> bool:
+def _mode(program: Path) -> int:
     with contextlib.suppress(OSError):
-        return bool(program.stat().st_mode & stat.S_ISUID)
-    return False
+        return program.stat().st_mode
+    return 0
 
 
 def make_private(folders: Sequence[str], state: str, empty_files: Sequence[str] = ()) -> None:
@@ -176,7 +177,7 @@ def make_private(folders: Sequence[str], state: str, empty_files: Sequence[str] 
     root = Path(state)
     try:
         if not root.parent.is_dir():
-            root.parent.mkdir(parents=True)
+            root.parent.mkdir(parents=True, exist_ok=True)
         # One by one: `parents` would make those above with everybody's rights.
         below = [Path(folder).relative_to(root) for folder in folders]
         places = [place for one in below for place in (*reversed(one.parents), one)]

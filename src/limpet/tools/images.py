@@ -10,7 +10,7 @@ from typing import BinaryIO
 import msgspec
 
 from limpet.core.errors import ImageError
-from limpet.core.image import AHEAD_OBJECT, FACTS_OBJECT, Ahead, ImageFacts, identity_of
+from limpet.core.image import AHEAD_OBJECT, FACTS_OBJECT, Ahead, ImageFacts
 from limpet.core.inspection import Part
 from limpet.core.seen import ImageKind, ImageSeen
 from limpet.formats import sif
@@ -67,10 +67,7 @@ def _read_sif(path: Path, file: BinaryIO) -> ImageSeen:
     if described is None:
         return _seen(path, "sif", found.id.hex, arch=arch)
     facts = parse_facts(sif.read_object(file, described))
-    identity = facts.identity or identity_of(
-        facts.lock_sha256, facts.base, facts.prefix, facts.name
-    )
-    seen = _seen(path, "sif", identity, arch=arch, facts=facts)
+    seen = _seen(path, "sif", facts.identify(), arch=arch, facts=facts)
     ahead = _read_ahead(file, found)
     return msgspec.structs.replace(seen, needs=facts.gpu, libc=facts.libc, ahead=ahead)
 

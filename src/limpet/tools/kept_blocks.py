@@ -1,4 +1,4 @@
-"""Blocks that were compressed with effort, kept for the next image of the same recipe."""
+"""Blocks that were compressed with effort, kept for the next image, by recipe."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ CHECK_BYTES = 4
 def recall(path: Path) -> Kept:
     """What an earlier image left there; where none did, what the last one of all others left.
 
-    With another package asked for, most blocks are those of the image before.
+    With another package asked for, most blocks are those of the image before. Nothing where the
+    file is damaged.
     """
     if not path.exists():
         with suppress(OSError, ValueError):
@@ -36,8 +37,8 @@ def recall(path: Path) -> Kept:
 
 
 def keep(path: Path, kept: Kept) -> None:
-    """Keep what an image used, where that is possible and anything new is among it."""
-    if not kept.used or kept.used.keys() == kept.known.keys():
+    """Keep what an image used, where that is possible and it is not there already."""
+    if not kept.used or (kept.used.keys() == kept.known.keys() and path.exists()):
         return
     with suppress(OSError, SpaceError):
         files.make_folder(path.parent)

@@ -33,9 +33,15 @@ class Finished(msgspec.Struct, frozen=True, kw_only=True):
 
 def find_program(name: str, *, path: str | None = None) -> Path | None:
     """Where a program is, or None; a name with a slash is a path."""
-    folders = [""] if "/" in name else os.get_exec_path({"PATH": path} if path else None)
-    places = (Path(folder, name) for folder in folders)
-    return next((place for place in places if place.is_file() and os.access(place, os.X_OK)), None)
+    folders = [""]
+    if "/" not in name:
+        told = os.environ.get("PATH", os.defpath) if path is None else path
+        folders = told.split(os.pathsep) if told else []
+    for place in (Path(folder, name) for folder in folders):
+        # In this order: before Python 3.14 is_file raises where a folder may not be searched.
+        if os.access(place, os.X_OK) and place.is_file():
+            return place
+    return None
 
 
 def run(

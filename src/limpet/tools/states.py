@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from importlib.metadata import Distribution
 
 _REMOVED = ".removed-"
-_TOUCH_S = 60
+_TOUCH_S = 5  # less than a build takes: which image was started last is known by it
 
 
 def read_record(folder: Path) -> Record | None:
@@ -39,7 +39,7 @@ def write_record(folder: Path, record: Record) -> None:
 
 
 def touch_record(folder: Path) -> None:
-    """Note that the image was used; once a minute, for it is a write to the user's home."""
+    """Note that the image was used; not at each of many starts, for it is a write to the home."""
     with contextlib.suppress(OSError):
         if time.time() - (folder / RECORD).stat().st_mtime > _TOUCH_S:
             os.utime(folder / RECORD)
