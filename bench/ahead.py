@@ -80,12 +80,8 @@ def wrap(limpet: tuple[str, ...], image: Path, folder: Path) -> Path:
 
 def wait_for_readers() -> None:
     """Those of the start before would count here, as the next mount has the same place."""
-    while (
-        subprocess.run(
-            ["pgrep", "-u", str(os.getuid()), "-x", "dd"], stdout=subprocess.DEVNULL
-        ).returncode
-        == 0
-    ):
+    look = ["pgrep", "-u", str(os.getuid()), "-x", "dd"]
+    while subprocess.run(look, stdout=subprocess.DEVNULL, check=False).returncode == 0:
         time.sleep(0.1)
 
 
