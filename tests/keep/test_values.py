@@ -37,9 +37,9 @@ def test_the_same_mounts_and_another_start() -> None:
         *("/usr/bin/apptainer", "--quiet", "exec", "--no-eval", "--pwd", "/w", "instance://n"),
         "true",
     )
-    started = plan_instance(LAUNCH, "n", "/s/n")
+    started = plan_instance(LAUNCH, "n", "/s/n", 90)
     assert started[:5] == ("/usr/bin/apptainer", "instance", "start", "-B", "/a")
-    assert started[-2:] == ("/x.sif", "n")
+    assert started[-3:] == ("/x.sif", "n", "90")
 
 
 def test_another_file_or_another_mount_is_another_instance() -> None:
@@ -65,6 +65,6 @@ def test_no_lifetimes(text: str) -> None:
 @pytest.mark.parametrize("shell", ["dash", "bash", "busybox"])
 def test_the_keeper_is_plain_shell(tmp_path: Path, shell: str) -> None:
     path = tmp_path / "keeper"
-    path.write_text(render_keeper(60))
+    path.write_text(render_keeper())
     words = [shell, "sh"] if shell == "busybox" else [shell]
     assert subprocess.run([*words, "-n", path], check=False).returncode == 0

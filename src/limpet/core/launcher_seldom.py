@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from limpet.core.launcher_command import MOUNT
 from limpet.core.launcher_job import AHEAD, JOB, RANKS
+from limpet.core.launcher_keep import KEEP, KEEPER_FILE, KEEPING
 from limpet.core.launcher_mpi import MPI
 
 WHERE = r"""# Called over a link, or the folder was moved.
@@ -364,4 +365,7 @@ BESIDE = {
     "ahead.sh": AHEAD,
     "ranks.sh": RANKS,
     "mpi.sh": MPI,
+    "keep.sh": KEEP,
+    "keeping.sh": KEEPING,
+    "keeper.sh": KEEPER_FILE,
 }
