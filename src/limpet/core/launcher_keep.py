@@ -190,12 +190,12 @@ _limpet_prepare() {
         mv -- "$_limpet_folder" "$_limpet_kept/$_limpet_instance"
 }
 _limpet_instance_start() (
-    _limpet_given=$_limpet_mounts _limpet_mounts=''
+    set -- "$_limpet_runtime" instance start @OPTIONS@ @HOME_FLAG@ $_limpet_gpu @REST@ \
+        $_limpet_mounts $_limpet_mounts_2 $_limpet_mounts_1
+    _limpet_mounts=''
     _limpet_mount "$_limpet_folder/@KEEPER@" @STARTED_BY@ ro
     _limpet_mount "$_limpet_folder" @KEEP_INSIDE@
-    set -- "$_limpet_runtime" instance start @OPTIONS@ @HOME_FLAG@ $_limpet_gpu @REST@ \
-        $_limpet_given $_limpet_mounts_2 $_limpet_mounts_1 $_limpet_mounts \
-        "$_limpet_image" "$_limpet_instance" "$_limpet_lifetime"
+    set -- "$@" $_limpet_mounts "$_limpet_image" "$_limpet_instance" "$_limpet_lifetime"
     exec </dev/null >"$_limpet_folder/said" 2>&1
     unset BASH_ENV
     if command -v bash >/dev/null; then exec bash -c @CLOSING@ limpet "$@"; fi
