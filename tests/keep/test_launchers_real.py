@@ -90,6 +90,7 @@ def test_launchers_share_one_mount(launchers: Launchers, kept_image: Path) -> No
     code = (
         "import os, sys; print(os.readlink('/proc/self/ns/pid')); "
         "print(sys.argv[1:], sys.stdin.read(), os.environ.get('LIMPET_KEEP'), os.getcwd()); "
+        "print(os.environ['HOME'], os.listdir(os.environ['HOME'] + '/.local')); "
         "sys.exit(7)"
     )
     below = user.folder / "below"
@@ -103,7 +104,7 @@ def test_launchers_share_one_mount(launchers: Launchers, kept_image: Path) -> No
             "python", "-c", code, *words, shell=shell, stdin="i", cwd=below, env=env
         )
         assert (done.returncode, done.stderr) == (7, "")
-        assert done.stdout == f"{first}{list(words)} i None {below}\n"
+        assert done.stdout == f"{first}{list(words)} i None {below}\n{user.home} []\n"
         assert launchers.said("framework", shell=shell, **env) == "framework 1.0\n"
         assert launchers.said(*WHERE, shell=shell, **env | {"LIMPET_KEEP": "0"}) != first
     assert len(records(user)) == len(SHELLS)

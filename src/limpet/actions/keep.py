@@ -34,7 +34,7 @@ def wished_lifetime(launch: Launch) -> int:
     Ranks share without it, and a task of a step is one start: what it leaves ends with the step.
     """
     lifetime_s = parse_session(os.environ.get(VARIABLE, ""))
-    shares = SHARENS in launch.options or os.environ.get(SWITCH, "0") != "0"
+    shares = SHARENS in launch.options or (os.environ.get(SWITCH) or "0") != "0"
     return 0 if shares or writes(launch) or slurm.is_task() else lifetime_s
 
 
