@@ -5,15 +5,18 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from limpet.core.errors import UsageError
 from limpet.core.keep import (
     key_of,
     parse_lifetime,
+    parse_session,
     plan_instance,
     plan_start_in,
     render_keeper,
+    writes,
 )
 from limpet.core.launch import Launch
 from limpet.core.seen import ImageSeen
@@ -37,15 +40,27 @@ def test_the_same_mounts_and_another_start() -> None:
         *("/usr/bin/apptainer", "--quiet", "exec", "--no-eval", "--pwd", "/w", "instance://n"),
         "true",
     )
-    started = plan_instance(LAUNCH, "n", "/s/n")
+    started = plan_instance(LAUNCH, "n", "/s/n", 90)
     assert started[:5] == ("/usr/bin/apptainer", "instance", "start", "-B", "/a")
-    assert started[-2:] == ("/x.sif", "n")
+    assert started[-3:] == ("/x.sif", "n", "90")
 
 
 def test_another_file_or_another_mount_is_another_instance() -> None:
     key = key_of(LAUNCH, (1, 2, 3, 4))
     assert key == key_of(LAUNCH, (1, 2, 3, 4))
     assert key != key_of(LAUNCH, (1, 2, 3, 5))
+    assert key != key_of(LAUNCH, (1, 2, 3, 4), ["another job"])
+
+
+def test_what_a_start_may_leave_something_in() -> None:
+    for options, expected in (
+        (("-B", "/a"), False),
+        (("--overlay", "/o:ro"), False),
+        (("--overlay", "/o"), True),
+        (("--overlay", "/o:ro", "--overlay", "/p"), True),
+        (("--writable-tmpfs",), True),
+    ):
+        assert writes(msgspec.structs.replace(LAUNCH, options=options)) is expected
 
 
 @pytest.mark.parametrize(
@@ -55,7 +70,15 @@ def test_lifetimes(text: str, seconds: int) -> None:
     assert parse_lifetime(text) == seconds
 
 
-@pytest.mark.parametrize("text", ["", "0", "m", "-1", "1w", "1.5h"])
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("", 0), ("0", 0), ("no", 0), ("1", 900), ("yes", 900), ("2", 2), ("2h", 7200)],
+)
+def test_the_sessions_word(text: str, seconds: int) -> None:
+    assert parse_session(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "0", "m", "-1", "1w", "1.5h", "010m", "123456789", "٣m"])
 def test_no_lifetimes(text: str) -> None:
     with pytest.raises(UsageError):
         parse_lifetime(text)
@@ -65,6 +88,6 @@ def test_no_lifetimes(text: str) -> None:
 @pytest.mark.parametrize("shell", ["dash", "bash", "busybox"])
 def test_the_keeper_is_plain_shell(tmp_path: Path, shell: str) -> None:
     path = tmp_path / "keeper"
-    path.write_text(render_keeper(60))
+    path.write_text(render_keeper())
     words = [shell, "sh"] if shell == "busybox" else [shell]
     assert subprocess.run([*words, "-n", path], check=False).returncode == 0

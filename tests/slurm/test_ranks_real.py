@@ -43,6 +43,23 @@ def test_in_a_batch_job(user: User, images: Images) -> None:
     assert lines(said) == {"rank 0 of 1 sum 1", "code 0", *ALL}
 
 
+def test_a_job_keeps_an_image_mounted(user: User, images: Images) -> None:
+    """For what its script starts; a step's tasks have a mount of their own, as ever."""
+    where = (
+        f"'{images.launchers}/bin/python' -c \"import os; print(os.readlink('/proc/self/ns/pid'))\""
+    )
+    text = f"export LIMPET_KEEP=15m\n{where}\n{where}\nsrun -n1 {MPI[0]} {where}\n"
+    text += f"srun -n2 {MPI[0]} '{images.launchers}/bin/python' sum.py\n"
+    text += "limpet kept list; limpet kept end\n"
+    state, said = user.job(text, "-N1", "--ntasks-per-node=2")
+    assert state == "COMPLETED", said
+    first, second, of_step, *ranks, kept, _ = said.splitlines()
+    assert first == second != of_step
+    assert set(ranks) == {"rank 0 of 2 sum 3", "rank 1 of 2 sum 3"}
+    assert "for 900 s after its last program" in kept
+    user.cluster.wait_until_clean()
+
+
 @pytest.mark.parametrize("way", ["run", "launcher"])
 def test_ranks_that_would_not_find_each_other(way: str, user: User, images: Images) -> None:
     start: tuple[str | Path, ...] = (*LIMPET, "run", images.mpi, "python")

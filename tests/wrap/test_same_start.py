@@ -235,6 +235,7 @@ def compare(
             argv[place] = planned[place]
     if links:
         assert pairs_of(argv) == pairs_of(planned)
+        assert sorted(argv[1:]) == sorted(planned[1:])
     else:
         assert argv[1:] == planned[1:]
     there = {name: value for name, value in environment.items() if name not in OF_SHELLS}
@@ -577,13 +578,13 @@ def test_working_folders_that_personal_ones_lead_to(
 @two_shells
 @pytest.mark.parametrize("home", ["isolated", "private", "none", "host"])
 @pytest.mark.parametrize(
-    "place", ["pfs/appl/project", "pfs/appl", "pfs", "pfs/other", "homes/me ä"]
+    "place", ["pfs/appl/project", "pfs/appl", "pfs/appl/a, b", "pfs", "pfs/other", "homes/me ä"]
 )
 def test_links_at_the_top(
     stage: Stage, shell: list[str], monkeypatch: pytest.MonkeyPatch, home: str, place: str
 ) -> None:
     """Here they are not at the top, which only the look at the machine knows."""
-    for folder in ("pfs/appl/project", "pfs/appl/cache", "pfs/other", "pfs/gone"):
+    for folder in ("pfs/appl/project", "pfs/appl/a, b", "pfs/appl/cache", "pfs/other", "pfs/gone"):
         (stage.top / folder).mkdir(parents=True)
     (stage.top / "appl").symlink_to("pfs/appl")
     (stage.home / ".cache").symlink_to(stage.top / "appl/cache")

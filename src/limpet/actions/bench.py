@@ -27,6 +27,7 @@ from limpet.core.bench import (
     spread,
 )
 from limpet.core.errors import ExistsError, HostError, ImageError, SpaceError, UsageError
+from limpet.core.keep import VARIABLE
 from limpet.core.launch import Launch
 from limpet.core.seen import Request
 from limpet.core.wrap import WrapRequest
@@ -186,7 +187,7 @@ def _image(
     plain = _planned(text, words, request)
     wrap_image(text, scratch, WrapRequest(only=("python3",)), config_file=request.config_file)
     own = (sys.executable, "-P", "-m", "limpet", "--quiet", "run")
-    here = dict(os.environ)
+    here = {name: value for name, value in os.environ.items() if name != VARIABLE}
     starts = {
         "runtime": (plain.argv, plain.env),
         "limpet run": ((*own, text, "python3", *words), here),

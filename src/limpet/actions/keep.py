@@ -3,16 +3,39 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import msgspec
 
 from limpet.core.errors import HostError, UsageError
-from limpet.core.keep import Kept, key_of, plan_instance, plan_start_in, render_keeper
+from limpet.core.keep import (
+    APART,
+    VARIABLE,
+    Kept,
+    key_of,
+    parse_session,
+    plan_instance,
+    plan_start_in,
+    render_keeper,
+    writes,
+    writes_overlay,
+)
 from limpet.core.launch import Launch
-from limpet.tools import apptainer, files, host, instances
+from limpet.core.share import SHARENS, SWITCH
+from limpet.tools import apptainer, files, host, instances, slurm
 from limpet.tools.config import read_config
+
+
+def wished_lifetime(launch: Launch) -> int:
+    """How long the session wants it kept, in seconds; 0: not at all, or not such a start.
+
+    Ranks share without it, and a task of a step is one start: what it leaves ends with the step.
+    """
+    lifetime_s = parse_session(os.environ.get(VARIABLE, ""))
+    shares = SHARENS in launch.options or (os.environ.get(SWITCH) or "0") != "0"
+    return 0 if shares or writes(launch) or slurm.is_task() else lifetime_s
 
 
 def keep(launch: Launch, lifetime_s: int) -> Launch:
@@ -20,10 +43,11 @@ def keep(launch: Launch, lifetime_s: int) -> Launch:
 
     Where that cannot be, the launch as it was, and a note. The launch's folders must be there.
     """
-    if launch.overlays:
+    if writes_overlay(launch):
         raise UsageError("--keep and a writable --overlay exclude each other.")
     root = instances.kept_folder(Path(launch.state))
-    key = key_of(launch, instances.image_state(Path(launch.image.path)))
+    session = [os.environ.get(name, "") for name in APART]
+    key = key_of(launch, instances.image_state(Path(launch.image.path)), session)
     kept = instances.find_alive(root, key) if root.is_dir() else None
     if kept is None:
         try:
@@ -40,8 +64,8 @@ def _start(launch: Launch, root: Path, key: str, lifetime_s: int) -> Kept:
         # Another start may have been first.
         if kept := instances.find_alive(root, key):
             return kept
-        folder = instances.prepare(root, key, render_keeper(lifetime_s))
-        argv = plan_instance(launch, folder.name, str(folder))
+        folder = instances.prepare(root, key, render_keeper())
+        argv = plan_instance(launch, folder.name, str(folder), lifetime_s)
         kept = Kept(name=folder.name, image=launch.image.path, lifetime_s=lifetime_s)
         return instances.start(folder, argv, launch.env, kept)
 

@@ -11,7 +11,7 @@ from limpet.cli.session import Session, pass_session
 
 @click.group()
 def kept() -> None:
-    """Images that `limpet run --keep` holds mounted on this node."""
+    """Images that stay mounted on this node for further starts."""
 
 
 @kept.command(name="list")

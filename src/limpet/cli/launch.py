@@ -55,6 +55,10 @@ def start_in(session: Session, image: str, flags: dict[str, Any], **what: Any) -
         return
     told = settle(launch)
     make_ready(launch)
+    if not lifetime_s and "keep" in flags and os.environ.get("LIMPET_KEEP"):
+        from limpet.actions.keep import wished_lifetime
+
+        lifetime_s = wished_lifetime(launch)
     if lifetime_s:
         from limpet.actions.keep import keep
 
@@ -71,7 +75,7 @@ def start_in(session: Session, image: str, flags: dict[str, Any], **what: Any) -
 
 
 def _lifetime_s(flags: dict[str, Any]) -> int:
-    """How long the image is to be kept mounted; 0: not at all."""
+    """How long the command line wants the image kept mounted; 0: it does not say."""
     if not (flags.get("keep") or flags.get("keep_for")):
         return 0
     from limpet.core.keep import DEFAULT_LIFETIME_S, parse_lifetime

@@ -7,6 +7,7 @@ is a keeper that counts the processes beside it.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -15,7 +16,10 @@ import msgspec
 
 from limpet.core.errors import UsageError
 from limpet.core.launch import Launch
+from limpet.core.module_archive import LAYER_VARIABLES, MOUNT_VARIABLES
 from limpet.core.mounts import Mount, render_mount
+from limpet.core.share import RECORDS
+from limpet.core.slurm import JOB_VARIABLES
 
 INSIDE = "/.limpet/keep"
 STARTED_BY = "/.singularity.d/startscript"  # what `instance start` runs
@@ -25,6 +29,12 @@ LAST = "last"
 DEFAULT_LIFETIME_S = 900
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _STEP_S = 5
+# The session's word for all starts: a time, or one of these.
+VARIABLE = "LIMPET_KEEP"
+_NOT, _DEFAULT = ("", "0", "no"), ("1", "yes")
+# What of a session keeps instances apart: what the runtime mounts by itself, where it notes them
+# down, and the job and step that take them along when they end.
+APART = (*JOB_VARIABLES, "SLURM_STEP_ID", *LAYER_VARIABLES, *MOUNT_VARIABLES, RECORDS)
 
 
 class Kept(msgspec.Struct, frozen=True, kw_only=True):
@@ -37,28 +47,48 @@ class Kept(msgspec.Struct, frozen=True, kw_only=True):
     lifetime_s: int = DEFAULT_LIFETIME_S
 
 
-def parse_lifetime(text: str) -> int:
+def parse_lifetime(text: str, said: str = "--keep-for ") -> int:
     """`90s`, `15m`, `2h`, `1d` (or plain seconds) in seconds."""
-    found = re.fullmatch(r"(\d+)([smhd]?)", text.strip())
-    if not found or not int(found[1]):
-        raise UsageError(f"--keep-for {text}: it must be a time such as 90s, 15m or 2h.")
+    found = re.fullmatch(r"([1-9][0-9]{0,7})([smhd]?)", text)
+    if not found:
+        raise UsageError(f"{said}{text}: it must be a time such as 90s, 15m or 2h.")
     return int(found[1]) * _UNITS[found[2] or "s"]
 
 
-def key_of(launch: Launch, image_state: Sequence[Any]) -> str:
-    """Names what is mounted and how; `image_state` is that of the file (inode, size, time)."""
-    told = [launch.runtime, launch.image.path, launch.options, image_state]
+def parse_session(text: str) -> int:
+    """The value of `VARIABLE` in seconds; 0 where nothing is to be kept."""
+    if text in _NOT:
+        return 0
+    return DEFAULT_LIFETIME_S if text in _DEFAULT else parse_lifetime(text, f"{VARIABLE}=")
+
+
+def writes(launch: Launch) -> bool:
+    """Whether a start may leave something in what is mounted."""
+    return "--writable-tmpfs" in launch.options or writes_overlay(launch)
+
+
+def writes_overlay(launch: Launch) -> bool:
+    """Whether an overlay is to be written to."""
+    pairs = itertools.pairwise(launch.options)
+    return any(flag == "--overlay" and not word.endswith(":ro") for flag, word in pairs)
+
+
+def key_of(launch: Launch, image_state: Sequence[Any], session: Sequence[str] = ()) -> str:
+    """Names what is mounted and how; `image_state` is that of the file (inode, size, time),
+    `session` what of it keeps instances apart."""
+    told = [launch.runtime, launch.image.path, launch.options, image_state, session]
     return hashlib.sha256(msgspec.json.encode(told)).hexdigest()[:16]
 
 
-def plan_instance(launch: Launch, name: str, folder: str) -> tuple[str, ...]:
+def plan_instance(launch: Launch, name: str, folder: str, lifetime_s: int) -> tuple[str, ...]:
     """The command that starts the instance, with its `folder` on the host for keeper and marks."""
     mounts = (
         Mount(source=folder, target=INSIDE),
         Mount(source=f"{folder}/{KEEPER}", target=STARTED_BY, writable=False),
     )
     own = [word for mount in mounts for word in render_mount(mount)]
-    return (launch.argv[0], "instance", "start", *launch.options, *own, launch.image.path, name)
+    runtime = (launch.argv[0], "instance", "start")
+    return (*runtime, *launch.options, *own, launch.image.path, name, str(lifetime_s))
 
 
 def plan_start_in(launch: Launch, name: str) -> Launch:
@@ -68,15 +98,14 @@ def plan_start_in(launch: Launch, name: str) -> Launch:
     return msgspec.structs.replace(launch, argv=(*runtime, *words))
 
 
-def render_keeper(lifetime_s: int) -> str:
-    """The instance's first program.
+def render_keeper() -> str:
+    """The instance's first program, which is told its lifetime in seconds.
 
     An instance outlives this program: the runtime's process 1 passes a signal on to this program's
     process group, and ends itself only if it finds nobody there (Apptainer,
     engine/apptainer/process_linux.go). So somebody outside the group sends one until it is heard.
     Whoever starts something touches `last` first and then looks for `alive`.
     """
-    step_s = max(1, min(_STEP_S, lifetime_s // 10))
     return f"""\
 #!/bin/sh
 end() {{
@@ -89,22 +118,25 @@ end() {{
     fi
     exit
 }}
+lifetime=$1 step=$(($1 / 10))
+[ "$step" -le {_STEP_S} ] || step={_STEP_S}
+[ "$step" -gt 0 ] || step=1
 cd {INSIDE} || end
 echo >mark
 idle=0
-while [ "$idle" -lt {lifetime_s} ] && [ -e {ALIVE} ]; do
-    sleep {step_s} || break
+while [ "$idle" -lt "$lifetime" ] && [ -e {ALIVE} ]; do
+    sleep "$step" || break
     set -- /proc/[0-9]*
     if [ $# -gt 2 ] || [ {LAST} -nt mark ]; then
         idle=0
         echo >mark
     else
-        idle=$((idle + {step_s}))
+        idle=$((idle + step))
     fi
 done
 rm -f {ALIVE}
 # Who saw it alive a moment ago is still let in.
 sleep 2
-while set -- /proc/[0-9]*; [ $# -gt 2 ]; do sleep {step_s}; done
+while set -- /proc/[0-9]*; [ $# -gt 2 ]; do sleep "$step"; done
 end
 """

@@ -28,6 +28,7 @@ from limpet.core.launcher_environment import (
     settings,
 )
 from limpet.core.launcher_job import job_parts
+from limpet.core.launcher_keep import keep_parts
 from limpet.core.launcher_links import link_parts
 from limpet.core.launcher_mpi import mpi_parts
 from limpet.core.launcher_places import place_parts
@@ -90,6 +91,7 @@ def _describe(
         mpi_parts(image, host, wrap.request.launch, plan.mpi),
         place_parts(image),
         link_parts(host, binds),
+        keep_parts(plan, request, image.identity, root),
     ):
         seldom |= more
         holds |= words
@@ -251,6 +253,7 @@ def _parts_of_plan(
         "JUDGES": render_judges(plan.variables, named, _siblings(host)),
         "FIRST": "|".join((*RUNTIME.patterns, *named)),
         "HEAD": " ".join(quoted(word) for word in head[1:]),
+        "OPTIONS": " ".join(quoted(word) for word in head[head.index("exec") + 1 :]),
         "REST": " ".join(quoted(word) for word in whole[len(head) :]),
         "INSIDE": " ".join(quoted(word) for word in inside),
     }

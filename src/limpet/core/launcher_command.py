@@ -256,8 +256,8 @@ exec {before}"$_limpet_runtime" @HEAD@ @HOME_FLAG@ $_limpet_gpu @REST@ {options}
     --pwd "$_limpet_pwd" "$_limpet_image" {words}@INSIDE@ "$@"
 """
 
-_END = r"""#if share
-case $_limpet_ranks in ?*) _limpet_share "$@" ;; esac
+_END = r"""#if share keep
+case $_limpet_last in ?*) "$_limpet_last" "$@" ;; esac
 #end
 """
 

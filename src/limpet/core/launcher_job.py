@@ -1,8 +1,8 @@
 """The launcher's text for jobs: the image's copy on the node's own disk, and ranks that share.
 
-Files beside the launcher: `JOB` is read in a job and below an MPI's starter, before the image is
-looked at, `AHEAD` at the first start of a job on a node, and `RANKS` where there may be several on
-this node.
+Files beside the launcher: `JOB` is read in a job, below an MPI's starter and where images are to be
+kept mounted, before the image is looked at, `AHEAD` at the first start of a job on a node, and
+`RANKS` where there may be several on this node.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import msgspec
 
 from limpet.core.caches import CACHES
 from limpet.core.image import Ahead
+from limpet.core.keep import VARIABLE as KEEP_VARIABLE
 from limpet.core.launcher_command import RUN
 from limpet.core.ranges import join_ranges
 from limpet.core.seen import HostSeen
@@ -82,6 +83,13 @@ case ${@SWITCH@+set}:${SLURM_STEP_TASKS_PER_NODE-}@SIZES@ in
     *) . "$_limpet_root/@VERSION_FOLDER@/ranks.sh" ;;
 esac
 #end
+#if keep
+# Ranks that share need nothing else.
+case $_limpet_last:${@KEEP_VARIABLE@-} in
+    : | :0 | :no | ?*:*) ;;
+    *) . "$_limpet_root/@VERSION_FOLDER@/keep.sh" ;;
+esac
+#end
 """
 
 AHEAD = r"""#if ahead
@@ -130,7 +138,7 @@ _JOINING = """/bin/sh -c @JOIN@ limpet "$PPID" "$_limpet_wait" \\
 RANKS = (
     r"""#if share
 # Which rank of how many on this node this one is.
-_limpet_rank='' _limpet_wait=${@WAIT@-}
+_limpet_rank='' _limpet_ranks='' _limpet_wait=${@WAIT@-}
 if { IFS= read -r _limpet_to </proc/$PPID/comm; } 2>/dev/null; then
     case $_limpet_to in
         @SLURM@) # 2(x3),1: two on each of three nodes, and one on the next
@@ -155,8 +163,9 @@ if { IFS= read -r _limpet_to </proc/$PPID/comm; } 2>/dev/null; then
     esac
 fi
 case $_limpet_ranks:$_limpet_rank in
-    0:* | 1:* | :* | *: | *:*[!0-9]* | *[!0-9]*:*) _limpet_ranks='' ;;
+    0:* | 1:* | :* | *: | *:*[!0-9]* | *[!0-9]*:*) ;;
     *)
+        _limpet_last=_limpet_share
         for _limpet_to in @OWN_PLACES@; do
             case ${SLURM_JOB_ID:+job}:${@RECORDS@+set}:$_limpet_to in job::/*)
                 if [ -d "$_limpet_to" ] && [ -w "$_limpet_to" ] &&
@@ -200,7 +209,8 @@ def job_parts(
     jobs = "".join(f"${{{name}-}}" for name in JOB_VARIABLES)
     made = [f'-d "$_limpet_local/{folder}"' for folder in LOCAL_FOLDERS]
     parts = {
-        "IN_JOB": f"{jobs}{sizes if shares else ''}",
+        "IN_JOB": f"{jobs}{sizes if shares else ''}${{{KEEP_VARIABLE}-}}",
+        "KEEP_VARIABLE": KEEP_VARIABLE,
         "JOBS": jobs,
         "LOCAL_PLACES": _values((*OWN_PLACES, "TMPDIR")),
         "NODE_LOCAL": node_local_name("${_limpet_to%%[!0-9]*}"),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from limpet.core.launcher_command import MOUNT
 from limpet.core.launcher_job import AHEAD, JOB, RANKS
+from limpet.core.launcher_keep import KEEP, KEEPER_FILE, KEEPING
 from limpet.core.launcher_mpi import MPI
 
 WHERE = r"""# Called over a link, or the folder was moved.
@@ -256,17 +257,17 @@ _limpet_mount_odd() {
     case $1$2 in
         *"$IFS"*) _limpet_fail "$1: launchers mount no path that has a line break in it." ;;
     esac
-    _limpet_flag=--bind _limpet_word=$1
+    _limpet_flag=--bind _limpet_bind=$1
     case $1$2 in
         *[:,\"\\]*)
             _limpet_replace "$1" '"' '""'; _limpet_source=$_limpet_text
             _limpet_replace "$2" '"' '""'
             _limpet_flag=--mount
-            _limpet_word="type=bind,\"source=$_limpet_source\",\"target=$_limpet_text\"${3:+,ro}"
+            _limpet_bind="type=bind,\"source=$_limpet_source\",\"target=$_limpet_text\"${3:+,ro}"
             ;;
-        *) if [ "$1" != "$2" ] || [ -n "${3-}" ]; then _limpet_word=$1:$2${3:+:ro}; fi ;;
+        *) if [ "$1" != "$2" ] || [ -n "${3-}" ]; then _limpet_bind=$1:$2${3:+:ro}; fi ;;
     esac
-    _limpet_mounts=$_limpet_flag$IFS$_limpet_word$IFS$_limpet_mounts
+    _limpet_mounts=$_limpet_flag$IFS$_limpet_bind$IFS$_limpet_mounts
 }
 _limpet_replace() {
     _limpet_text='' _limpet_rest=$1
@@ -364,4 +365,7 @@ BESIDE = {
     "ahead.sh": AHEAD,
     "ranks.sh": RANKS,
     "mpi.sh": MPI,
+    "keep.sh": KEEP,
+    "keeping.sh": KEEPING,
+    "keeper.sh": KEEPER_FILE,
 }

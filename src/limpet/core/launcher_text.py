@@ -28,7 +28,7 @@ set -f
 _limpet_locale=${LC_ALL+:$LC_ALL}
 LC_ALL=C
 _limpet_seldom() { . "$_limpet_root/@VERSION_FOLDER@/seldom.sh"; "$@"; }
-_limpet_name=${0##*/} _limpet_venv='' _limpet_connection='' _limpet_ranks='' _limpet_local=''
+_limpet_name=${0##*/} _limpet_venv='' _limpet_connection='' _limpet_last='' _limpet_local=''
 
 # ---- which folder, which program ----
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 
 from limpet.core.seen import Siblings
-from limpet.core.share import find_siblings
+from limpet.core.share import SLURM, find_siblings
 from limpet.core.slurm import OWN_PLACES, PLACES, explain_failure, job_folder, staged_name
 from limpet.tools import process
 
@@ -19,12 +19,20 @@ _OF_JOBS = ("SLURM_JOB", "SLURM_STEP", "SLURM_TASK", "SLURM_N", "SLURM_CPU", "SL
 def probe_siblings(proc: Path = Path("/proc")) -> Siblings | None:
     """The ranks on this node that were started with this process; None where it is alone."""
     parent = os.getppid()
-    try:
-        name = (proc / str(parent) / "comm").read_text(errors="replace").strip()
-    except OSError:
-        return None
-    found = find_siblings(parent, name, os.environ)
+    found = find_siblings(parent, _name_of(parent, proc), os.environ)
     return msgspec.structs.replace(found, folder=find_job_folder()) if found else None
+
+
+def is_task() -> bool:
+    """Whether Slurm itself has started this process."""
+    return _name_of(os.getppid()) == SLURM
+
+
+def _name_of(process: int, proc: Path = Path("/proc")) -> str:
+    try:
+        return (proc / str(process) / "comm").read_text(errors="replace").strip()
+    except OSError:
+        return ""
 
 
 def find_job_folder() -> str:

@@ -1,0 +1,248 @@
+"""The launcher's text for kept images: a start in an instance that holds the same mounts.
+
+Files beside the launcher: `KEEP` is read (by `job.sh`) where the session asks for it, `KEEPING`
+where no such instance lives yet. What `limpet kept` reads of it is that of `core.keep`; beside it
+lies `same.sh`, for launchers: all that decides what is mounted, as one text, and the process.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shlex
+from collections.abc import Mapping
+
+from limpet.core.keep import (
+    ALIVE,
+    APART,
+    DEFAULT_LIFETIME_S,
+    INSIDE,
+    KEEPER,
+    LAST,
+    STARTED_BY,
+    plan_start_in,
+    render_keeper,
+    writes,
+)
+from limpet.core.launch import Launch
+from limpet.core.launcher_command import MOUNT
+from limpet.core.launcher_words import quoted
+
+KEEP = r"""#if keep
+# A start in a kept image, where the session asks for it.
+case $LIMPET_KEEP in
+    1 | yes) ;;
+    *)
+        case ${LIMPET_KEEP%[smhd]} in '' | [!1-9]* | *[!0-9]* | ?????????*)
+            _limpet_seldom _limpet_fail \
+                "LIMPET_KEEP=$LIMPET_KEEP: it must be a time such as 90s, 15m or 2h." ;;
+        esac
+        ;;
+esac
+_limpet_lifetime=$LIMPET_KEEP _limpet_apart="@APART@" _limpet_to=''
+# A task of a step is one start, and what it leaves behind ends with the step.
+case ${SLURM_JOB_ID-} in ?*) { IFS= read -r _limpet_to </proc/$PPID/comm; } 2>/dev/null ;; esac
+case $_limpet_to:${@SWITCH@:-0} in @SLURM@:* | *:[!0]*) ;; *) _limpet_last=_limpet_keep ;; esac
+
+_limpet_began() { # of a process: its number, and when it began, in clock ticks
+    { IFS= read -r _limpet_to <"/proc/${1:-none}/stat"; } 2>/dev/null || return 1
+    IFS=' '
+    set -- "$1" ${_limpet_to##*) }
+    IFS='
+'
+    _limpet_process="$1 ${21}"
+}
+_limpet_lives() { _limpet_began "${1%% *}" && [ "$_limpet_process" = "$1" ]; }
+# An instance that takes programs; it is told first that one comes.
+_limpet_look() {
+    set +f
+    for _limpet_folder in "$_limpet_kept"/limpet-@KEY@-*; do
+        [ -O "$_limpet_folder/same.sh" ] || continue
+        _limpet_was=''
+        command . "$_limpet_folder/same.sh" 2>/dev/null
+        [ "$_limpet_was" = "$_limpet_now" ] || continue
+        { echo >"$_limpet_folder/@LAST@"; } 2>/dev/null
+        if [ -e "$_limpet_folder/@ALIVE@" ] && _limpet_lives "$_limpet_maker"; then
+            set -f
+            return 0
+        fi
+    done
+    set -f
+    return 1
+}
+_limpet_words() { _limpet_text=$*; }
+_limpet_start_in() {
+    case $_limpet_locale in :*) LC_ALL=${_limpet_locale#:} ;; esac
+    exec "$_limpet_runtime" @START_IN@ --pwd "$_limpet_pwd" "instance://${_limpet_folder##*/}" \
+        @INSIDE@ "$@"
+}
+_limpet_keep() {
+    # Of a home that cannot be, these are not the words.
+    case ${_limpet_home:-:}$_limpet_own in *:*) return ;; esac
+    { IFS= read -r _limpet_kept </proc/sys/kernel/hostname; } 2>/dev/null || return
+    _limpet_kept=$_limpet_state/.kept/$_limpet_kept
+    _limpet_now=$(TZ=UTC0 stat -Lc '%d %i %s %y' -- "$_limpet_image" "$_limpet_runtime" \
+        2>/dev/null) || return
+    _limpet_words "$_limpet_now" "$_limpet_apart" "$_limpet_image" "$_limpet_runtime" \
+        @HOME_FLAG@ $_limpet_gpu $_limpet_mounts $_limpet_mounts_2 $_limpet_mounts_1
+    _limpet_now=$_limpet_text
+    if _limpet_look; then _limpet_start_in "$@"; fi
+    . "$_limpet_root/@VERSION_FOLDER@/keeping.sh"
+    if _limpet_make_kept; then _limpet_start_in "$@"; fi
+}
+#end
+"""
+
+# An instance would hold what this start has open: a lock, a pipe that somebody reads to its end.
+# Only bash can close numbers from 10 on.
+_CLOSING = r"""for f in /proc/self/fd/*; do
+    f=${f##*/}
+    case $f in [012]) ;; *) eval "exec $f>&-" ;; esac
+done 2>/dev/null
+exec "$@"
+"""
+
+KEEPING = (
+    rf"""#if keep
+# No such instance lives: one start makes it, the others wait for it a little.
+{MOUNT}"""
+    + r"""
+_limpet_not_kept() { _limpet_seldom _limpet_say "The image cannot be kept mounted: $1"; return 1; }
+# The lock is a link that names who has it.
+_limpet_take() {
+    ln -s "$_limpet_me" "$_limpet_lock" 2>/dev/null && return
+    _limpet_to=$(readlink "$_limpet_lock") || return 1
+    if [ "$_limpet_to" = "$_limpet_me" ]; then return; fi
+    if _limpet_lives "$_limpet_to"; then return 1; fi
+    rm -f -- "$_limpet_lock"
+    ln -s "$_limpet_me" "$_limpet_lock" 2>/dev/null
+}
+_limpet_make_kept() {
+    if ! [ -d "$_limpet_kept" ]; then _limpet_seldom _limpet_make "$_limpet_kept"; fi
+    if ! [ -O "$_limpet_kept" -a -w "$_limpet_kept" ]; then
+        _limpet_not_kept "$_limpet_kept cannot be written."
+        return
+    fi
+    _limpet_instance=$(printf '%s' "$_limpet_now" | cksum)
+    _limpet_instance=limpet-@KEY@-${_limpet_instance%% *}
+    _limpet_lock=$_limpet_kept/.$_limpet_instance
+    _limpet_began $$ || return
+    _limpet_me=$_limpet_process _limpet_tries=0
+    until _limpet_take; do
+        _limpet_tries=$((_limpet_tries + 1))
+        [ "$_limpet_tries" -lt 50 ] || return
+        sleep 0.1 2>/dev/null || sleep 1
+        if _limpet_look; then return; fi
+        if ! [ -L "$_limpet_lock" ]; then # it has come just now, or cannot be
+            _limpet_look
+            return
+        fi
+    done
+    # Another start may have been first.
+    if ! _limpet_look; then _limpet_make_instance; fi
+    rm -f -- "$_limpet_lock"
+    _limpet_look
+}
+_limpet_make_instance() {
+    set +f
+    for _limpet_folder in "$_limpet_kept"/limpet-*; do # of those that have ended
+        [ -O "$_limpet_folder/same.sh" ] || continue
+        _limpet_maker=''
+        command . "$_limpet_folder/same.sh" 2>/dev/null
+        _limpet_lives "$_limpet_maker" || rm -rf -- "$_limpet_folder"
+    done
+    set -f
+    _limpet_to=1
+    while [ -e "$_limpet_kept/$_limpet_instance-$_limpet_to" ]; do
+        _limpet_to=$((_limpet_to + 1))
+    done
+    _limpet_instance=$_limpet_instance-$_limpet_to
+    case $_limpet_lifetime in
+        1 | yes) _limpet_lifetime=@DEFAULT@ ;;
+        *s) _limpet_lifetime=${_limpet_lifetime%s} ;;
+        *m) _limpet_lifetime=$((${_limpet_lifetime%m} * 60)) ;;
+        *h) _limpet_lifetime=$((${_limpet_lifetime%h} * 3600)) ;;
+        *d) _limpet_lifetime=$((${_limpet_lifetime%d} * 86400)) ;;
+    esac
+    # Whoever clears up in this folder sees it whole, and the process of this start in it.
+    _limpet_folder=$_limpet_kept/.new-$$
+    rm -rf -- "$_limpet_folder"
+    if ! _limpet_prepare 2>/dev/null; then
+        rm -rf -- "$_limpet_folder"
+        _limpet_not_kept "$_limpet_kept cannot be written."
+        return
+    fi
+    _limpet_folder=$_limpet_kept/$_limpet_instance
+    if _limpet_instance_start && _limpet_pid; then
+        _limpet_note_down "$_limpet_now" "$_limpet_process" && return
+    fi
+    _limpet_why=''
+    while IFS= read -r _limpet_to; do _limpet_why=$_limpet_to; done <"$_limpet_folder/said"
+    rm -rf -- "$_limpet_folder"
+    _limpet_not_kept "the runtime started no instance. $_limpet_why"
+}
+_limpet_prepare() {
+    mkdir -m 700 -- "$_limpet_folder" &&
+        cp -- "$_limpet_root/@VERSION_FOLDER@/keeper.sh" "$_limpet_folder/@KEEPER@" &&
+        chmod 700 "$_limpet_folder/@KEEPER@" &&
+        echo >"$_limpet_folder/@ALIVE@" && echo >"$_limpet_folder/@LAST@" &&
+        _limpet_note_down '' "$_limpet_me" &&
+        mv -- "$_limpet_folder" "$_limpet_kept/$_limpet_instance"
+}
+_limpet_instance_start() (
+    set -- "$_limpet_runtime" instance start @OPTIONS@ @HOME_FLAG@ $_limpet_gpu @REST@ \
+        $_limpet_mounts $_limpet_mounts_2 $_limpet_mounts_1
+    _limpet_mounts=''
+    _limpet_mount "$_limpet_folder/@KEEPER@" @STARTED_BY@ ro
+    _limpet_mount "$_limpet_folder" @KEEP_INSIDE@
+    set -- "$@" $_limpet_mounts "$_limpet_image" "$_limpet_instance" "$_limpet_lifetime"
+    exec </dev/null >"$_limpet_folder/said" 2>&1
+    unset BASH_ENV
+    if command -v bash >/dev/null; then exec bash -c @CLOSING@ limpet "$@"; fi
+    exec 3>&- 4>&- 5>&- 6>&- 7>&- 8>&- 9>&-
+    exec "$@"
+)
+_limpet_pid() { # the instance's process
+    _limpet_to=$("$_limpet_runtime" instance list --json "$_limpet_instance" 2>/dev/null)
+    _limpet_to=${_limpet_to#*'"pid":'}
+    _limpet_to=${_limpet_to# }
+    _limpet_began "${_limpet_to%%[!0-9]*}"
+}
+_limpet_note_down() {
+    _limpet_seldom _limpet_replace "$_limpet_image" "\\" "\\\\"
+    _limpet_replace "$_limpet_text" '"' '\"'
+    printf '{"name":"%s","image":"%s","pid":%s,"begun":%s,"lifetime_s":%s}\n' \
+        "$_limpet_instance" "$_limpet_text" "${2% *}" "${2#* }" "$_limpet_lifetime" \
+        >"$_limpet_folder/new" && mv -- "$_limpet_folder/new" "$_limpet_folder/kept.json" &&
+        _limpet_replace "$1" "'" "'\\''" &&
+        printf '%s\n' "_limpet_was='$_limpet_text' _limpet_maker='$2'" >"$_limpet_folder/new" &&
+        mv -- "$_limpet_folder/new" "$_limpet_folder/same.sh"
+}
+#end
+"""
+)
+
+KEEPER_FILE = "#if keep\n" + render_keeper() + "#end\n"
+
+
+def keep_parts(
+    plan: Launch, request: Mapping[str, str], identity: str, root: str
+) -> tuple[dict[str, str], set[str]]:
+    """What fills in these texts, and the word `keep` where a start leaves nothing to the next."""
+    if writes(plan):
+        return {}, set()
+    start_in = plan_start_in(plan, "").argv
+    # Whatever else decides what is mounted is in the text that is compared.
+    told = [identity, root, *(request[name] for name in ("HEAD", "HOME_FLAG", "REST"))]
+    return {
+        "APART": "|".join(f"${{{name}-}}" for name in APART),
+        "KEY": hashlib.sha256(json.dumps(told).encode()).hexdigest()[:16],
+        "START_IN": " ".join(map(quoted, start_in[1 : start_in.index("--pwd")])),
+        "LAST": LAST,
+        "ALIVE": ALIVE,
+        "KEEPER": KEEPER,
+        "KEEP_INSIDE": INSIDE,
+        "STARTED_BY": STARTED_BY,
+        "DEFAULT": str(DEFAULT_LIFETIME_S),
+        "CLOSING": shlex.quote(_CLOSING),
+    }, {"keep"}

@@ -1,0 +1,243 @@
+"""Launchers that start in a kept image: asked for by `LIMPET_KEEP`."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.keep.test_keep_real import WHERE, kept, wait_until_gone
+from tests.personal.conftest import User
+
+pytestmark = pytest.mark.real
+
+SHELLS = (("dash",), ("bash",), ("busybox", "sh"))
+
+
+@dataclass
+class Launchers:
+    """A folder of launchers and who starts them, with the session's word for kept images."""
+
+    user: User
+    folder: Path
+
+    def argv(self, *words: str | Path, shell: tuple[str, ...] = ()) -> list[str]:
+        name, *rest = map(str, words)
+        return [*shell, str(self.folder / "bin" / name), *rest]
+
+    def start(
+        self,
+        *words: str | Path,
+        shell: tuple[str, ...] = (),
+        stdin: str = "",
+        cwd: Path | None = None,
+        env: dict[str, str] | None = None,
+    ) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            self.argv(*words, shell=shell),
+            env=self.user.env(**{"LIMPET_KEEP": "15m", **(env or {})}),
+            cwd=cwd or self.user.folder,
+            input=stdin,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+
+    def said(self, *words: str | Path, shell: tuple[str, ...] = (), **env: str) -> str:
+        done = self.start(*words, shell=shell, env=env)
+        assert (done.returncode, done.stderr) == (0, "")
+        return done.stdout
+
+    def wrap(self, image: Path, *words: str | Path) -> None:
+        folders = ("--folder", "/usr/bin", "--folder", "/opt/env/bin")
+        only = [
+            word for name in ("readlink", "sh", "python", "framework") for word in ("--only", name)
+        ]
+        self.user.said("wrap", image, self.folder, *folders, *only, *words)
+
+
+@pytest.fixture
+def launchers(user: User, kept_image: Path) -> Iterator[Launchers]:
+    made = Launchers(user=user, folder=user.folder / "launchers, it's ä")
+    made.wrap(kept_image)
+    yield made
+    end_all(user)
+
+
+def end_all(user: User) -> None:
+    """What a test keeps is ended with it; `instance stop` takes more than a second for each."""
+    for record in records(user):
+        os.kill(record["pid"], signal.SIGKILL)
+
+
+def records(user: User) -> list[dict[str, Any]]:
+    found = user.state.glob(".kept/*/limpet-*/kept.json")
+    return [json.loads(path.read_text()) for path in found]
+
+
+def test_launchers_share_one_mount(launchers: Launchers, kept_image: Path) -> None:
+    user = launchers.user
+    code = (
+        "import os, sys; print(os.readlink('/proc/self/ns/pid')); "
+        "print(sys.argv[1:], sys.stdin.read(), os.environ.get('LIMPET_KEEP'), os.getcwd()); "
+        "print(os.environ['HOME'], os.listdir(os.environ['HOME'] + '/.local')); "
+        "sys.exit(7)"
+    )
+    below = user.folder / "below"
+    below.mkdir()
+    words = ("a b", "$z", "*", "it's")
+    for count, shell in enumerate(SHELLS, 1):
+        env = {"APPTAINER_BIND": f"{below}:/{shell[0]}"}  # so that each shell makes one of its own
+        first = launchers.said(*WHERE, shell=shell, **env)
+        assert len(records(user)) == count
+        done = launchers.start(
+            "python", "-c", code, *words, shell=shell, stdin="i", cwd=below, env=env
+        )
+        assert (done.returncode, done.stderr) == (7, "")
+        assert done.stdout == f"{first}{list(words)} i None {below}\n{user.home} []\n"
+        assert launchers.said("framework", shell=shell, **env) == "framework 1.0\n"
+        assert launchers.said(*WHERE, shell=shell, **env | {"LIMPET_KEEP": "0"}) != first
+    assert len(records(user)) == len(SHELLS)
+
+
+def test_limpet_lists_and_ends_it(launchers: Launchers, kept_image: Path) -> None:
+    user = launchers.user
+    launchers.said(*WHERE, LIMPET_KEEP="2h")
+    assert f"{kept_image}  for 7200 s" in user.said("kept", "list")
+    assert user.said("kept", "end", kept_image) == f"Ended: {kept_image}\n"
+    wait_until_gone(kept_image)
+    assert kept(user) == []
+    assert launchers.said(*WHERE) == launchers.said(*WHERE) != ""
+    assert len(kept(user)) == 1
+
+
+def test_first_starts_at_once_make_one(launchers: Launchers) -> None:
+    running = [
+        subprocess.Popen(
+            launchers.argv(*WHERE, shell=shell),
+            env=launchers.user.env(LIMPET_KEEP="yes"),
+            cwd=launchers.user.folder,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for shell in (*SHELLS, *SHELLS)
+    ]
+    assert len({process.communicate(timeout=60)[0] for process in running}) == 1
+    assert len(kept(launchers.user)) == 1
+    assert not [p for p in folder_of(launchers.user).iterdir() if p.name.startswith(".")]
+
+
+def folder_of(user: User) -> Path:
+    (folder,) = (user.state / ".kept").iterdir()
+    return folder
+
+
+def test_what_is_not_the_same_is_apart(
+    launchers: Launchers,
+    kept_image: Path,
+    images: dict[str, Path],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    user = launchers.user
+    first = launchers.said(*WHERE)
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    with tempfile.TemporaryDirectory(dir=Path.home()) as outside:  # /tmp is seen anyway
+        assert launchers.start(*WHERE, cwd=Path(outside)).stdout not in ("", first)
+    assert launchers.said(*WHERE, APPTAINER_BIND=f"{elsewhere}:/data") != first
+    assert launchers.said(*WHERE, PBS_JOBID="7", TMPDIR="/tmp") != first
+    newer = user.folder / "newer.sif"
+    shutil.copy(images["two"], newer)
+    status = kept_image.stat()
+    os.utime(newer, ns=(status.st_atime_ns, status.st_mtime_ns))
+    newer.replace(kept_image)
+    assert launchers.said("framework") == "framework 2.0\n"
+    assert len(kept(user)) == 5
+    user.said("run", "--keep", kept_image, "true")
+    assert len(kept(user)) == 6  # what launchers keep is left alone
+    assert launchers.said("framework") == "framework 2.0\n"
+    launchers.wrap(kept_image, "--bind", elsewhere)
+    assert launchers.said("sh", "-c", f"ls -d {elsewhere}") == f"{elsewhere}\n"
+
+
+def test_one_that_was_killed_and_a_lock_that_was_left(launchers: Launchers) -> None:
+    user = launchers.user
+    assert launchers.said(*WHERE)
+    folder = folder_of(user)
+    (record,) = records(user)
+    name = record["name"]
+    os.kill(record["pid"], signal.SIGKILL)
+    while Path(f"/proc/{record['pid']}").exists():
+        time.sleep(0.05)
+    (folder / f".{name.rpartition('-')[0]}").symlink_to(f"{record['pid']} {record['begun']}")
+    assert launchers.said(*WHERE)
+    assert len(kept(user)) == 1
+    assert [p.name for p in folder.iterdir()] == kept(user)
+
+
+def test_what_a_first_start_has_open_is_not_held(launchers: Launchers) -> None:
+    reading, writing = os.pipe()
+    script = f'exec 9>&{writing} 77>&{writing} {writing}>&-; "$@"; true'
+    inside = "echo x >/proc/self/fd/77; echo y >&9"
+    subprocess.run(
+        ["bash", "-c", script, "x", *launchers.argv("sh", "-c", inside, shell=("dash",))],
+        env=launchers.user.env(LIMPET_KEEP="1"),
+        cwd=launchers.user.folder,
+        pass_fds=(writing,),
+        check=True,
+    )
+    os.close(writing)
+    assert len(records(launchers.user)) == 1
+    os.set_blocking(reading, False)
+    assert os.read(reading, 100) == b"x\ny\n"
+    assert os.read(reading, 100) == b""  # nobody can write any more
+    os.close(reading)
+
+
+def test_where_it_cannot_be_kept_it_starts_all_the_same(launchers: Launchers) -> None:
+    user = launchers.user
+    closed = user.folder / "a file and no folder"
+    closed.touch()
+    done = launchers.start("framework", env={"APPTAINER_CONFIGDIR": str(closed)})
+    assert (done.returncode, done.stdout) == (0, "framework 1.0\n")
+    assert done.stderr.startswith(
+        "limpet: The image cannot be kept mounted: the runtime started no"
+    )
+    folder = folder_of(user)
+    folder.chmod(0o500)
+    done = launchers.start("framework")
+    assert (done.stdout, done.stderr) == (
+        "framework 1.0\n",
+        f"limpet: The image cannot be kept mounted: {folder} cannot be written.\n",
+    )
+    folder.chmod(0o700)
+    assert not list(folder.iterdir())
+    done = launchers.start("framework", env={"LIMPET_KEEP": "soon"})
+    assert (done.returncode, done.stdout) == (125, "")
+    assert done.stderr == "limpet: LIMPET_KEEP=soon: it must be a time such as 90s, 15m or 2h.\n"
+    assert kept(user) == []
+
+
+def test_limpet_run_hears_the_same_word(user: User, kept_image: Path) -> None:
+    where = ("run", kept_image, *WHERE)
+    keeping = {"LIMPET_KEEP": "20m"}
+    try:
+        first = user.limpet(*where, env=keeping)
+        assert user.limpet(*where, env=keeping).stdout == first.stdout != user.said(*where)
+        assert f"{kept_image}  for 1200 s" in user.said("kept", "list")
+        done = user.limpet("run", "--writable-tmpfs", *where[1:], env=keeping)
+        assert (done.returncode, done.stderr) == (0, "") and done.stdout != first.stdout
+        done = user.limpet(*where, env={"LIMPET_KEEP": "soon"})
+        assert (done.returncode, done.stdout) == (125, "")
+        assert "LIMPET_KEEP=soon: it must be" in done.stderr
+    finally:
+        end_all(user)
