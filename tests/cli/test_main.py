@@ -218,6 +218,11 @@ def test_a_mistake_of_limpets_own(
         ("run --home moon x true", 125, "moon"),
         ("run x", 125, "no command to run"),
         ("run no-such.sif true", 125, "There is no image"),
+        ("run x --home none true", 125, "Options stand before the image"),
+        ("run x --help", 125, "Options stand before the image"),
+        ("run --hom none x true", 125, "No such option '--hom'"),
+        ("pip install x.sif six", 125, "limpet pip IMAGE install NAME"),
+        ("pip --hom none x install six", 125, "No such option '--hom'"),
         ("run docker://a/b true", 125, "limpet build --base docker://a/b"),
         ("run --system moon x true", 125, "no such preset"),
         ("shell no-such.sif", 125, "There is no image"),
@@ -288,8 +293,10 @@ def test_a_commands_own_flags_are_left_alone(monkeypatch: pytest.MonkeyPatch) ->
         raise UsageError("enough")
 
     monkeypatch.setattr(actions, "plan_start", plan_start)
-    main(["run", "--gpu", "none", "i.sif", "python", "--home", "x", "-c", "--help", "--", "-q"])
-    assert seen == [("i.sif", ("python", "--home", "x", "-c", "--help", "--", "-q"), "none")]
+    words = ["python", "--home", "x", "-c", "--help", "--", "-q"]
+    main(["run", "--gpu", "none", "i.sif", *words])
+    main(["run", "--gpu", "none", "i.sif", "--", *words])
+    assert seen == [("i.sif", tuple(words), "none")] * 2
 
 
 def loaded(*words: str) -> set[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from limpet.core.errors import UsageError
@@ -17,6 +18,7 @@ from limpet.core.keep import (
 )
 from limpet.core.launch import Launch
 from limpet.core.seen import ImageSeen
+from limpet.tools.instances import image_state
 
 LAUNCH = Launch(
     argv=("/usr/bin/apptainer", "--quiet", "exec", "-B", "/a", "--pwd", "/w", "/x.sif", "true"),
@@ -46,6 +48,20 @@ def test_another_file_or_another_mount_is_another_instance() -> None:
     key = key_of(LAUNCH, (1, 2, 3, 4))
     assert key == key_of(LAUNCH, (1, 2, 3, 4))
     assert key != key_of(LAUNCH, (1, 2, 3, 5))
+
+
+def test_one_image_by_several_names(tmp_path: Path) -> None:
+    image = tmp_path / "x.sif"
+    image.write_bytes(b"x")
+    (tmp_path / "job").mkdir()
+    (tmp_path / "link.sif").symlink_to("x.sif")
+    names = [str(tmp_path / name) for name in ("x.sif", "job/../x.sif", "link.sif")]
+    launches = [
+        msgspec.structs.replace(LAUNCH, image=msgspec.structs.replace(LAUNCH.image, path=name))
+        for name in names
+    ]
+    keys = {key_of(one, image_state(Path(one.image.path))) for one in launches}
+    assert len(keys) == 1
 
 
 @pytest.mark.parametrize(

@@ -46,8 +46,11 @@ def parse_lifetime(text: str) -> int:
 
 
 def key_of(launch: Launch, image_state: Sequence[Any]) -> str:
-    """Names what is mounted and how; `image_state` is that of the file (inode, size, time)."""
-    told = [launch.runtime, launch.image.path, launch.options, image_state]
+    """Names what is mounted and how; `image_state` is that of the file (place, inode, size, time).
+
+    Not the path as it was typed: starts from several folders name one image in several ways.
+    """
+    told = [launch.runtime, launch.options, image_state]
     return hashlib.sha256(msgspec.json.encode(told)).hexdigest()[:16]
 
 
