@@ -103,6 +103,14 @@ def test_nothing_is_measured_for_a_bad_request(wrong: dict[str, object], told: s
         bench(msgspec.structs.replace(request, **wrong))
 
 
+@pytest.mark.parametrize("imports", [(), ("json",)])
+def test_a_folder_without_a_python_is_told_as_such(
+    imports: tuple[str, ...], tmp_path: Path
+) -> None:
+    with pytest.raises(UsageError, match="no Python of its own"):
+        bench(BenchRequest(targets=(str(tmp_path),), imports=imports, cache_dir=str(tmp_path)))
+
+
 def test_a_picture_that_could_not_be_written_is_refused_first(tmp_path: Path) -> None:
     there = tmp_path / "there.svg"
     there.touch()

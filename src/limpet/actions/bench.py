@@ -99,6 +99,10 @@ def _checked(request: BenchRequest, tell: Tell) -> tuple[BenchRequest, str]:
     if not request.targets:
         raise UsageError("There is nothing to measure.", now="Name an image or a folder.")
 
+    for text in request.targets:
+        if Path(text).is_dir():
+            _python_of(Path(text).absolute())
+
     def plan(text: str, words: Sequence[str]) -> tuple[Sequence[str], dict[str, str]]:
         if Path(text).is_dir():
             return (_python_of(Path(text).absolute()), *words), dict(os.environ)
