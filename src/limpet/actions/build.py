@@ -125,7 +125,8 @@ def make_image(prepared: Prepared, request: BuildRequest, notify: Notify = ignor
         if not request.no_profile:
             parts, keeping = with_order(prepared, parts, shelf, request.profile, scratch, notify)
             parts = with_archive(parts, shelf)
-        notify(Event(stage="image", kind="start", message=f"Writing {output}"))
+        how = ", with everything compressed anew" if request.small else ""
+        notify(Event(stage="image", kind="start", message=f"Writing {output}{how}"))
         size_bytes = assemble(output, parts, scratch=scratch, replace=request.force)
     lock_file = keep_lock(prepared, notify)  # with its image: a build that fails changes neither
     keep_order(prepared, keeping, notify)
