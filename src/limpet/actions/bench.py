@@ -30,7 +30,7 @@ from limpet.core.errors import ExistsError, HostError, ImageError, SpaceError, U
 from limpet.core.launch import Launch
 from limpet.core.seen import Request
 from limpet.core.wrap import WrapRequest
-from limpet.tools import counting, files, mounts
+from limpet.tools import counting, files, launchers, mounts
 from limpet.tools.config import read_config
 
 PATIENCE_S = 300.0
@@ -168,6 +168,12 @@ def _python_of(place: Path) -> str:
             f"{place} has no Python of its own.",
             why="There is no bin/python in it that can be started.",
             now="Name an image file, or the folder of a virtual or conda environment.",
+        )
+    # A trace that follows into the image traces what serves the image, and waits for itself.
+    if any(launchers.is_ours(folder) for folder in python.resolve().parents):
+        raise UsageError(
+            f"{place} has a launcher for its Python, which starts an image.",
+            now="Name that image: its launchers are measured, too.",
         )
     return str(python)
 
