@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from limpet import __version__
-from limpet.cli.session import Session
+from limpet.cli.session import STARTERS, Session
 from limpet.core.errors import LimpetError, UsageError, gone_error, space_error
 
 INTERNAL_CODE = 70  # EX_SOFTWARE of sysexits.h
@@ -131,6 +131,8 @@ def group(ctx: click.Context) -> None:
     """A Python environment as one locked file that runs on any cluster."""
     session = ctx.ensure_object(Session)
     session.command = ctx.invoked_subcommand or ""
+    if session.command not in STARTERS:  # these become their program, whose signals they are
+        _clear_up_when_told()
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -170,6 +172,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     finally:
         if argv is None:  # the process ends: its last search for cycles would go through all of it
             gc.freeze()
+
+
+def _clear_up_when_told() -> None:
+    """SIGTERM and SIGHUP end what limpet has started, too, as Ctrl-C does."""
+    import signal
+
+    def leave(number: int, _: object) -> None:
+        signal.signal(number, signal.SIG_DFL)
+        raise SystemExit(128 + number)
+
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) == signal.SIG_DFL:  # nohup has the second ignored
+            signal.signal(number, leave)
 
 
 def _open_closed_streams() -> None:
