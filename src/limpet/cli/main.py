@@ -59,7 +59,7 @@ def session_options(*, hidden: bool = False) -> list[click.Option]:
         click.Option(["--debug"], is_flag=True, help="Show a traceback with an error.", **own),
         click.Option(["--config", "config_file"], metavar="FILE", help="Read this too.", **own),
         click.Option(["--cache-dir"], metavar="DIR", help="Keep downloads and pieces here.", **own),
-        click.Option(["-v", "--verbose"], count=True, help="Say more.", **own),
+        click.Option(["-v", "--verbose"], count=True, help="Show what the runtime says, too.", **own),
         click.Option(["-q", "--quiet"], count=True, help="Say nothing but errors.", **own),
     ]
 
