@@ -97,6 +97,14 @@ def test_no_inodes(workshop: Workshop, tmp_path: Path) -> None:
     check_refused(done, 10, "inodes")
 
 
+def test_passing_files_go_nowhere(workshop: Workshop) -> None:
+    recipe = workshop.require("tiny")
+    with unchanged(workshop.folder):
+        done = workshop.try_build(recipe, "--build-dir", "/proc/nowhere")
+    check_refused(done, 10, "/proc/nowhere", "--build-dir or LIMPET_BUILD_DIR")
+    assert "wheels:" not in done.stderr
+
+
 @pytest.mark.parametrize("mode", [0o555, 0o000])
 def test_output_folder_not_writable(workshop: Workshop, mode: int) -> None:
     recipe = workshop.require("tiny")
@@ -134,6 +142,7 @@ def test_recipe_folder_not_writable_builds_all_the_same(workshop: Workshop) -> N
     workshop.folder.chmod(0o755)
     assert done.returncode == 0, done.stderr
     assert "The lock is in the image" in done.stderr
+    assert "\nlock " not in done.stdout
     assert not (workshop.folder / "pylock.toml").exists()
 
 

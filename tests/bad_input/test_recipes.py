@@ -14,7 +14,42 @@ pytestmark = pytest.mark.real
 def test_recipe_that_is_not_there(workshop: Workshop) -> None:
     with unchanged(workshop.folder):
         done = workshop.try_build("no-such-recipe.in")
-    check_refused(done, 3, "no-such-recipe.in", "No such file")
+    check_refused(done, 3, "There is no recipe", "no-such-recipe.in")
+
+
+@pytest.mark.parametrize(
+    ("typed", "said"),
+    [
+        ("requirement.in", "Did you mean requirements.in?"),
+        ("tiny", "--pip tiny"),
+        (".", "Name the file: requirements.in"),
+        ("out", "is a folder, not a recipe"),
+        ("out/old.sif", "is an image, not a recipe"),
+        ("uv.lock", "has no pyproject.toml beside it"),
+    ],
+)
+def test_what_is_typed_in_place_of_a_recipe(workshop: Workshop, typed: str, said: str) -> None:
+    workshop.require("tiny")
+    workshop.write("out/old.sif", b"\x7fSIF_MAGIC\xff")
+    workshop.write("uv.lock", "version = 1\n")
+    with unchanged(workshop.folder):
+        done = workshop.try_build(typed)
+    check_refused(done, 3, said)
+
+
+def test_what_may_be_a_slip_is_said(workshop: Workshop) -> None:
+    done = workshop.try_build(workshop.require(), "--dry-run")
+    assert done.returncode == 0 and "The recipe asks for no packages" in done.stderr
+    assert "packages  0\n" in done.stdout
+    done = workshop.try_build(workshop.require("tiny"), "--dry-run", "--upgrade-package", "tyny")
+    assert done.returncode == 0 and "--upgrade-package tyny: the recipe brings no" in done.stderr
+    done = workshop.try_build(workshop.write("slip.in", "tiny=1.0\n"), "--offline")
+    assert "slip.in is read as conda's" in done.stderr
+
+
+def test_a_requirement_on_the_command_line_that_cannot_be_read(workshop: Workshop) -> None:
+    done = workshop.try_build(workshop.require("tiny"), "--pip", "tiny=>1")
+    assert "recipe.in" not in check_refused(done, 3, "tiny=>1")
 
 
 def test_recipe_that_may_not_be_read(workshop: Workshop) -> None:

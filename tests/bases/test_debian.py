@@ -1,10 +1,11 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import pytest
 
-from limpet.core.errors import HostError
+from limpet.core.errors import HostError, SpaceError
 from limpet.tools import debian, process
 
 DEB822 = """Types: deb
@@ -61,3 +62,24 @@ def test_what_the_host_lacks_is_named(
     with pytest.raises(HostError, match=named) as caught:
         debian.check_host()
     assert "docker://" in caught.value.now
+
+
+@pytest.mark.real
+def test_who_interrupts_it_is_told_of_no_failure(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    script = "trap 'echo E: mmdebstrap failed to run >&2; exit 1' TERM; sleep 60 & wait"
+    monkeypatch.setattr(debian, "_command", lambda *_: ["sh", "-c", script])
+    with pytest.raises(KeyboardInterrupt), debian.open_tar("trixie", "x86_64", tmp_path):
+        raise KeyboardInterrupt
+
+
+@pytest.mark.real
+def test_a_full_disk_is_no_fault_of_the_mirror(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    said = "E: Write error - write (28: No space left on device)\nE: Failed to fetch a list"
+    monkeypatch.setattr(debian, "_command", lambda *_: ["sh", "-c", f"echo '{said}' >&2; exit 1"])
+    with pytest.raises(SpaceError, match="disk is full") as caught:
+        debian.resolve_packages("trixie", "x86_64", tmp_path)
+    assert "--cache-dir" in caught.value.now

@@ -103,6 +103,27 @@ def test_nothing_is_measured_for_a_bad_request(wrong: dict[str, object], told: s
         bench(msgspec.structs.replace(request, **wrong))
 
 
+@pytest.mark.parametrize("imports", [(), ("json",)])
+def test_a_folder_without_a_python_is_told_as_such(
+    imports: tuple[str, ...], tmp_path: Path
+) -> None:
+    with pytest.raises(UsageError, match="no Python of its own"):
+        bench(BenchRequest(targets=(str(tmp_path),), imports=imports, cache_dir=str(tmp_path)))
+
+
+def test_launchers_are_measured_with_their_image(tmp_path: Path) -> None:
+    python = tmp_path / "env/.limpet/versions/1/bin/python"
+    python.parent.mkdir(parents=True)
+    python.touch(mode=0o755)
+    (tmp_path / "env/bin").symlink_to(".limpet/versions/1/bin")
+    (tmp_path / "mine/bin").mkdir(parents=True)
+    (tmp_path / "mine/bin/python").symlink_to(tmp_path / "env/bin/python")
+    for name in ("env", "mine"):
+        request = BenchRequest(targets=(str(tmp_path / name),), imports=("json",))
+        with pytest.raises(UsageError, match="which starts an image"):
+            bench(request)
+
+
 def test_a_picture_that_could_not_be_written_is_refused_first(tmp_path: Path) -> None:
     there = tmp_path / "there.svg"
     there.touch()

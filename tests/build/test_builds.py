@@ -175,9 +175,22 @@ def test_killed_and_built_again(fresh: Workshop, python_slim: str, moment: str) 
     assert [path.name for path in fresh.out.iterdir()] == ["image.sif"]
 
 
-def test_interrupted_leaves_nothing(fresh: Workshop) -> None:
-    """Ctrl-C reaches limpet and all that it has started."""
-    recipe = fresh.describe('[warm]\ncommands = ["sleep 20"]\n', "tiny")
+@pytest.mark.parametrize(
+    ("key", "stage", "told", "code"),
+    [
+        ("commands", "warm", signal.SIGINT, 130),
+        ("entry", "profile", signal.SIGTERM, 143),
+        ("entry", "profile", signal.SIGHUP, 129),
+    ],
+)
+def test_interrupted_leaves_nothing(
+    fresh: Workshop, key: str, stage: str, told: signal.Signals, code: int
+) -> None:
+    """Ctrl-C reaches limpet and all that it has started; what `kill` sends, limpet alone."""
+    nap = f"sleep {20 + os.getpid() / 10**8}"  # known by its words
+    recipe = fresh.describe(
+        f"[warm]\n{key} = {[nap] if key == 'commands' else repr(nap)}\n", "tiny"
+    )
     running = subprocess.Popen(
         fresh.build_words(recipe, "--json"),
         cwd=fresh.folder,
@@ -189,14 +202,22 @@ def test_interrupted_leaves_nothing(fresh: Workshop) -> None:
     )
     assert running.stdout
     with unchanged(fresh.folder):
-        while json.loads(running.stdout.readline())["stage"] != "warm":
+        while json.loads(running.stdout.readline())["stage"] != stage:
             pass
         time.sleep(0.5)
-        os.killpg(running.pid, signal.SIGINT)
+        (os.killpg if told == signal.SIGINT else os.kill)(running.pid, told)
         _, said = running.communicate(timeout=15)
-    assert running.returncode == 130, said
+    assert running.returncode == code, said
+    assert not [path for path in Path("/proc").glob("[0-9]*/cmdline") if _words(path) == nap]
     assert "Traceback" not in said
     assert find_leftovers(fresh.cache) == []
+
+
+def _words(path: Path) -> str:
+    try:
+        return path.read_bytes().replace(b"\0", b" ").decode("utf-8", "replace").strip()
+    except OSError:
+        return ""
 
 
 def _wait_for_group(group: int) -> None:

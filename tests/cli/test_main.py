@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -213,16 +214,27 @@ def test_a_mistake_of_limpets_own(
         ("build -o x", 2, "nothing to build from"),
         ("build -o x r.in --label k", 2, "must be NAME=VALUE"),
         ("--no-such", 2, "No such option"),
+        ("build -o /tmp r.in", 11, "/tmp is a folder."),
+        ("build -o x r.in --profile p --no-profile", 2, "exclude each other"),
+        ("update no-such.sif", 8, "There is no image"),
         ("run", 125, "Missing argument"),
         ("run --home moon x true", 125, "moon"),
         ("run x", 125, "no command to run"),
         ("run no-such.sif true", 125, "There is no image"),
+        ("run x --home none true", 125, "Options stand before the image"),
+        ("run x --help", 125, "Options stand before the image"),
+        ("run --hom none x true", 125, "No such option '--hom'"),
+        ("pip install x.sif six", 125, "limpet pip IMAGE install NAME"),
+        ("pip --hom none x install six", 125, "No such option '--hom'"),
         ("run docker://a/b true", 125, "limpet build --base docker://a/b"),
         ("run --system moon x true", 125, "no such preset"),
         ("shell no-such.sif", 125, "There is no image"),
         ("inspect no-such.sif", 8, "There is no image"),
         ("inspect --json --lock x", 2, "exclude each other"),
         ("--config no-such.toml run x true", 125, "no configuration file no-such.toml"),
+        ("help", 2, "limpet --help lists them."),
+        ("build -o x r.in --base", 2, "limpet build --help shows"),
+        ("completion", 2, "Choose from: bash, zsh, fish\n"),
     ],
 )
 def test_wrong_words(words: str, code: int, said: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -237,6 +249,43 @@ def test_help_and_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert all(f"\n  {command} " in out for command in COMMANDS)
 
 
+@pytest.mark.parametrize("words", [[], ["cache"]])
+def test_no_words_are_answered_with_the_help(
+    words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(words) == 2
+    out, err = capsys.readouterr()
+    assert err.startswith("Usage: limpet ") and not out
+    assert "next build makes it" in " ".join(err.split()) or not words  # sentences are whole
+
+
+def by_shell(line: str) -> subprocess.CompletedProcess[str]:
+    """limpet in a shell's line, as `$limpet`."""
+    words = f"limpet='{sys.executable} -P -m limpet'; {line}"
+    env = {"PYTHONPATH": str(SOURCE), "HOME": "/", "PATH": os.environ["PATH"]}
+    return subprocess.run(
+        ["/bin/sh", "-c", words], env=env, capture_output=True, text=True, check=False
+    )
+
+
+def test_output_that_cannot_be_written_is_said_once() -> None:
+    done = by_shell("$limpet --version >/dev/full")
+    assert (done.returncode, done.stderr.count("No space left on device")) == (10, 1)
+    assert "Exception" not in done.stderr
+    assert by_shell("$limpet --version >&-").returncode == 0
+    assert by_shell("$limpet biuld 2>&-").returncode == 2
+
+
+def test_a_working_folder_that_is_gone(tmp_path: Path) -> None:
+    folder = tmp_path / "gone"
+    folder.mkdir()
+    done = by_shell(f"cd '{folder}' && rmdir '{folder}' && $limpet build r.in -o x.sif")
+    assert (done.returncode, done.stderr.splitlines()[0]) == (
+        9,
+        "limpet: The working folder does not exist any more.",
+    )
+
+
 def test_a_commands_own_flags_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     from limpet.actions import launch as actions
 
@@ -247,8 +296,10 @@ def test_a_commands_own_flags_are_left_alone(monkeypatch: pytest.MonkeyPatch) ->
         raise UsageError("enough")
 
     monkeypatch.setattr(actions, "plan_start", plan_start)
-    main(["run", "--gpu", "none", "i.sif", "python", "--home", "x", "-c", "--help", "--", "-q"])
-    assert seen == [("i.sif", ("python", "--home", "x", "-c", "--help", "--", "-q"), "none")]
+    words = ["python", "--home", "x", "-c", "--help", "--", "-q"]
+    main(["run", "--gpu", "none", "i.sif", *words])
+    main(["run", "--gpu", "none", "i.sif", "--", *words])
+    assert seen == [("i.sif", tuple(words), "none")] * 2
 
 
 def loaded(*words: str) -> set[str]:

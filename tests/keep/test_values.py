@@ -20,6 +20,7 @@ from limpet.core.keep import (
 )
 from limpet.core.launch import Launch
 from limpet.core.seen import ImageSeen
+from limpet.tools.instances import image_state
 
 LAUNCH = Launch(
     argv=("/usr/bin/apptainer", "--quiet", "exec", "-B", "/a", "--pwd", "/w", "/x.sif", "true"),
@@ -61,6 +62,20 @@ def test_what_a_start_may_leave_something_in() -> None:
         (("--writable-tmpfs",), True),
     ):
         assert writes(msgspec.structs.replace(LAUNCH, options=options)) is expected
+
+
+def test_one_image_by_several_names(tmp_path: Path) -> None:
+    image = tmp_path / "x.sif"
+    image.write_bytes(b"x")
+    (tmp_path / "job").mkdir()
+    (tmp_path / "link.sif").symlink_to("x.sif")
+    names = [str(tmp_path / name) for name in ("x.sif", "job/../x.sif", "link.sif")]
+    launches = [
+        msgspec.structs.replace(LAUNCH, image=msgspec.structs.replace(LAUNCH.image, path=name))
+        for name in names
+    ]
+    keys = {key_of(one, image_state(Path(one.image.path))) for one in launches}
+    assert len(keys) == 1
 
 
 @pytest.mark.parametrize(

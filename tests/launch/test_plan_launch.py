@@ -157,6 +157,11 @@ def test_the_working_folder(cwd: str, pwd: str, bound: bool) -> None:
     assert any("not seen inside" in note for note in launch.notes) is (cwd != pwd)
 
 
+def test_a_folder_inside_is_named_in_full() -> None:
+    with pytest.raises(UsageError, match="must be an absolute path"):
+        plan(pwd="sub/folder")
+
+
 def test_the_working_folder_in_a_home_behind_a_link() -> None:
     launch = plan(seen=host(real_home="/pfs/u", cwd="/pfs/u/p"))
     assert launch.pwd == "/home/u/p"

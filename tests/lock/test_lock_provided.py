@@ -62,6 +62,11 @@ def test_mentioned() -> None:
         ("error: Couldn't parse requirement in `a.in`", RecipeError, "a.in"),
         ("error: Failed to build `x @ file:///x`\n cause: bad", BuildError, "built"),
         ("error: something else", LockError, "something else"),
+        (
+            "error: invalid value 'soon' for '--exclude-newer <EXCLUDE_NEWER>': `soon` could not",
+            RecipeError,
+            "exclude_newer: 'soon' is no date.",
+        ),
     ],
 )
 def test_failures(text: str, kind: type[Exception], words: str, target: Target) -> None:

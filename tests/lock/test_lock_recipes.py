@@ -133,7 +133,7 @@ def test_a_script(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "words"),
     [
-        ("missing.in", None, "cannot be read"),
+        ("missing.in", None, "There is no recipe"),
         ("latin.in", b"ok\ncaf\xe9\n", "Line 2"),
         ("loop.in", b"-r loop.in\n", "includes itself"),
         ("nested.in", b"-r gone.txt\n", "gone.txt cannot be read"),
@@ -146,7 +146,7 @@ def test_a_script(tmp_path: Path) -> None:
         ("uv.lock", b"package = 'x'\n", "not shaped"),
         ("pylock.toml", b"packages = 'x'\n", "no valid pylock"),
         ("environment.yml", b"", "is empty"),
-        ("uv.lock", b"version = 1\n", "pyproject.toml cannot be read"),
+        ("uv.lock", b"version = 1\n", "no pyproject.toml beside it"),
     ],
 )
 def test_what_cannot_be_read(tmp_path: Path, name: str, content: bytes | None, words: str) -> None:
@@ -159,7 +159,7 @@ def test_what_cannot_be_read(tmp_path: Path, name: str, content: bytes | None, w
 
 
 def test_a_folder_is_no_recipe(tmp_path: Path) -> None:
-    with pytest.raises(RecipeError, match="cannot be read"):
+    with pytest.raises(RecipeError, match="is a folder"):
         read_recipe([tmp_path])
 
 

@@ -9,12 +9,13 @@ from pathlib import Path
 import pytest
 
 from limpet.core.carry import ImageInside, plan_carry
-from limpet.core.errors import HostError, RecipeError
+from limpet.core.errors import HostError, RecipeError, SpaceError
 from limpet.core.homes import INSIDE, Home
 from limpet.core.mounts import Mount
 from limpet.core.personal import HOOK_TEXT, KIT, PACKAGES, PipSeen, plan_personal
 from limpet.core.recipe import HomePolicy
-from limpet.core.state import PersonalPackage, parse_age
+from limpet.core.state import PersonalPackage, Record, parse_age
+from limpet.tools import states
 from limpet.tools.host import make_private
 from limpet.tools.recipe_edit import change_recipe_text
 
@@ -202,3 +203,15 @@ def test_a_state_folder_is_the_users_alone(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(tmp_path)
     with pytest.raises(HostError, match="someone else"):
         make_private([str(tmp_path / "link/a")], str(tmp_path / "link"))
+
+
+def test_a_full_state_folder_says_where_else(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def full(_: Path) -> None:
+        raise SpaceError("x cannot be written.", why="No space left on device.")
+
+    monkeypatch.setattr(states, "written_beside", full)
+    with pytest.raises(SpaceError, match="x cannot be written") as caught:
+        states.write_record(tmp_path, Record(title="t"))
+    assert "LIMPET_STATE_DIR" in caught.value.now

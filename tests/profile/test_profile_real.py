@@ -19,6 +19,7 @@ import pytest
 
 from limpet.actions.assemble import open_root
 from limpet.core import profile
+from limpet.core.errors import HostError
 from limpet.core.image import AHEAD_OBJECT, Ahead
 from limpet.core.request import BuildRequest
 from limpet.tools import process
@@ -387,6 +388,18 @@ def test_what_is_stopped_takes_its_children_along(tmp_path: Path) -> None:
         time.sleep(0.05)
     done = process.run_limited(["/bin/sh", "-c", "cat; exit 4"], timeout_s=20, input_bytes=b"in")
     assert done and (done.code, done.stdout) == (4, b"in")
+
+
+def test_what_is_stopped_may_clear_up(tmp_path: Path) -> None:
+    """A runtime that is killed at once leaves the process that serves the image."""
+    cleared = tmp_path / "cleared"
+    script = f"trap 'sleep 0.5; echo > {cleared}; exit 1' TERM; sleep 60 & wait"
+    assert process.run_limited(["/bin/sh", "-c", script], timeout_s=1) is None
+    assert cleared.exists()
+    cleared.unlink()
+    with pytest.raises(HostError, match="did not end within 1 s"):
+        process.run(["/bin/sh", "-c", script], timeout_s=1)
+    assert cleared.exists()
 
 
 def test_what_is_detached_holds_nothing(tmp_path: Path) -> None:

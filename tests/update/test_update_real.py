@@ -117,6 +117,8 @@ def test_what_is_refused(user: User, image: Path) -> None:
         ((image,), "nothing to change"),
         ((image, "--remove", "scipy"), "does not ask for it"),
         ((image, "no such recipe.in", "--add", "plain"), "no such recipe"),
+        ((image, "--add", "plain", "other"), "an --add of its own"),
+        ((image, "--add", "plain", "--remove", "PLAIN"), "to be added and to be removed"),
         ((image, "--back"), "--back takes a folder"),
         ((user.folder / "absent.sif", "--add", "plain"), "absent.sif"),
         ((user.folder, "--add", "plain"), "no folder of launchers"),

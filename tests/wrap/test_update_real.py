@@ -127,6 +127,11 @@ def test_a_dry_run_makes_nothing(say_image: Path, person: Person) -> None:
     assert not (person.home / "env").exists()
 
 
+def test_a_kernel_that_cannot_start_is_told(say_image: Path, person: Person) -> None:
+    words = ("wrap", say_image, person.home / "env", "--kernel", "say", "--dry-run")
+    assert "which the image does not have" in person.limpet(*words).stdout
+
+
 def test_a_shared_folder_can_be_used_by_others_and_is_not_written(
     say_image: Path, person: Person
 ) -> None:

@@ -31,7 +31,7 @@ from limpet.core.keep import VARIABLE
 from limpet.core.launch import Launch
 from limpet.core.seen import Request
 from limpet.core.wrap import WrapRequest
-from limpet.tools import counting, files, mounts
+from limpet.tools import counting, files, launchers, mounts
 from limpet.tools.config import read_config
 
 PATIENCE_S = 300.0
@@ -100,6 +100,10 @@ def _checked(request: BenchRequest, tell: Tell) -> tuple[BenchRequest, str]:
     if not request.targets:
         raise UsageError("There is nothing to measure.", now="Name an image or a folder.")
 
+    for text in request.targets:
+        if Path(text).is_dir():
+            _python_of(Path(text).absolute())
+
     def plan(text: str, words: Sequence[str]) -> tuple[Sequence[str], dict[str, str]]:
         if Path(text).is_dir():
             return (_python_of(Path(text).absolute()), *words), dict(os.environ)
@@ -165,6 +169,12 @@ def _python_of(place: Path) -> str:
             f"{place} has no Python of its own.",
             why="There is no bin/python in it that can be started.",
             now="Name an image file, or the folder of a virtual or conda environment.",
+        )
+    # A trace that follows into the image traces what serves the image, and waits for itself.
+    if any(launchers.is_ours(folder) for folder in python.resolve().parents):
+        raise UsageError(
+            f"{place} has a launcher for its Python, which starts an image.",
+            now="Name that image: its launchers are measured, too.",
         )
     return str(python)
 

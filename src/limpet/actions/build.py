@@ -126,15 +126,14 @@ def make_image(prepared: Prepared, request: BuildRequest, notify: Notify = ignor
         if not request.no_profile:
             parts, keeping = with_order(prepared, parts, shelf, request.profile, scratch, notify)
             parts = with_archive(parts, shelf)
-        notify(Event(stage="image", kind="start", message=f"Writing {output}"))
+        how = ", with everything compressed anew" if request.small else ""
+        notify(Event(stage="image", kind="start", message=f"Writing {output}{how}"))
         size_bytes = assemble(output, parts, scratch=scratch, replace=request.force)
-    keep_lock(prepared, notify)  # with its image: a build that fails changes neither
+    lock_file = keep_lock(prepared, notify)  # with its image: a build that fails changes neither
     keep_order(prepared, keeping, notify)
     elapsed_s = time.monotonic() - started_s
     notify(Event(stage="image", kind="end", message=f"Wrote {output}", elapsed_s=elapsed_s))
-    return BuildReport(
-        plan=plan, lock_file=prepared.lock_file, size_bytes=size_bytes, elapsed_s=elapsed_s
-    )
+    return BuildReport(plan=plan, lock_file=lock_file, size_bytes=size_bytes, elapsed_s=elapsed_s)
 
 
 def lock(request: BuildRequest, notify: Notify = ignore) -> LockReport:
@@ -160,12 +159,12 @@ def lock(request: BuildRequest, notify: Notify = ignore) -> LockReport:
 
 def check_output(output: Path, *, force: bool) -> None:
     """Refuse an output that cannot be written, before anything else is done."""
+    if os.path.isdir(output):  # noqa: PTH112 - not Path's, which fails below a closed folder
+        raise ExistsError(f"{output} is a folder.", now="Name a file: -o image.sif.")
     if not os.access(output.parent, os.F_OK):
         raise SpaceError(f"The folder {output.parent} does not exist.", now="Make it first.")
     if not os.access(output.parent, os.W_OK | os.X_OK):
         raise SpaceError(f"The folder {output.parent} cannot be written.", now="Choose another.")
-    if output.is_dir():
-        raise ExistsError(f"{output} is a folder.", now="Name a file: -o image.sif.")
     if output.exists() and not force:
         raise ExistsError(f"{output} is there already.", now="Use --force to replace it.")
 
@@ -185,16 +184,18 @@ def find_staged(prepared: Prepared) -> tuple[Entry, ...]:
     return tuple(staged_entries(found))
 
 
-def keep_lock(prepared: Prepared, notify: Notify) -> None:
+def keep_lock(prepared: Prepared, notify: Notify) -> Path | None:
     """Write the lock beside its recipe; where that cannot be, the image has it all the same."""
     if prepared.lock_file is None:
-        return
+        return None
     try:
         files.sweep_partials(prepared.lock_file.parent)
         write_lock(prepared.lock, prepared.lock_file)
     except (SpaceError, ExistsError) as error:
         message = f"{error.what} The lock is in the image: limpet inspect --lock."
         notify(Event(stage="lock", kind="note", message=message))
+        return None
+    return prepared.lock_file
 
 
 def shelf_of(prepared: Prepared, request: BuildRequest, conda: CondaShelf) -> Shelf:

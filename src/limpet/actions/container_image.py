@@ -166,6 +166,7 @@ def make_image(
             layout = stack.enter_context(oci.Layout(local_path(parsed, path.parent)))
             layers, base_config = _layout_base(facts.base, layout)
         else:
+            notify(Event(stage="layers", kind="note", message="Making one layer of the base"))
             layers, base_config = _plain_base(facts.base, base_sif, cache, scratch, compression)
         notify(Event(stage="layers", kind="note", message="Comparing the image with its base"))
         yield _on_base(path, facts, base_sif, layers, base_config, scratch, compression)

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
+from packaging.utils import canonicalize_name
 
 from limpet.core.errors import ExistsError, LockError, UsageError
 from limpet.core.facts import Interpreter
@@ -62,6 +63,21 @@ def write_lock(lock: Lock, path: Path) -> None:
             )
     with written_beside(path) as file:
         file.write(text)
+
+
+def find_remarks(loaded: LoadedRecipe, lock: Lock, upgraded: Sequence[str]) -> tuple[str, ...]:
+    """What of a request changed nothing, and so may not be what was meant."""
+    names = {one.name for one in lock.packages} | {one.name for one in lock.conda}
+    names |= set(lock.provided)
+    remarks = [
+        f"--upgrade-package {name}: the recipe brings no such package"
+        for name in upgraded
+        if canonicalize_name(name) not in names
+    ]
+    image = loaded.recipe.image
+    if not (loaded.requested or names or image.apt or image.post or loaded.recipe.files):
+        remarks.append("The recipe asks for no packages")
+    return tuple(remarks)
 
 
 def check_lock(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from limpet.actions.lock_files import (
     as_locked,
     check_lock,
     choose_lock_path,
+    find_remarks,
     fits,
     frozen_lock,
     own_lock,
@@ -42,7 +44,7 @@ from limpet.tools.compressors import best_compression
 from limpet.tools.config import read_config
 from limpet.tools.credentials import find_credentials
 from limpet.tools.download import Fetcher
-from limpet.tools.recipes import LoadedRecipe, read_recipe
+from limpet.tools.recipes import LoadedRecipe, find_taken_for_conda, read_recipe
 from limpet.tools.uv import uv_program
 
 DEFAULT_PYTHON = "3.13"
@@ -118,10 +120,19 @@ def prepare(request: BuildRequest, notify: Notify, given: Given | None = None) -
             why="It says what was in a folder that was packed as it lay there.",
             now="Pack the folder again, or lock the packages themselves: limpet lock.",
         )
+    _tell(notify, find_taken_for_conda(paths))
     work = open_workplace(request, config, notify)
     loaded = fit_compression(work, loaded)
     base = settle_base(work, loaded, meant)
-    return _lock_on(work, base, loaded, known, lock_file)
+    prepared = _lock_on(work, base, loaded, known, lock_file)
+    if paths or given:
+        _tell(notify, find_remarks(loaded, prepared.lock, request.upgrade_packages))
+    return prepared
+
+
+def _tell(notify: Notify, messages: Iterable[str]) -> None:
+    for message in messages:
+        notify(Event(stage="lock", kind="note", message=message))
 
 
 def open_workplace(request: BuildRequest, config: Config, notify: Notify) -> Workplace:
@@ -283,8 +294,7 @@ def _lock_on(
         check_lock(known, loaded, base=base, interpreter=interpreter)
         lock = known
     elif known and not changed and fits(known, loaded, base=base, interpreter=interpreter):
-        message = "The lock fits and is used as it is"
-        work.notify(Event(stage="lock", kind="note", message=message))
+        _tell(work.notify, ["The lock fits and is used as it is"])
         lock = known
     else:
         folder = lock_file.parent if lock_file else loaded.folder
@@ -294,8 +304,7 @@ def _lock_on(
     assert interpreter is not None
     versions = lock.provided | {one.name: one.version for one in lock.packages}
     needs = plan_needs(versions, standing.facts.variables)
-    for message in find_target_troubles(needs, cuda=image.cuda, rocm=image.rocm):
-        work.notify(Event(stage="lock", kind="note", message=message))
+    _tell(work.notify, find_target_troubles(needs, cuda=image.cuda, rocm=image.rocm))
     host = standing.facts.host
     return Prepared(
         loaded=loaded,
@@ -311,8 +320,11 @@ def _lock_on(
 
 
 def scratch_folder(work: Workplace) -> Path:
+    """Where passing files go; SpaceError, before any work is done, where they cannot."""
     named = work.request.build_dir or work.config.build_dir
-    return Path(named).expanduser().absolute() if named else work.cache / "tmp"
+    folder = Path(named).expanduser().absolute() if named else work.cache / "tmp"
+    files.check_writable(folder, now="Name another one: --build-dir or LIMPET_BUILD_DIR.")
+    return folder
 
 
 def _interpreter(

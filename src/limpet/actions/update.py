@@ -125,6 +125,8 @@ def _sorted_in(request: UpdateRequest, before: Lock) -> UpdateRequest:
     else:
         build = msgspec.structs.replace(build, pip=(*build.pip, *request.add))
     remove = tuple(canonicalize_name(name) for name in request.remove)
+    for name in {canonicalize_name(name_of(line, "pip")) for line in request.add} & {*remove}:
+        raise UsageError(f"{name} is to be added and to be removed.", now="Say one of the two.")
     return msgspec.structs.replace(request, add=(), remove=remove, build=build)
 
 
@@ -153,7 +155,8 @@ def _from_file(recipe: Path, request: UpdateRequest, notify: Notify) -> tuple[Bu
     """The recipe is changed with the image; as it was where no image can be built."""
     asked = request.build
     if not recipe.is_file():
-        raise RecipeError(f"There is no recipe {recipe}.")
+        now = "Give each package an --add of its own." if asked.pip or asked.conda else ""
+        raise RecipeError(f"There is no recipe {recipe}.", now=now)
     bare = msgspec.structs.replace(asked, pip=(), conda=())
     before = recipe.read_text("utf-8")
     after = before

@@ -18,7 +18,7 @@ from limpet.core.errors import UsageError
 from limpet.core.file_systems import may_be_shared
 from limpet.core.fit import fuse_notes
 from limpet.core.fronts import check_kernel_name, render_kernel, render_module
-from limpet.core.image import Ahead
+from limpet.core.image import LOCK_OBJECT, Ahead
 from limpet.core.launch import plan_launch
 from limpet.core.launcher import render_beside, render_launcher
 from limpet.core.mpi_plan import plan_mpi
@@ -26,6 +26,7 @@ from limpet.core.overlay import parse_wish
 from limpet.core.personal import KIT
 from limpet.core.places import wished_binds
 from limpet.core.prefetch import is_worth_it
+from limpet.core.pylock import parse_lock
 from limpet.core.seen import HostSeen, ImageSeen, Request
 from limpet.core.wrap import (
     SOURCES,
@@ -168,7 +169,7 @@ def _write(
         seen = msgspec.structs.replace(seen, ahead=Ahead())
     here = _probe(seen, request, config)
     chosen_overlays = choose_overlays(seen, here, request.launch.overlays)
-    notes = (*chosen_overlays.notes, *fuse_notes(seen, here))
+    notes = (*chosen_overlays.notes, *fuse_notes(seen, here), *_kernel_notes(seen, request))
     versions = launchers.list_versions(folder)
     old = launchers.read_wrap(folder, launchers.current_version(folder)) if versions else None
     wrap = Wrap(
@@ -298,6 +299,20 @@ def _report(folder: Path, wrap: Wrap, old: Wrap | None, notes: tuple[str, ...] =
         source_files=sum(len(names) for _, _, names in os.walk(own)) if wrap.request.sources else 0,
         notes=(*_notes(wrap), *notes),
     )
+
+
+def _kernel_notes(seen: ImageSeen, request: WrapRequest) -> tuple[str, ...]:
+    """That the kernel will not start, where the image's own lock says so."""
+    if not (request.kernel and seen.facts and seen.kind == "sif"):
+        return ()
+    text = images.read_named(Path(seen.path), LOCK_OBJECT)
+    if not text:
+        return ()
+    lock = parse_lock(text.decode(), seen.path)
+    names = {one.name for one in lock.packages} | {one.name for one in lock.conda}
+    if lock.tree_sha256 or "ipykernel" in names | set(lock.provided):
+        return ()
+    return ("The kernel needs ipykernel, which the image does not have: limpet update --add it.",)
 
 
 def _notes(wrap: Wrap) -> tuple[str, ...]:

@@ -52,7 +52,9 @@ _LOCK_OPTIONS = (
     click.option("--offline", is_flag=True, help="Use only what the cache has."),
     click.option("--dry-run", is_flag=True, help="Print the plan, change nothing."),
     click.option("--json", "as_json", is_flag=True, help="Progress and result as JSON lines."),
-    click.option("-j", "--jobs", type=click.IntRange(0), default=0, help="Processes at once."),
+    click.option(
+        "-j", "--jobs", type=click.IntRange(0), default=0, metavar="N", help="Processes at once."
+    ),
     _one("--system", metavar="NAME", help="A preset of the configuration."),
     _one("--build-dir", metavar="DIR", help="Where passing files are put."),
 )
@@ -74,7 +76,7 @@ def lock_options(command: Command) -> Command:
 @lock_options
 @_force
 @_one("--name", metavar="NAME", help="What the image calls itself.")
-@_many("--label", "labels", metavar="KEY=VALUE", help="A label for the image.")
+@_many("--label", "labels", metavar="NAME=VALUE", help="A label for the image.")
 @click.option("--layout", type=click.Choice(["auto", "merged", "layered"]), help="One part or two.")
 @click.option("--compression", type=click.Choice(["zstd", "gzip"]), help="How it is compressed.")
 @_one("--profile", metavar="COMMAND|auto", help="What is started most: its files lie first.")
@@ -85,6 +87,8 @@ def lock_options(command: Command) -> Command:
 @pass_session
 def build(session: Session, /, **flags: Any) -> None:
     """Build an image from RECIPEs: requirements, pyproject.toml, a lock, limpet.toml."""
+    if flags["profile"] and flags["no_profile"]:
+        raise UsageError("--profile and --no-profile exclude each other.")
     _do(session, "build", flags)
 
 

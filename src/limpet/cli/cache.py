@@ -7,12 +7,13 @@ from typing import Any
 
 import click
 
+from limpet.cli.main import Group
 from limpet.cli.session import Session, pass_session
 
 _as_json = click.option("--json", "as_json", is_flag=True, help="As one JSON object.")
 
 
-@click.group()
+@click.group(cls=Group)
 def cache() -> None:
     """What builds keep on the disk: bases, pieces, downloads."""
 

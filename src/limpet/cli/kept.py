@@ -6,10 +6,11 @@ import sys
 
 import click
 
+from limpet.cli.main import Group
 from limpet.cli.session import Session, pass_session
 
 
-@click.group()
+@click.group(cls=Group)
 def kept() -> None:
     """Images that stay mounted on this node for further starts."""
 

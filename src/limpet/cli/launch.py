@@ -10,13 +10,14 @@ import click
 
 from limpet.cli.launch_options import launch_options, read_request
 from limpet.cli.session import Session, pass_session
+from limpet.core.errors import UsageError
 
 if TYPE_CHECKING:
     from limpet.core.launch import Launch
     from limpet.core.seen import Request
 
 
-@click.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+@click.command(context_settings={"allow_interspersed_args": False})
 @launch_options()
 @click.option("--keep", is_flag=True, help="Leave the image mounted here for further starts.")
 @click.option("--keep-for", default="", metavar="TIME", help="The same, for 90s, 15m, 2h …")
@@ -24,7 +25,16 @@ if TYPE_CHECKING:
 @click.argument("command", nargs=-1, type=click.UNPROCESSED)
 @pass_session
 def run(session: Session, /, image: str, command: tuple[str, ...], **flags: Any) -> None:
-    """Run COMMAND in IMAGE; its exit code is passed on."""
+    """Run COMMAND in IMAGE; its exit code is passed on.
+
+    Options stand before IMAGE: what follows it is the command's own.
+    """
+    command = command[1:] if command[:1] == ("--",) else command
+    if command and command[0].startswith("-"):
+        raise UsageError(
+            f"{command[0]} stands where the command should.",
+            now="Options stand before the image: limpet run --home none IMAGE COMMAND…",
+        )
     start_in(session, image, flags, command=command)
 
 

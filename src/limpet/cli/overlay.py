@@ -6,10 +6,11 @@ import sys
 
 import click
 
+from limpet.cli.main import Group
 from limpet.cli.session import Session, pass_session
 
 
-@click.group()
+@click.group(cls=Group)
 def overlay() -> None:
     """Writable layers over images: kept between runs, laid over by `run --overlay NAME`.
 

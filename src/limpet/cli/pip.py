@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import Any
 
 import click
@@ -14,7 +15,7 @@ from limpet.cli.session import Session, pass_session
 from limpet.core.errors import UsageError
 
 
-@click.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+@click.command(context_settings={"allow_interspersed_args": False})
 @launch_options("home", "bind", "env", "system", "dry_run")
 @click.argument("image")
 @click.argument("words", nargs=-1, type=click.UNPROCESSED, metavar="COMMAND [ARGUMENT]...")
@@ -26,10 +27,9 @@ def pip(session: Session, /, image: str, words: tuple[str, ...], **flags: Any) -
     folder and are held to the versions that the image has (install --override lifts that).
     `promote [RECIPE]` writes them into the recipe and its lock, for the next build.
     """
-    if not words:
-        raise UsageError(
-            "There is no command for pip.", now="Write: limpet pip IMAGE install NAME."
-        )
+    if not words or (image in ("install", "uninstall", "list") and not Path(image).exists()):
+        what = f"{image} is no image." if words else "There is no command for pip."
+        raise UsageError(what, now="Write: limpet pip IMAGE install NAME.")
     if words[0] == "promote":
         session.command = "promote"
         name = f"limpet pip {image} promote"

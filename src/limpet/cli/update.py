@@ -10,7 +10,7 @@ import click
 
 from limpet.cli.build import lock_options, make_request, progress_form
 from limpet.cli.session import Session, pass_session
-from limpet.core.errors import UsageError
+from limpet.core.errors import UsageError, no_image
 
 _CHANGES = (
     "add",
@@ -50,6 +50,8 @@ def update(session: Session, /, target: str, source: str, **flags: Any) -> None:
     if is_folder and not changing:
         _update_wrap(session, target, source, back=back, dry_run=flags["dry_run"], as_json=as_json)
         return
+    if not Path(target).exists():
+        raise no_image(Path(target).absolute())
     if not is_folder and not (changing or source):
         raise UsageError(
             "There is nothing to change.",

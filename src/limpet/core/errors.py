@@ -102,3 +102,16 @@ def space_error(error: OSError, place: object = None) -> SpaceError | None:
     return SpaceError(
         f"{there} cannot be written.", why=f"{error.strerror}.", now="Make room, or go elsewhere."
     )
+
+
+def no_image(path: object) -> ImageError:
+    """The ImageError for a path where nothing is."""
+    return ImageError(
+        f"There is no image {path}.",
+        now="Check the path, or build it: limpet build … -o image.sif.",
+    )
+
+
+def gone_error() -> HostError:
+    """The HostError for a working folder that was removed under our feet."""
+    return HostError("The working folder does not exist any more.", now="Change to another one.")

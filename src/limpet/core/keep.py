@@ -74,9 +74,12 @@ def writes_overlay(launch: Launch) -> bool:
 
 
 def key_of(launch: Launch, image_state: Sequence[Any], session: Sequence[str] = ()) -> str:
-    """Names what is mounted and how; `image_state` is that of the file (inode, size, time),
-    `session` what of it keeps instances apart."""
-    told = [launch.runtime, launch.image.path, launch.options, image_state, session]
+    """Names what is mounted and how; `image_state` is that of the file (place, inode, size, time),
+    `session` what of it keeps instances apart.
+
+    Not the path as it was typed: starts from several folders name one image in several ways.
+    """
+    told = [launch.runtime, launch.options, image_state, session]
     return hashlib.sha256(msgspec.json.encode(told)).hexdigest()[:16]
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from limpet.core.errors import HostError
+from limpet.core.errors import HostError, UsageError
 from limpet.core.homes import LOADED, PERSONAL, Home
 from limpet.core.host_python import share_host
 from limpet.core.mounts import Mount, is_below, parse_bind
@@ -104,6 +104,10 @@ def plan_place(
 ) -> Place:
     """The working folder inside: the same as outside wherever that can be."""
     if request.pwd:
+        if not request.pwd.startswith("/"):
+            raise UsageError(
+                f"--pwd {request.pwd}: it must be an absolute path, since it is one of the image's."
+            )
         return Place(pwd=request.pwd)
     cwd, seen = host.cwd, seen_at(host.cwd, host)
     covered, kept_out = _stands_in(seen, host, home)

@@ -26,6 +26,7 @@ _BAD_RECIPE = re.compile(
     r"Couldn't parse|Distribution not found at|File not found|Failed to parse|Unsupported "
     r"|[Ee]xpected |Error while accessing|conflicting indexes|Multiple index"
 )
+_BAD_DATE = re.compile(r"invalid value ('.*?') for '--exclude-newer")
 _NOTHING_NEW = re.compile(r"No solution found when resolving dependencies:?$")
 _DAMAGED = re.compile(r"Invalid zip file structure|unexpected end of file|Failed to extract ")
 _BUILD = re.compile(r"Failed to (?:download and )?build|[Bb]uild backend")
@@ -67,6 +68,10 @@ def explain_failure(
     if _DAMAGED.search(text):
         return FetchError(
             "A package's file is damaged.", why=why, now="Fetch it again, or ask for another one."
+        )
+    if date := _BAD_DATE.search(text):
+        return RecipeError(
+            f"exclude_newer: {date[1]} is no date.", now="Write 2026-01-31, or a time in full."
         )
     if _BAD_RECIPE.search(text):
         return RecipeError("The resolver cannot read the recipe.", why=why)

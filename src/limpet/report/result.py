@@ -57,7 +57,8 @@ def _count(plan: BuildPlan, *, done: bool) -> str:
     if done:
         return str(len(plan.packages))
     ways = Counter(step.way for step in plan.packages)
-    return f"{len(plan.packages)} ({', '.join(f'{n} {WAYS[way]}' for way, n in ways.items())})"
+    told = ", ".join(f"{n} {WAYS[way]}" for way, n in ways.items())
+    return f"{len(plan.packages)} ({told})" if told else "0"
 
 
 def _lock_rows(report: LockReport) -> list[tuple[str, str]]:

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, cast
 
-from limpet.core.errors import BaseError, FetchError, HostError
+from limpet.core.errors import BaseError, FetchError, HostError, SpaceError
 from limpet.tools import process
 
 PACKAGES = ("ca-certificates", "python3", "python3-venv")
@@ -72,8 +72,9 @@ def open_tar(suite: str, arch: str, folder: Path) -> Iterator[BinaryIO]:
         yield cast(BinaryIO, running.stdout)
         while running.stdout and running.stdout.read(1 << 20):
             pass  # the zeros behind the end of a tar
-    except BaseException:
-        if process.stop(running, patience_s=1) > 0:
+    except BaseException as error:
+        ended_itself = process.stop(running, patience_s=1) > 0
+        if ended_itself and isinstance(error, Exception):  # not where a user interrupted both
             raise _explain(suite, errors_path.read_text(errors="replace")) from None
         raise
     if running.wait() != 0:
@@ -168,9 +169,15 @@ def check_host() -> None:
             )
 
 
-def _explain(suite: str, said: str) -> BaseError | FetchError:
+def _explain(suite: str, said: str) -> BaseError | FetchError | SpaceError:
     lines = [line for line in said.splitlines() if line.startswith(("E:", "Err:", "W: Failed"))]
     why = "\n".join(lines[-6:]) or said.strip()[-500:]
+    if "No space left on device" in said:
+        return SpaceError(
+            f"debian:{suite} cannot be made: the disk is full.",
+            why=why,
+            now="Make room, or name another place: --cache-dir or LIMPET_CACHE_DIR.",
+        )
     if re.search(r"404\s+Not Found|does not have a Release file|unknown suite", said):
         return BaseError(f"There is no debian:{suite} at the mirror.", why=why)
     if re.search(r"Could not (resolve|connect)|Failed to fetch|Temporary failure|timed out", said):

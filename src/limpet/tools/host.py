@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
-from limpet.core.errors import HostError, SpaceError
+from limpet.core.errors import HostError, SpaceError, gone_error
 from limpet.core.gpu import Driver, Gpu
 from limpet.core.homes import PERSONAL, START_FILES
 from limpet.core.mounts import Mount
@@ -108,9 +108,7 @@ def working_folder() -> str:
     try:
         return str(Path.cwd())
     except OSError as error:
-        raise HostError(
-            "The working folder does not exist any more.", now="Change to another one."
-        ) from error
+        raise gone_error() from error
 
 
 def find_state(wanted: Path) -> tuple[Path, str]:

@@ -9,7 +9,7 @@ from typing import BinaryIO
 
 import msgspec
 
-from limpet.core.errors import ImageError
+from limpet.core.errors import ImageError, no_image
 from limpet.core.image import AHEAD_OBJECT, FACTS_OBJECT, Ahead, ImageFacts
 from limpet.core.inspection import Part
 from limpet.core.seen import ImageKind, ImageSeen
@@ -40,13 +40,12 @@ def open_image(text: str) -> BinaryIO:
     try:
         return path.open("rb")
     except FileNotFoundError:
-        scheme = "://" in text
+        if "://" not in text:
+            raise no_image(path) from None
         raise ImageError(
-            f"{text} is no file." if scheme else f"There is no image {path}.",
-            why="Images of registries are not started directly." if scheme else "",
-            now=f"Build one: limpet build --base {text} -o image.sif."
-            if scheme
-            else "Check the path, or build it: limpet build … -o image.sif.",
+            f"{text} is no file.",
+            why="Images of registries are not started directly.",
+            now=f"Build one: limpet build --base {text} -o image.sif.",
         ) from None
     except OSError as error:
         raise ImageError(f"{path} cannot be read.", why=f"{error.strerror}.") from error

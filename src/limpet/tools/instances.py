@@ -26,10 +26,11 @@ def kept_folder(state: Path) -> Path:
     return state / ".kept" / socket.gethostname()
 
 
-def image_state(image: Path) -> tuple[int, ...]:
-    """What changes when an image is replaced or written to."""
+def image_state(image: Path) -> tuple[str | int, ...]:
+    """What changes when an image is moved, replaced or written to."""
     status = image.stat()
-    return (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
+    place = os.path.realpath(image)
+    return (place, status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
 
 
 def find_alive(root: Path, key: str) -> Kept | None:

@@ -118,7 +118,9 @@ def write_version(
     except OSError as error:
         shutil.rmtree(partial, ignore_errors=True)
         raise SpaceError(
-            f"The launchers cannot be written to {folder}.", why=f"{error.strerror}."
+            f"The launchers cannot be written to {folder}.",
+            why=f"{error.strerror}.",
+            now="Make room, or choose another folder.",
         ) from error
 
 

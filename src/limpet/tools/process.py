@@ -16,6 +16,9 @@ from limpet.core.errors import HostError
 if TYPE_CHECKING:
     import subprocess
 
+# A container runtime that is killed leaves what serves its image behind, and that keeps the file.
+CLEARING_UP_S = 5.0
+
 
 class Finished(msgspec.Struct, frozen=True, kw_only=True):
     """A process that ended: its exit code (negative: killed by that signal) and what it said."""
@@ -60,14 +63,13 @@ def run(
 
     words = [str(word) for word in argv]
     try:
-        done = subprocess.run(
+        running = subprocess.Popen(
             words,
             env=env,
             cwd=cwd,
-            input=input_bytes if input_bytes is not None else b"",
-            capture_output=True,
-            timeout=timeout_s,
-            check=False,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
         )
     except FileNotFoundError as error:
         raise HostError(
@@ -77,13 +79,25 @@ def run(
         ) from error
     except PermissionError as error:
         raise HostError(f"{words[0]} cannot be started.", why=str(error)) from error
-    except subprocess.TimeoutExpired as error:
-        raise HostError(f"{words[0]} did not end within {timeout_s:g} s.") from error
+    with running:
+        try:
+            stdout, stderr = running.communicate(input_bytes or b"", timeout=timeout_s)
+        except BaseException as error:
+            stop(running, patience_s=0)
+            if not isinstance(error, subprocess.TimeoutExpired):
+                raise
+            raise HostError(f"{words[0]} did not end within {timeout_s:g} s.") from error
+    return _finished(words, running, stdout, stderr)
+
+
+def _finished(
+    argv: Sequence[str | Path], running: subprocess.Popen[bytes], stdout: bytes, stderr: bytes
+) -> Finished:
     return Finished(
-        argv=tuple(words),
-        code=done.returncode,
-        stdout=done.stdout,
-        stderr=done.stderr.decode("utf-8", "replace"),
+        argv=tuple(map(str, argv)),
+        code=running.returncode,
+        stdout=stdout,
+        stderr=stderr.decode("utf-8", "replace"),
     )
 
 
@@ -105,12 +119,7 @@ def run_limited(
             if not isinstance(error, subprocess.TimeoutExpired):
                 raise
             return None
-    return Finished(
-        argv=tuple(map(str, argv)),
-        code=running.returncode,
-        stdout=stdout,
-        stderr=stderr.decode("utf-8", "replace"),
-    )
+    return _finished(argv, running, stdout, stderr)
 
 
 def start(
@@ -140,13 +149,21 @@ def stop(running: subprocess.Popen[bytes], *, patience_s: float) -> int:
     """
     import subprocess
 
-    for told in (None, signal.SIGTERM, signal.SIGKILL):
-        if told is not None:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(running.pid, told)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            return running.wait(patience_s)
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        return running.wait(patience_s)
+    _tell(running, signal.SIGTERM)
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        return running.wait(max(patience_s, CLEARING_UP_S))
+    _tell(running, signal.SIGKILL)
     return running.wait()
+
+
+def _tell(running: subprocess.Popen[bytes], told: signal.Signals) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        if os.getpgid(running.pid) == running.pid:
+            os.killpg(running.pid, told)
+        else:
+            running.send_signal(told)
 
 
 def replace_by(argv: Sequence[str | Path], env: Mapping[str, str]) -> NoReturn:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from limpet.core.errors import HostError
+from limpet.core.errors import HostError, SpaceError
 from limpet.core.state import RECORD, Kept, PersonalPackage, Record, Whereabouts
 from limpet.tools.files import written_beside
 
@@ -34,8 +34,12 @@ def read_record(folder: Path) -> Record | None:
 
 def write_record(folder: Path, record: Record) -> None:
     """Write it down, whole or not at all."""
-    with written_beside(folder / RECORD) as file:
-        file.write(msgspec.json.format(msgspec.json.encode(record)) + b"\n")
+    try:
+        with written_beside(folder / RECORD) as file:
+            file.write(msgspec.json.format(msgspec.json.encode(record)) + b"\n")
+    except SpaceError as error:
+        now = "Make room, or set LIMPET_STATE_DIR to a folder elsewhere."
+        raise SpaceError(error.what, why=error.why, now=now) from error
 
 
 def touch_record(folder: Path) -> None:

@@ -226,4 +226,6 @@ def _run_uv(
 
 def _cleaned(done: Finished, work: Path) -> str:
     text = done.stderr.replace(f"{work}/", "") or f"uv ended with code {done.code}."
+    # The file is limpet's own: its lines were typed, or stand in limpet.toml.
+    text = re.sub(r"\s+(?:in|at)\s+`recipe\.in`(?:\s+at\s+position\s+\d+)?", "", text)
     return re.sub(r"\x1b\[[0-9;]*m", "", text)

@@ -37,10 +37,20 @@ from limpet.tools.recipes.inputs import (
 )
 from limpet.tools.yaml_text import parse_yaml
 
-__all__ = ["CONDA_LOCKS", "Input", "LoadedRecipe", "kind_of", "read_recipe", "render_recipe"]
+__all__ = [
+    "CONDA_LOCKS",
+    "Input",
+    "LoadedRecipe",
+    "find_taken_for_conda",
+    "kind_of",
+    "read_recipe",
+    "render_recipe",
+]
 
 # Descriptions that are recipes of their own, and may still be named in [packages] files.
 _RECIPES = ("environment", "conda_requirements", "pixi")
+# What a folder's recipe is usually called.
+_USUAL = ("limpet.toml", "pyproject.toml", "requirements.in", "requirements.txt", "environment.yml")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,6 +116,7 @@ def _merge(paths: Sequence[Path], folder: Path, flags: Recipe) -> Recipe:
     recipe = Recipe()
     for path in paths:
         place = path.absolute()
+        _check_typed(path, place)
         if kind_of(place) == "limpet":
             told = parse_recipe(read_text(place), str(path), arguments=flags.image.args)
             recipe = merge_recipes(recipe, rebase_recipe(told, place.parent, folder))
@@ -121,6 +132,37 @@ def _merge(paths: Sequence[Path], folder: Path, flags: Recipe) -> Recipe:
         groups=normalised(recipe.packages.groups),
     )
     return msgspec.structs.replace(recipe, packages=packages)
+
+
+def _check_typed(typed: Path, place: Path) -> None:
+    """RecipeError that knows what people type in place of a recipe's name."""
+    if place.suffix == ".sif" and place.exists():
+        raise RecipeError(
+            f"{place} is an image, not a recipe.",
+            now="limpet update changes what is in it; --base builds on it.",
+        )
+    if place.is_dir():
+        usual = [name for name in _USUAL if (place / name).exists()]
+        now = f"Name the file: {typed / usual[0]}" if usual else "Name a file."
+        raise RecipeError(f"{place} is a folder, not a recipe.", now=now)
+    if not os.path.lexists(place):
+        import difflib
+
+        names = [path.name for path in place.parent.glob("*")]
+        near = difflib.get_close_matches(place.name, names, n=1, cutoff=0.7)
+        is_name = str(typed) == typed.stem  # without folder and suffix
+        now = f"A package is named with --pip {typed}." if is_name else "Check the path."
+        now = f"Did you mean {near[0]}?" if near else now
+        raise RecipeError(f"There is no recipe {place}.", now=now)
+
+
+def find_taken_for_conda(paths: Sequence[Path]) -> tuple[str, ...]:
+    """A line for each file of requirements that is conda's by its form: it may be a slip."""
+    return tuple(
+        f"{path.name} is read as conda's: it has name=1.0, where pip has name==1.0"
+        for path in paths
+        if kind_of(path) == "conda_requirements"
+    )
 
 
 def _unfolded(recipe: Recipe, folder: Path, environment: str) -> Recipe:

@@ -161,7 +161,13 @@ class Reader:
         self.contents.append([kind, identity.table_identity(raw)])
         self._hash_paths(identity.lock_paths(raw), path)
         if kind == "uv_lock":
-            beside = self._read_pyproject(path.with_name("pyproject.toml"))
+            project = path.with_name("pyproject.toml")
+            if not project.exists():
+                raise RecipeError(
+                    f"{path} has no pyproject.toml beside it, which says what is asked for.",
+                    now="Copy both.",
+                )
+            beside = self._read_pyproject(project)
             return msgspec.structs.replace(beside, kind=kind, path=path)
         return Input(
             kind="pylock",
