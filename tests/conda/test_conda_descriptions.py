@@ -309,7 +309,7 @@ def test_a_malformed_environment_is_pointed_at(
 def test_an_empty_or_missing_environment(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="is empty"):
         read(tmp_path, environment__yml="# nothing\n")
-    with pytest.raises(RecipeError, match="There is no recipe .*\n+Check the path"):
+    with pytest.raises(RecipeError, match=r"There is no recipe .*\n+Check the path"):
         read_recipe([tmp_path / "missing.yml"])
 
 
