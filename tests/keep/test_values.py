@@ -124,6 +124,9 @@ def test_an_instance_without_its_keeper_is_ended(
     told = (tmp_path / "told").read_text().splitlines()
     assert told[-1] == f"instance stop {folder.name}"
     assert not folder.exists()
+    monkeypatch.setattr("os.access", lambda path, mode: "keeper" not in str(path))
+    with pytest.raises(HostError, match="nothing can be executed"):
+        prepare(tmp_path, "k", render_keeper())
 
 
 @pytest.mark.real

@@ -248,7 +248,7 @@ _limpet_make_instance() {
     _limpet_folder=$_limpet_kept/.$_limpet_instance
     if ! _limpet_prepare 2>/dev/null; then
         rm -rf -- "$_limpet_folder"
-        _limpet_not_kept "$_limpet_kept cannot be written."
+        _limpet_not_kept "in $_limpet_kept nothing can be written or executed."
         return
     fi
     _limpet_folder=$_limpet_kept/$_limpet_instance _limpet_why=''
@@ -265,7 +265,7 @@ _limpet_make_instance() {
     rm -rf -- "$_limpet_folder"
     _limpet_not_kept "$_limpet_why"
 }
-# Without its keeper it would never end; files in the state may be such as cannot be executed.
+# Without its keeper it would never end; not every shell tells where nothing can be executed.
 _limpet_kept_alive() {
     _limpet_tries=0
     until [ -e "$_limpet_folder/@MARK@" ]; do
@@ -277,7 +277,7 @@ _limpet_kept_alive() {
 _limpet_prepare() {
     mkdir -m 700 -- "$_limpet_folder" &&
         cp -- "$_limpet_root/@VERSION_FOLDER@/keeper.sh" "$_limpet_folder/@KEEPER@" &&
-        chmod 700 "$_limpet_folder/@KEEPER@" &&
+        chmod 700 "$_limpet_folder/@KEEPER@" && [ -x "$_limpet_folder/@KEEPER@" ] &&
         echo >"$_limpet_folder/@ALIVE@" && echo >"$_limpet_folder/@LAST@" &&
         _limpet_note_down '' "$_limpet_me" &&
         mv -- "$_limpet_folder" "$_limpet_kept/$_limpet_instance"

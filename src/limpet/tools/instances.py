@@ -80,6 +80,9 @@ def prepare(root: Path, key: str, keeper: str) -> Path:
     folder = make_folder(root / f"limpet-{key}-{os.getpid()}-{_begun(os.getpid())}")
     (folder / KEEPER).write_text(keeper, "utf-8")
     (folder / KEEPER).chmod(0o700)
+    if not os.access(folder / KEEPER, os.X_OK):
+        shutil.rmtree(folder, ignore_errors=True)
+        raise HostError(f"The image cannot be kept mounted: nothing can be executed in {root}.")
     for name in (ALIVE, LAST):
         _touch(folder / name)
     return folder
@@ -106,8 +109,7 @@ def start(folder: Path, argv: Sequence[str], env: Mapping[str, str], kept: Kept)
 
 
 def _is_kept(folder: Path, pid: int) -> bool:
-    """Whether the keeper runs, without which an instance would never end; files in the state may
-    be such as cannot be executed."""
+    """Whether the keeper runs, without which an instance would never end."""
     end = time.monotonic() + KEEPER_S
     while not (folder / MARK).exists():
         if time.monotonic() > end or _begun(pid) < 0:
