@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
+import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -139,6 +141,63 @@ def test_an_image_that_was_written_over_is_another_one(
         1:
     ] == ["framework 2.0"]
     assert user.said(*words, *WHERE) != before
+
+
+Start = Callable[[Path, str, dict[str, str]], subprocess.CompletedProcess[str]]
+
+
+def check_made_anew(outside: Path, start: Start) -> None:
+    """What is mounted is what is there now; the same path does not say that."""
+    names = ('a "b", c', "temporary", "bound")
+    folder, temporary, bound = (outside / name for name in names)
+    config = outside / "pip.conf"
+    env = {
+        "TMPDIR": str(temporary),
+        "APPTAINER_BIND": f"/usr/share,{bound}:/data:ro",
+        "PIP_CONFIG_FILE": str(config),
+    }
+    code = 'ls . "$TMPDIR" /data; cat "$PIP_CONFIG_FILE"'
+    for word in ("first", "second"):
+        for one in (folder, temporary, bound):
+            if one.exists():
+                shutil.rmtree(one)
+            one.mkdir()
+            (one / word).touch()
+        newer = outside / "newer"
+        newer.write_text(f"# {word}\n")
+        newer.replace(config)
+        for _ in range(2):
+            done = start(folder, code, env)
+            listed = f".:\n{word}\n\n/data:\n{word}\n\n{temporary}:\n{word}\n# {word}\n"
+            assert (done.stdout, done.stderr) == (listed, "")
+
+
+def test_what_is_made_anew_is_what_is_seen(user: User, kept_image: Path) -> None:
+    def start(folder: Path, code: str, env: dict[str, str]) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            user.argv("run", "--keep", kept_image, "sh", "-c", code),
+            env=user.env(**env),
+            cwd=folder,
+            capture_output=True,
+            text=True,
+        )
+
+    with tempfile.TemporaryDirectory(dir=Path.home()) as outside:  # /tmp is seen anyway
+        check_made_anew(Path(outside), start)
+    assert len(kept(user)) == 2
+
+
+def test_the_sessions_own_settings(user: User, kept_image: Path) -> None:
+    words = ("run", "--keep", kept_image)
+    first = user.said(*words, *WHERE)
+    name = user.limpet(*words, "uname", "-n", env={"APPTAINER_HOSTNAME": "there"})
+    assert name.stdout == "there\n"
+    done = user.limpet(*words, *WHERE, env={"APPTAINER_WRITABLE_TMPFS": "1"})
+    assert done.stdout not in ("", first)
+    assert "APPTAINER_WRITABLE_TMPFS is set" in done.stderr
+    quiet = {"APPTAINER_WRITABLE_TMPFS": "1", "LIMPET_KEEP": "1"}
+    assert user.limpet("run", kept_image, "true", env=quiet).stderr == ""
+    assert len(kept(user)) == 2
 
 
 def test_it_is_ended_when_asked(user: User, kept_image: Path) -> None:

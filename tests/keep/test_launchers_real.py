@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -16,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from tests.keep.test_keep_real import WHERE, kept, wait_until_gone
+from tests.keep.test_keep_real import WHERE, check_made_anew, kept, wait_until_gone
 from tests.personal.conftest import User
 
 pytestmark = pytest.mark.real
@@ -77,7 +78,8 @@ def launchers(user: User, kept_image: Path) -> Iterator[Launchers]:
 def end_all(user: User) -> None:
     """What a test keeps is ended with it; `instance stop` takes more than a second for each."""
     for record in records(user):
-        os.kill(record["pid"], signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(record["pid"], signal.SIGKILL)
 
 
 def records(user: User) -> list[dict[str, Any]]:
@@ -122,6 +124,7 @@ def test_limpet_lists_and_ends_it(launchers: Launchers, kept_image: Path) -> Non
 
 
 def test_first_starts_at_once_make_one(launchers: Launchers) -> None:
+    began = time.monotonic()
     running = [
         subprocess.Popen(
             launchers.argv(*WHERE, shell=shell),
@@ -132,7 +135,9 @@ def test_first_starts_at_once_make_one(launchers: Launchers) -> None:
         )
         for shell in (*SHELLS, *SHELLS)
     ]
-    assert len({process.communicate(timeout=60)[0] for process in running}) == 1
+    said = {process.communicate(timeout=60)[0] for process in running}
+    # On a busy machine some have waited for long enough, and start alone.
+    assert len(said) == 1 or time.monotonic() - began > 5
     assert len(kept(launchers.user)) == 1
     assert not [p for p in folder_of(launchers.user).iterdir() if p.name.startswith(".")]
 
@@ -155,15 +160,17 @@ def test_what_is_not_the_same_is_apart(
         assert launchers.start(*WHERE, cwd=Path(outside)).stdout not in ("", first)
     assert launchers.said(*WHERE, APPTAINER_BIND=f"{elsewhere}:/data") != first
     assert launchers.said(*WHERE, PBS_JOBID="7", TMPDIR="/tmp") != first
+    assert launchers.said("sh", "-c", "uname -n", APPTAINER_HOSTNAME="there") == "there\n"
+    assert launchers.said(*WHERE, APPTAINER_WRITABLE_TMPFS="1") != first
     newer = user.folder / "newer.sif"
     shutil.copy(images["two"], newer)
     status = kept_image.stat()
     os.utime(newer, ns=(status.st_atime_ns, status.st_mtime_ns))
     newer.replace(kept_image)
     assert launchers.said("framework") == "framework 2.0\n"
-    assert len(kept(user)) == 5
+    assert len(kept(user)) == 6
     user.said("run", "--keep", kept_image, "true")
-    assert len(kept(user)) == 6  # what launchers keep is left alone
+    assert len(kept(user)) == 7  # what launchers keep is left alone
     assert launchers.said("framework") == "framework 2.0\n"
     launchers.wrap(kept_image, "--bind", elsewhere)
     assert launchers.said("sh", "-c", f"ls -d {elsewhere}") == f"{elsewhere}\n"
@@ -178,7 +185,10 @@ def test_one_that_was_killed_and_a_lock_that_was_left(launchers: Launchers) -> N
     os.kill(record["pid"], signal.SIGKILL)
     while Path(f"/proc/{record['pid']}").exists():
         time.sleep(0.05)
-    (folder / f".{name.rpartition('-')[0]}").symlink_to(f"{record['pid']} {record['begun']}")
+    lock = f".{name.rsplit('-', 2)[0]}"
+    for left in (lock, ".limpet-other-17"):
+        (folder / left).symlink_to(f"{record['pid']} {record['begun']}")
+    (folder / f"{lock}-{record['pid']}-{record['begun']}").mkdir()
     assert launchers.said(*WHERE)
     assert len(kept(user)) == 1
     assert [p.name for p in folder.iterdir()] == kept(user)
@@ -210,7 +220,7 @@ def test_where_it_cannot_be_kept_it_starts_all_the_same(launchers: Launchers) ->
     done = launchers.start("framework", env={"APPTAINER_CONFIGDIR": str(closed)})
     assert (done.returncode, done.stdout) == (0, "framework 1.0\n")
     assert done.stderr.startswith(
-        "limpet: The image cannot be kept mounted: the runtime started no"
+        "limpet: The image cannot be kept mounted: the runtime started no instance. FATAL"
     )
     folder = folder_of(user)
     folder.chmod(0o500)
@@ -225,6 +235,114 @@ def test_where_it_cannot_be_kept_it_starts_all_the_same(launchers: Launchers) ->
     assert (done.returncode, done.stdout) == (125, "")
     assert done.stderr == "limpet: LIMPET_KEEP=soon: it must be a time such as 90s, 15m or 2h.\n"
     assert kept(user) == []
+
+
+def shim(user: User, name: str, text: str) -> str:
+    """A PATH with that command in front."""
+    folder = user.folder / "shims"
+    folder.mkdir()
+    (folder / name).write_text(f"#!/bin/sh\n{text}\n")
+    (folder / name).chmod(0o755)
+    return f"{folder}:{os.environ['PATH']}"
+
+
+def test_a_lock_that_another_start_takes_over_is_left_alone(launchers: Launchers) -> None:
+    user = launchers.user
+    launchers.said(*WHERE)
+    (record,) = records(user)
+    end_all(user)
+    while Path(f"/proc/{record['pid']}").exists():
+        time.sleep(0.05)
+    lock = folder_of(user) / f".{record['name'].rsplit('-', 2)[0]}"
+    lock.symlink_to("1 0")
+    # Between the look and the deed, this process comes in between.
+    fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
+    other = f"{os.getpid()} {fields[19]}"
+    path = shim(
+        user,
+        "readlink",
+        f'/usr/bin/readlink "$@" || exit\n[ -e "$0.done" ] && exit\n: >"$0.done"\n'
+        f'/usr/bin/ln -sfn "{other}" "$1"',
+    )
+    launchers.said("framework", PATH=path)
+    assert str(lock.readlink()) == other
+    assert [p.name for p in folder_of(user).glob(".*")] == [lock.name]
+    lock.unlink()
+
+
+def test_an_instance_that_is_not_noted_down_is_in_nobodys_way(launchers: Launchers) -> None:
+    user = launchers.user
+    for argv in (launchers.argv(*WHERE), user.argv("run", "own image.sif", *WHERE)):
+
+        def start(argv: list[str] = argv) -> str:
+            env = user.env(LIMPET_KEEP="1")
+            return subprocess.check_output(argv, env=env, cwd=user.folder, text=True)
+
+        first = start()
+        (record,) = records(user)
+        shutil.rmtree(folder_of(user) / record["name"])
+        assert start() not in ("", first)
+        (other,) = records(user)
+        end_all(user)
+        os.kill(record["pid"], signal.SIGKILL)
+        shutil.rmtree(folder_of(user) / other["name"])
+
+
+def test_a_keeper_that_does_not_run_keeps_nothing(launchers: Launchers) -> None:
+    user = launchers.user
+    (keeper,) = launchers.folder.glob(".limpet/versions/*/keeper.sh")
+    keeper.write_text("#!/bin/sh\n")  # as where what is in the state cannot be executed
+    done = launchers.start("framework")
+    assert (done.returncode, done.stdout) == (0, "framework 1.0\n")
+    assert done.stderr.startswith("limpet: The image cannot be kept mounted: its keeper")
+    assert not list(folder_of(user).iterdir())
+    listed = ["apptainer", "instance", "list", "--json"]
+    assert json.loads(subprocess.check_output(listed, env=user.env()))["instances"] == []
+
+
+def test_what_others_may_have_written_is_not_read(launchers: Launchers) -> None:
+    user = launchers.user
+    first = launchers.said(*WHERE)
+    (record,) = records(user)
+    folder = folder_of(user)
+    same = folder / record["name"] / "same.sh"
+    other = user.folder / "other.sh"
+    other.write_text(f"echo read; {same.read_text()}")
+    same.unlink()
+    same.symlink_to(other)
+    assert "read" not in launchers.said(*WHERE)
+    end_all(user)
+    shutil.rmtree(folder)
+    folder.symlink_to("/usr")  # somebody else's
+    assert launchers.said(*WHERE) != first
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_what_is_made_anew_is_what_is_seen(launchers: Launchers, shell: tuple[str, ...]) -> None:
+    with tempfile.TemporaryDirectory(dir=Path.home()) as outside:  # /tmp is seen anyway
+        check_made_anew(
+            Path(outside),
+            lambda folder, code, env: launchers.start(
+                "sh", "-c", code, cwd=folder, env=env, shell=shell
+            ),
+        )
+    assert len(records(launchers.user)) == 2
+
+
+def test_an_image_by_a_name_that_cannot_be_noted_down(
+    launchers: Launchers, kept_image: Path
+) -> None:
+    user = launchers.user
+    launchers.wrap(kept_image.rename(user.folder / "own\timage.sif"))
+    assert launchers.said("framework") == "framework 1.0\n"
+    assert not records(user)
+
+
+def test_a_shell_that_ends_at_the_first_failure(launchers: Launchers) -> None:
+    path = shim(launchers.user, "stat", "exit 1")
+    for shell in SHELLS:
+        said = launchers.said("framework", shell=(*shell, "-e"), PATH=path)
+        assert said == "framework 1.0\n"
 
 
 def test_limpet_run_hears_the_same_word(user: User, kept_image: Path) -> None:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import os
 import subprocess
 from pathlib import Path
 
 import msgspec
 import pytest
 
-from limpet.core.errors import UsageError
+from limpet.core.errors import HostError, UsageError
 from limpet.core.keep import (
+    Kept,
     key_of,
     parse_lifetime,
     parse_session,
@@ -20,7 +23,7 @@ from limpet.core.keep import (
 )
 from limpet.core.launch import Launch
 from limpet.core.seen import ImageSeen
-from limpet.tools.instances import image_state
+from limpet.tools.instances import image_state, prepare, session_state, start
 
 LAUNCH = Launch(
     argv=("/usr/bin/apptainer", "--quiet", "exec", "-B", "/a", "--pwd", "/w", "/x.sif", "true"),
@@ -97,6 +100,33 @@ def test_the_sessions_word(text: str, seconds: int) -> None:
 def test_no_lifetimes(text: str) -> None:
     with pytest.raises(UsageError):
         parse_lifetime(text)
+
+
+def test_a_process_is_told_by_its_groups(monkeypatch: pytest.MonkeyPatch) -> None:
+    here = session_state()
+    assert repr(Path("/proc/self/cgroup").read_bytes()) in here
+    monkeypatch.setattr("os.getegid", lambda: 12345)
+    assert session_state() != here
+
+
+@pytest.mark.real
+def test_an_instance_without_its_keeper_is_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("limpet.tools.instances.KEEPER_S", 0.1)
+    runtime = tmp_path / "runtime"
+    listed = json.dumps({"instances": [{"pid": os.getpid()}]})
+    runtime.write_text(f"#!/bin/sh\necho \"$*\" >>{tmp_path}/told\necho '{listed}'\n")
+    runtime.chmod(0o755)
+    folder = prepare(tmp_path, "k", render_keeper())
+    with pytest.raises(HostError, match="its keeper does not run"):
+        start(folder, (str(runtime), "instance", "start"), {}, Kept(name=folder.name, image="/x"))
+    told = (tmp_path / "told").read_text().splitlines()
+    assert told[-1] == f"instance stop {folder.name}"
+    assert not folder.exists()
+    monkeypatch.setattr("os.access", lambda path, mode: "keeper" not in str(path))
+    with pytest.raises(HostError, match="nothing can be executed"):
+        prepare(tmp_path, "k", render_keeper())
 
 
 @pytest.mark.real

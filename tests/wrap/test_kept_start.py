@@ -26,10 +26,11 @@ WORDS = ("a", "b  c", "", "--", "d'e\"f", "g\nh", "-x", "*")
 
 
 def write_runtime(stage: Stage) -> None:
-    """One that writes down the last start and the last instance, which this process stands for."""
+    """One that writes down the last start and the last instance, which this process stands for; the
+    keeper's mark too."""
     stage.runtime.write_text(
         f"#!{sys.executable} -I\n"
-        "import json, os, sys\n"
+        "import glob, json, os, sys\n"
         "words = sys.argv[1:]\n"
         "if words[:2] == ['instance', 'list']:\n"
         f"    print(json.dumps({{'instances': [{{'pid': {os.getpid()}}}]}}))\n"
@@ -38,6 +39,8 @@ def write_runtime(stage: Stage) -> None:
         f"place = {str(stage.told)!r} + ('.instance' if words[0] == 'instance' else '')\n"
         "with open(place, 'w') as file:\n"
         "    json.dump([sys.argv, dict(pair.split('=', 1) for pair in pairs)], file)\n"
+        f"for folder in glob.glob({str(stage.top)!r} + '/*/.kept/*/' + words[-2]):\n"
+        "    open(folder + '/mark', 'w')\n"
     )
 
 
@@ -88,6 +91,10 @@ def test_the_same_command_as_run_keeps_with(
         "begun": record["begun"],
         "lifetime_s": 120,
     }
+    # Another group, or a session that may end, has one of its own.
+    same = (folder / "same.sh").read_text()
+    gid = os.getegid()
+    assert f"\nGid:\t{gid}\t{gid}\t{gid}\t{gid}\n{Path('/proc/self/cgroup').read_text()}" in same
 
 
 @pytest.mark.parametrize(
@@ -97,6 +104,9 @@ def test_the_same_command_as_run_keeps_with(
         ("slurmstepd", {"SLURM_JOB_ID": "17", "SLURM_STEP_TASKS_PER_NODE": "1"}),
         ("bash", {"APPTAINER_SHARENS": "1"}),
         ("bash", {"LIMPET_KEEP": "no"}),
+        ("bash", {"APPTAINER_OVERLAY": "/o"}),
+        ("bash", {"SINGULARITY_WRITABLE_TMPFS": "1"}),
+        ("bash", {"APPTAINER_SCRATCH": "/s"}),
     ],
 )
 def test_tasks_of_a_step_are_not_kept(

@@ -12,13 +12,17 @@ import msgspec
 from limpet.core.errors import HostError, UsageError
 from limpet.core.keep import (
     APART,
+    NAMESPACE,
+    NEVER,
     VARIABLE,
     Kept,
     key_of,
+    overlays,
     parse_session,
     plan_instance,
     plan_start_in,
     render_keeper,
+    sources,
     writes,
     writes_overlay,
 )
@@ -35,7 +39,8 @@ def wished_lifetime(launch: Launch) -> int:
     """
     lifetime_s = parse_session(os.environ.get(VARIABLE, ""))
     shares = SHARENS in launch.options or (os.environ.get(SWITCH) or "0") != "0"
-    return 0 if shares or writes(launch) or slurm.is_task() else lifetime_s
+    lays = any(os.environ.get(name) for name in NEVER)
+    return 0 if shares or lays or writes(launch) or slurm.is_task() else lifetime_s
 
 
 def keep(launch: Launch, lifetime_s: int) -> Launch:
@@ -45,21 +50,41 @@ def keep(launch: Launch, lifetime_s: int) -> Launch:
     """
     if writes_overlay(launch):
         raise UsageError("--keep and a writable --overlay exclude each other.")
-    root = instances.kept_folder(Path(launch.state))
-    session = [os.environ.get(name, "") for name in APART]
-    key = key_of(launch, instances.image_state(Path(launch.image.path)), session)
-    kept = instances.find_alive(root, key) if root.is_dir() else None
-    if kept is None:
-        try:
-            kept = _start(launch, root, key, lifetime_s)
-        except HostError as error:
-            note = " ".join(filter(None, (error.what, error.why)))
-            return msgspec.structs.replace(launch, notes=(*launch.notes, note))
+    try:
+        kept = _find(launch, lifetime_s)
+    except HostError as error:
+        note = " ".join(filter(None, (error.what, error.why)))
+        return msgspec.structs.replace(launch, notes=(*launch.notes, note))
     return plan_start_in(launch, kept.name)
 
 
-def _start(launch: Launch, root: Path, key: str, lifetime_s: int) -> Kept:
+def _find(launch: Launch, lifetime_s: int) -> Kept:
+    """The instance, which may have to be started first."""
+    if found := [name for name in NEVER if os.environ.get(name)]:
+        raise HostError(f"The image cannot be kept mounted: {found[0]} is set.")
+    root = instances.kept_folder(Path(launch.state))
     host.make_private([str(root)], launch.state)
+    key = _key(launch)
+    return instances.find_alive(root, key) or _start(launch, root, key, lifetime_s)
+
+
+def _key(launch: Launch) -> str:
+    session = [os.environ.get(name, "") for name in APART]
+    image = instances.image_state(Path(launch.image.path))
+    try:
+        over = [instances.image_state(Path(path)) for path in overlays(launch)]
+        mounted = [
+            instances.place_state(path) for path in (*sources(launch, os.environ), NAMESPACE)
+        ]
+        state = instances.session_state()
+    except OSError as error:
+        raise HostError(
+            f"The image cannot be kept mounted: {error.filename}: {error.strerror}."
+        ) from error
+    return key_of(launch, image, (session, over, mounted, state))
+
+
+def _start(launch: Launch, root: Path, key: str, lifetime_s: int) -> Kept:
     with files.held(root / ".lock"):
         # Another start may have been first.
         if kept := instances.find_alive(root, key):

@@ -9,14 +9,14 @@ from __future__ import annotations
 import hashlib
 import itertools
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
 
 from limpet.core.errors import UsageError
 from limpet.core.launch import Launch
-from limpet.core.module_archive import LAYER_VARIABLES, MOUNT_VARIABLES
+from limpet.core.module_archive import LAYER_VARIABLES, MOUNT_VARIABLES, RUNTIMES
 from limpet.core.mounts import Mount, render_mount
 from limpet.core.share import RECORDS
 from limpet.core.slurm import JOB_VARIABLES
@@ -26,15 +26,37 @@ STARTED_BY = "/.singularity.d/startscript"  # what `instance start` runs
 KEEPER = "keeper"
 ALIVE = "alive"
 LAST = "last"
+MARK = "mark"
 DEFAULT_LIFETIME_S = 900
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _STEP_S = 5
 # The session's word for all starts: a time, or one of these.
 VARIABLE = "LIMPET_KEEP"
 _NOT, _DEFAULT = ("", "0", "no"), ("1", "yes")
-# What of a session keeps instances apart: what the runtime mounts by itself, where it notes them
+# What the session tells the runtime by variables (Apptainer 1.4, cmd/internal/cli/action_flags.go).
+_SETTINGS = """
+HOME WORKDIR HOSTNAME NETWORK NETWORK_ARGS DNS SECURITY APPLY_CGROUPS CONTAINLIBS FAKEROOT CLEANENV
+CONTAIN CONTAINALL NV NVCCLI NV_OFF NO_NV ROCM ROCM_OFF NO_ROCM NO_HOME NO_MOUNT NOSHIMINIT
+PID UNSHARE_PID IPC UNSHARE_IPC NET UNSHARE_NET UTS UNSHARE_UTS USERNS UNSHARE_USERNS
+KEEP_PRIVS NO_PRIVS ADD_CAPS DROP_CAPS ALLOW_SETUID NO_UMASK BLKIO_WEIGHT BLKIO_WEIGHT_DEVICE
+CPU_SHARES CPUSET_CPUS CPUSET_MEMS MEMORY MEMORY_RESERVATION MEMORY_SWAP OOM_KILL_DISABLE PIDS_LIMIT
+UNSQUASH IGNORE_SUBUID IGNORE_FAKEROOT_COMMAND IGNORE_USERNS UNDERLAY
+"""
+BINDS = tuple(name for name in MOUNT_VARIABLES if "_BIND" in name)
+# By these it has something laid over the image, or mounted, that is one start's own.
+NEVER = (
+    *LAYER_VARIABLES,
+    *(name for name in MOUNT_VARIABLES if name not in BINDS),
+    *(f"{runtime}_{name}" for name in ("COMPAT", "BOOT") for runtime in RUNTIMES),
+)
+# What of a session keeps instances apart: what the runtime does by itself, where it notes them
 # down, and the job and step that take them along when they end.
-APART = (*JOB_VARIABLES, "SLURM_STEP_ID", *LAYER_VARIABLES, *MOUNT_VARIABLES, RECORDS)
+APART = (
+    *(*JOB_VARIABLES, "SLURM_STEP_ID", *BINDS, RECORDS),
+    *(f"{runtime}_{name}" for name in _SETTINGS.split() for runtime in RUNTIMES),
+)
+# What is mounted of the host before limpet mounts anything.
+NAMESPACE = "/proc/self/ns/mnt"
 
 
 class Kept(msgspec.Struct, frozen=True, kw_only=True):
@@ -73,9 +95,26 @@ def writes_overlay(launch: Launch) -> bool:
     return any(flag == "--overlay" and not word.endswith(":ro") for flag, word in pairs)
 
 
-def key_of(launch: Launch, image_state: Sequence[Any], session: Sequence[str] = ()) -> str:
+def overlays(launch: Launch) -> tuple[str, ...]:
+    """Those that are only read."""
+    pairs = itertools.pairwise(launch.options)
+    return tuple(word.removesuffix(":ro") for flag, word in pairs if flag == "--overlay")
+
+
+def sources(launch: Launch, session: Mapping[str, str]) -> tuple[str, ...]:
+    """What of the host is mounted: by limpet, as the home, and by the session."""
+    pairs = itertools.pairwise(launch.options)
+    homes = [word.partition(":")[0] for flag, word in pairs if flag == "--home"]
+    if launch.home != "none" and not homes:
+        homes = [session.get("HOME", "")]
+    # A comma or colon in a path stands behind a backslash: it is none of a place then.
+    binds = [word.partition(":")[0] for name in BINDS for word in session.get(name, "").split(",")]
+    return (*(mount.source for mount in launch.mounts), *filter(None, (*homes, *binds)))
+
+
+def key_of(launch: Launch, image_state: Sequence[Any], session: Sequence[Any] = ()) -> str:
     """Names what is mounted and how; `image_state` is that of the file (place, inode, size, time),
-    `session` what of it keeps instances apart.
+    `session` what else keeps instances apart: of it, and of what is mounted at these paths now.
 
     Not the path as it was typed: starts from several folders name one image in several ways.
     """
@@ -125,14 +164,14 @@ lifetime=$1 step=$(($1 / 10))
 [ "$step" -le {_STEP_S} ] || step={_STEP_S}
 [ "$step" -gt 0 ] || step=1
 cd {INSIDE} || end
-echo >mark
+echo >{MARK}
 idle=0
 while [ "$idle" -lt "$lifetime" ] && [ -e {ALIVE} ]; do
     sleep "$step" || break
     set -- /proc/[0-9]*
-    if [ $# -gt 2 ] || [ {LAST} -nt mark ]; then
+    if [ $# -gt 2 ] || [ {LAST} -nt {MARK} ]; then
         idle=0
-        echo >mark
+        echo >{MARK}
     else
         idle=$((idle + step))
     fi

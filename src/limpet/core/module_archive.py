@@ -30,11 +30,11 @@ VARIABLE = "LIMPET_MODULES"
 HOOK_LINE = f'import os; os.environ.get("{VARIABLE}") and __import__("{HOOK}")\n'
 # By these the session has the runtime lay something over an image, beside limpet (Apptainer 1.4,
 # cmd/internal/cli/action_flags.go): a layer over all of it, or mounts on the places that they name.
-_RUNTIMES = ("APPTAINER", "SINGULARITY")
+RUNTIMES = ("APPTAINER", "SINGULARITY")
 _LAYERS = ("OVERLAY", "OVERLAYIMAGE", "WRITABLE", "WRITABLE_TMPFS")
 _MOUNTS = ("BIND", "BINDPATH", "MOUNT", "SCRATCH", "SCRATCHDIR", "FUSESPEC")
-LAYER_VARIABLES = tuple(f"{runtime}_{name}" for name in _LAYERS for runtime in _RUNTIMES)
-MOUNT_VARIABLES = tuple(f"{runtime}_{name}" for name in _MOUNTS for runtime in _RUNTIMES)
+LAYER_VARIABLES = tuple(f"{runtime}_{name}" for name in _LAYERS for runtime in RUNTIMES)
+MOUNT_VARIABLES = tuple(f"{runtime}_{name}" for name in _MOUNTS for runtime in RUNTIMES)
 # The oldest that knows text: without references, whose number depends on the process that writes.
 _MARSHAL = 2
 _BYTE_CODE = re.compile(r"(.*)/__pycache__/([^/]+)\.([^/.]+)\.pyc")

@@ -6,6 +6,7 @@ import contextlib
 import os
 import shutil
 import socket
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,12 +14,13 @@ from typing import Any
 import msgspec
 
 from limpet.core.errors import HostError
-from limpet.core.keep import ALIVE, KEEPER, LAST, Kept
+from limpet.core.keep import ALIVE, KEEPER, LAST, MARK, Kept
 from limpet.tools import process
 from limpet.tools.files import make_folder, written_beside
 
 RECORD = "kept.json"
 START_S = 60.0
+KEEPER_S = 5.0
 
 
 def kept_folder(state: Path) -> Path:
@@ -31,6 +33,18 @@ def image_state(image: Path) -> tuple[str | int, ...]:
     status = image.stat()
     place = os.path.realpath(image)
     return (place, status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
+
+
+def place_state(path: str) -> tuple[int, ...]:
+    """What changes when another one is put at a path; OSError where none is there."""
+    status = Path(path).stat()
+    return (status.st_dev, status.st_ino)
+
+
+def session_state() -> tuple[int | str, ...]:
+    """What of the process keeps instances apart: its group, and the control groups that take along
+    what is in them."""
+    return (os.getegid(), ascii(Path("/proc/self/cgroup").read_bytes()))
 
 
 def find_alive(root: Path, key: str) -> Kept | None:
@@ -62,12 +76,13 @@ def prepare(root: Path, key: str, keeper: str) -> Path:
     for folder in root.glob("limpet-*"):
         if _read(folder) is None:
             shutil.rmtree(folder, ignore_errors=True)  # of one that has ended
-    number = 1
-    while (folder := root / f"limpet-{key}-{number}").exists():
-        number += 1
-    make_folder(folder)
+    # Of its maker's own name: the runtime may still have what a maker left that was killed.
+    folder = make_folder(root / f"limpet-{key}-{os.getpid()}-{_begun(os.getpid())}")
     (folder / KEEPER).write_text(keeper, "utf-8")
     (folder / KEEPER).chmod(0o700)
+    if not os.access(folder / KEEPER, os.X_OK):
+        shutil.rmtree(folder, ignore_errors=True)
+        raise HostError(f"The image cannot be kept mounted: nothing can be executed in {root}.")
     for name in (ALIVE, LAST):
         _touch(folder / name)
     return folder
@@ -77,16 +92,30 @@ def start(folder: Path, argv: Sequence[str], env: Mapping[str, str], kept: Kept)
     """Start the instance and note it down; HostError where the runtime cannot."""
     done = process.run(argv, env=env, timeout_s=START_S)
     pid = 0 if done.code else _pid_of(argv[0], kept.name, env)
-    if not pid:
+    if not (pid and _is_kept(folder, pid)):
+        if pid:
+            process.run([argv[0], "instance", "stop", kept.name], env=env, timeout_s=START_S)
         shutil.rmtree(folder, ignore_errors=True)
+        said = done.stderr.strip().rpartition("\n")[2]
         raise HostError(
-            "The image cannot be kept mounted: the runtime started no instance.",
-            why=done.stderr.strip().rpartition("\n")[2],
+            "The image cannot be kept mounted: "
+            + ("its keeper does not run." if pid else "the runtime started no instance."),
+            why="" if pid else said,
         )
     kept = msgspec.structs.replace(kept, pid=pid, begun=_begun(pid))
     with written_beside(folder / RECORD) as file:
         file.write(msgspec.json.encode(kept))
     return kept
+
+
+def _is_kept(folder: Path, pid: int) -> bool:
+    """Whether the keeper runs, without which an instance would never end."""
+    end = time.monotonic() + KEEPER_S
+    while not (folder / MARK).exists():
+        if time.monotonic() > end or _begun(pid) < 0:
+            return False
+        time.sleep(0.02)
+    return True
 
 
 def end(root: Path, kept: Kept, runtime: str) -> None:
