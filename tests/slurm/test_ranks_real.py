@@ -19,6 +19,7 @@ pytestmark = [pytest.mark.real, pytest.mark.xdist_group("slurm")]
 
 MPI = ("--mpi=pmi2",)
 ALL = {f"rank {rank} of 4 sum 10" for rank in range(4)}
+HEARD = (4, 5, 6)  # the first rank of a node may hear a signal twice (docs/how-to/slurm.md)
 
 
 def lines(text: str) -> set[str]:
@@ -274,7 +275,7 @@ def test_scancel_reaches_the_program(user: User, images: Images) -> None:
     running = started(user, images)
     user.said("scancel", number(user))
     _, out, _ = ended(running)
-    assert out.count("told SIGTERM") == 4
+    assert out.count("told SIGTERM") in HEARD
     user.cluster.wait_until_clean()
 
 
@@ -287,14 +288,14 @@ def test_a_rank_that_hears_a_signal_ends_as_it_says(way: str, user: User, images
     running = started(user, images, command=command)
     user.said("scancel", "-s", "USR1", number(user))
     code, out, err = ended(running)
-    assert out.count("told SIGUSR1") == 4
+    assert out.count("told SIGUSR1") in HEARD
     assert code == 7, err
     assert {line.split(": ")[-1] for line in err.splitlines()} == {"Exited with exit code 7"}
     user.cluster.wait_until_clean()
     running = started(user, images, command=command, ends="0")
     user.said("scancel", "-s", "TERM", f"{number(user)}.0")
     code, out, err = ended(running)
-    assert out.count("told SIGTERM") == 4
+    assert out.count("told SIGTERM") in HEARD
     assert code == 0, err
     user.cluster.wait_until_clean()
 
@@ -328,7 +329,7 @@ def test_a_time_limit_reaches_the_program(user: User, images: Images) -> None:
     user.said("scontrol", "update", f"JobId={number(user)}", "EndTime=now+1")
     out, err = running.communicate(timeout=60)
     assert "DUE TO TIME LIMIT" in err
-    assert out.count("told SIGTERM") == 4
+    assert out.count("told SIGTERM") in HEARD
     assert running.returncode != 0
     user.cluster.wait_until_clean()
 
