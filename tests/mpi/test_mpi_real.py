@@ -69,7 +69,7 @@ rank = os.environ.get("PMI_RANK") or os.environ["OMPI_COMM_WORLD_RANK"]
 def hear(*_):
     os.write(1, b"told\\n")
     if rank == "2":
-        time.sleep(6)  # mpiexec ends what is left then: the others have to be gone, containers and all
+        time.sleep(6)  # mpiexec ends what is left then: the others' containers have to be gone
     os._exit(7 if rank == "2" else 0)
 signal.signal(signal.SIGUSR1, hear)
 os.write(1, b"ready\\n")
