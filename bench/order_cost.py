@@ -14,8 +14,6 @@ A round before the first one fetches what is needed. CPU seconds are those of al
 
 from __future__ import annotations
 
-import argparse
-import shlex
 import sys
 from collections import defaultdict
 from dataclasses import dataclass, replace
@@ -23,8 +21,9 @@ from pathlib import Path
 from statistics import median
 
 from build import ADDED, remove_tree, requirements_of, say
-from contenders import Order, Shop, build_by_limpet, this_trees_limpet
+from contenders import Order, Shop, build_by_limpet
 from measure import Cost, adopt_orphans, run_measured
+from order import common_options
 from summary import render_markdown
 
 WAYS = {"usual": ("--no-profile",), "default": (), "profile": ("--profile", "auto")}
@@ -81,14 +80,8 @@ class Bench:
 
 def main() -> None:
     """Measure and show."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add = parser.add_argument
-    add("--limpet", type=shlex.split, default=this_trees_limpet())
-    add("--folder", type=Path, default=Path.home() / ".cache/limpet-bench/order-cost")
-    add("--base", default="debian:trixie")
-    add("--rounds", type=int, default=4)
+    parser = common_options(__doc__ or "", rounds=4)
+    parser.set_defaults(folder=Path.home() / ".cache/limpet-bench/order-cost")
     options = parser.parse_args()
     adopt_orphans()
     shop = Shop(

@@ -91,25 +91,27 @@ def writes(launch: Launch) -> bool:
 
 def writes_overlay(launch: Launch) -> bool:
     """Whether an overlay is to be written to."""
-    pairs = itertools.pairwise(launch.options)
-    return any(flag == "--overlay" and not word.endswith(":ro") for flag, word in pairs)
+    return any(not word.endswith(":ro") for word in _values(launch, "--overlay"))
 
 
 def overlays(launch: Launch) -> tuple[str, ...]:
     """Those that are only read."""
-    pairs = itertools.pairwise(launch.options)
-    return tuple(word.removesuffix(":ro") for flag, word in pairs if flag == "--overlay")
+    return tuple(word.removesuffix(":ro") for word in _values(launch, "--overlay"))
 
 
 def sources(launch: Launch, session: Mapping[str, str]) -> tuple[str, ...]:
     """What of the host is mounted: by limpet, as the home, and by the session."""
-    pairs = itertools.pairwise(launch.options)
-    homes = [word.partition(":")[0] for flag, word in pairs if flag == "--home"]
+    homes = [word.partition(":")[0] for word in _values(launch, "--home")]
     if launch.home != "none" and not homes:
         homes = [session.get("HOME", "")]
     # A comma or colon in a path stands behind a backslash: it is none of a place then.
     binds = [word.partition(":")[0] for name in BINDS for word in session.get(name, "").split(",")]
     return (*(mount.source for mount in launch.mounts), *filter(None, (*homes, *binds)))
+
+
+def _values(launch: Launch, option: str) -> list[str]:
+    """What an option of the runtime's is given, each time."""
+    return [word for flag, word in itertools.pairwise(launch.options) if flag == option]
 
 
 def key_of(launch: Launch, image_state: Sequence[Any], session: Sequence[Any] = ()) -> str:

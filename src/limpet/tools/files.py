@@ -266,20 +266,21 @@ def _walk(folder: Path, prefix: str) -> Iterator[tuple[str, Path]]:
             yield f"{prefix}{name}", Path(entry.path)
 
 
+def nearest(folder: Path) -> Path:
+    """The folder, or what there is of it: the first one above it that exists."""
+    return next(place for place in (folder, *folder.parents) if place.exists())
+
+
 def check_writable(folder: Path, *, now: str) -> None:
     """SpaceError where the folder, or what it would be made in, cannot be written."""
-    there = folder
-    while not there.exists():
-        there = there.parent
+    there = nearest(folder)
     if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
         raise SpaceError(f"The folder {folder} cannot be written.", now=now)
 
 
 def check_space(folder: Path, *, size_bytes: int, files: int = 0) -> None:
     """SpaceError where the file system of `folder` has not that much left."""
-    there = folder
-    while not there.exists():
-        there = there.parent
+    there = nearest(folder)
     status = os.statvfs(there)
     free_bytes = status.f_bavail * status.f_frsize
     if free_bytes < size_bytes:

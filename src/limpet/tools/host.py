@@ -116,10 +116,7 @@ def find_state(wanted: Path) -> tuple[Path, str]:
 
     On some clusters the home is read-only on compute nodes.
     """
-    there = wanted
-    while not there.exists() and there != there.parent:
-        there = there.parent
-    if os.access(there, os.W_OK | os.X_OK):
+    if os.access(files.nearest(wanted), os.W_OK | os.X_OK):
         return wanted, ""
     passing = Path(os.environ.get("TMPDIR") or "/tmp", f"limpet-{os.getuid()}")
     note = (

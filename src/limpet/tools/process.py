@@ -79,20 +79,29 @@ def run(
         ) from error
     except PermissionError as error:
         raise HostError(f"{words[0]} cannot be started.", why=str(error)) from error
+    done = _finish(words, running, input_bytes or b"", timeout_s)
+    if done is None:
+        raise HostError(f"{words[0]} did not end within {timeout_s:g} s.")
+    return done
+
+
+def _finish(
+    argv: Sequence[str | Path],
+    running: subprocess.Popen[bytes],
+    input_bytes: bytes,
+    timeout_s: float | None,
+) -> Finished | None:
+    """What became of it; None where it had to be stopped, as it is where this process is."""
+    import subprocess
+
     with running:
         try:
-            stdout, stderr = running.communicate(input_bytes or b"", timeout=timeout_s)
+            stdout, stderr = running.communicate(input_bytes, timeout=timeout_s)
         except BaseException as error:
             stop(running, patience_s=0)
             if not isinstance(error, subprocess.TimeoutExpired):
                 raise
-            raise HostError(f"{words[0]} did not end within {timeout_s:g} s.") from error
-    return _finished(words, running, stdout, stderr)
-
-
-def _finished(
-    argv: Sequence[str | Path], running: subprocess.Popen[bytes], stdout: bytes, stderr: bytes
-) -> Finished:
+            return None
     return Finished(
         argv=tuple(map(str, argv)),
         code=running.returncode,
@@ -109,17 +118,7 @@ def run_limited(
     input_bytes: bytes = b"",
 ) -> Finished | None:
     """As `run`, but None where it had to be stopped; all that it started is stopped with it."""
-    import subprocess
-
-    with start(argv, env=env) as running:
-        try:
-            stdout, stderr = running.communicate(input_bytes, timeout=timeout_s)
-        except BaseException as error:
-            stop(running, patience_s=0)
-            if not isinstance(error, subprocess.TimeoutExpired):
-                raise
-            return None
-    return _finished(argv, running, stdout, stderr)
+    return _finish(argv, start(argv, env=env), input_bytes, timeout_s)
 
 
 def start(
