@@ -52,6 +52,8 @@ def pytest_configure() -> None:
     for name in list(os.environ):
         if name.startswith(FORGOTTEN) and not name.startswith(KEPT):
             del os.environ[name]
+    # With it print() writes a line in parts, and ranks that share an output write between them.
+    os.environ.pop("PYTHONUNBUFFERED", None)
 
 
 @pytest.hookimpl(tryfirst=True)

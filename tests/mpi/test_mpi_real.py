@@ -6,11 +6,13 @@ import json
 import re
 import shutil
 import signal
+import socket
 import subprocess
 from pathlib import Path
 
 import pytest
 
+from limpet.actions.mpi import _MEET
 from tests.mpi.conftest import Worker
 
 pytestmark = pytest.mark.real
@@ -214,6 +216,20 @@ def test_mpi_says_what_goes_together_and_a_probe_is_a_set(
     assert config.read_text().count("two ranks met") == 2
     run = worker.limpet("--config", config, "run", "--mpi", "openmpi-5.0.11", mpi_images["mpich"])
     check_ranks(worker.said(*run, "python", "x.py"), 1, "Open MPI v", f"{HOSTS}/libmpi.so.40")
+
+
+def test_a_rank_tells_a_probe_in_one_write(worker: Worker, mpi_images: dict[str, Path]) -> None:
+    """Else two ranks' words mix, and a probe sometimes says that they did not meet."""
+    heard, told = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)  # keeps writes apart
+    start = worker.limpet("run", mpi_images["mpich"], "python", "-c", _MEET)
+    with heard, told:
+        env = worker.env(PYTHONUNBUFFERED="1")
+        subprocess.run(start, env=env, cwd=worker.folder, stdout=told, timeout=90, check=True)
+        told.shutdown(socket.SHUT_WR)
+        writes = [*iter(lambda: heard.recv(65536).decode(), "")]
+    assert len(writes) == 1, writes
+    assert writes[0].startswith("limpet-mpi [0, 1, 1, ")
+    assert writes[0].endswith("]]\n")
 
 
 @pytest.mark.parametrize("way", ["MPICH_DIR", "CRAY_MPICH_DIR", "mpicc", "mpirun", "the path"])

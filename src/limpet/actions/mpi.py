@@ -153,11 +153,13 @@ _LOOK = (
     + _LOADED
     + "print('limpet-mpi', title, '|', ' '.join(libs))"
 )
+# In one write, also with PYTHONUNBUFFERED, so that no other rank's words come in between.
 _MEET = (
-    "import json; from mpi4py import MPI; world = MPI.COMM_WORLD; "
+    "import json, os; from mpi4py import MPI; world = MPI.COMM_WORLD; "
     "total = world.allreduce(world.rank + 1); "
     + _LOADED
-    + "print('limpet-mpi', json.dumps([world.rank, world.size, total, title, libs]), flush=True)"
+    + "told = json.dumps([world.rank, world.size, total, title, libs]); "
+    + "os.write(1, f'limpet-mpi {told}\\n'.encode())"
 )
 _PYTHON = 'exec "$(command -v python3 || command -v python || echo python3)" -c "$1"'
 _PROBE_TIMEOUT_S = 120
@@ -240,7 +242,7 @@ def _probe(image: str, host: HostSet, report: MpiReport, config_file: str) -> Pr
         done = process.run([*starter, *launch.argv], env=env, timeout_s=_PROBE_TIMEOUT_S)
     except HostError as error:
         return Probe(name=host.name, command=" ".join(starter), met=False, said=str(error))
-    # What ranks write at the same time may come in one line.
+    # Words of a library, which did not end its line, may stand before.
     lines = re.findall(r"limpet-mpi (\[\d+,.*?\]\])", done.text)
     ranks = [msgspec.json.decode(line, type=tuple[int, int, int, str, list[str]]) for line in lines]
     met = sorted(rank[:3] for rank in ranks) == [(0, 2, 3), (1, 2, 3)]
