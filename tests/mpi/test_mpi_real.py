@@ -224,7 +224,9 @@ def test_a_rank_tells_a_probe_in_one_write(worker: Worker, mpi_images: dict[str,
     start = worker.limpet("run", mpi_images["mpich"], "python", "-c", _MEET)
     with heard, told:
         env = worker.env(PYTHONUNBUFFERED="1")
-        subprocess.run(start, env=env, cwd=worker.folder, stdout=told, timeout=90, check=True)
+        subprocess.run(
+            start, env=env, cwd=worker.folder, stdout=told.fileno(), timeout=90, check=True
+        )
         told.shutdown(socket.SHUT_WR)
         writes = [*iter(lambda: heard.recv(65536).decode(), "")]
     assert len(writes) == 1, writes
