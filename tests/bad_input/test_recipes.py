@@ -26,6 +26,10 @@ def test_recipe_that_is_not_there(workshop: Workshop) -> None:
         ("out", "is a folder, not a recipe"),
         ("out/old.sif", "is an image, not a recipe"),
         ("uv.lock", "has no pyproject.toml beside it"),
+        ("poetry.lock", "poetry export -o requirements.txt"),
+        ("Pipfile.lock", "pipenv requirements --hash"),
+        ("work/gpu.def", "as a limpet.toml"),
+        ("Dockerfile", "is another tool's, and no recipe for limpet"),
     ],
 )
 def test_what_is_typed_in_place_of_a_recipe(workshop: Workshop, typed: str, said: str) -> None:
@@ -69,6 +73,7 @@ def test_recipe_that_may_not_be_read(workshop: Workshop) -> None:
         ("limpet.toml", b"[packages\npip = 1\n", "not valid TOML"),
         ("limpet.toml", b"[packages]\npip = 'tiny'\n", "packages.pip"),
         ("pyproject.toml", b"[tool.other]\n", "names no packages"),
+        ("pyproject.toml", b"[tool.poetry.dependencies]\n", "Poetry can export what it locked"),
         ("environment.yml", b"dependencies: [python\n", "line 2"),
         ("pylock.toml", b"lock-version = '9.0'\ncreated-by = 'x'\npackages = []\n", "9.0"),
         ("limpet.toml", b"[image]\nlabels = 5\n", "image.labels"),

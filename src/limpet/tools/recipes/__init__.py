@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from limpet.core import conda_text, identity
+from limpet.core import conda_text, identity, other_tools
 from limpet.core.conda import SUBDIRS, hide_login
 from limpet.core.dependencies import plan_requested
 from limpet.core.errors import RecipeError
@@ -145,6 +145,8 @@ def _check_typed(typed: Path, place: Path) -> None:
         usual = [name for name in _USUAL if (place / name).exists()]
         now = f"Name the file: {typed / usual[0]}" if usual else "Name a file."
         raise RecipeError(f"{place} is a folder, not a recipe.", now=now)
+    if advice := other_tools.advise(place.name):
+        raise RecipeError(f"{place} is another tool's, and no recipe for limpet.", now=advice)
     if not os.path.lexists(place):
         import difflib
 

@@ -216,8 +216,13 @@ class Reader:
         if raw is None:
             raw = parse_toml(self._read(path), str(path))
         if "project" not in raw and "dependency-groups" not in raw:
+            poetry = "poetry" in raw.get("tool", {})
             raise RecipeError(
-                f"{path} names no packages.", why="It has no [project] and no [dependency-groups]."
+                f"{path} names no packages.",
+                why="It has no [project] and no [dependency-groups].",
+                now="Poetry can export what it locked: poetry export -o requirements.txt."
+                if poetry
+                else "",
             )
         self.contents.append(["pyproject", identity.pyproject_identity(raw)])
         self._hash_paths(identity.source_paths(raw), path)
