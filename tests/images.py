@@ -20,6 +20,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from tests.ports import claim_ports
+
 Layer = Path | bytes
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -216,9 +218,8 @@ def start_registry(folder: Path, *, htpasswd: str = "") -> Iterator[str]:
     `htpasswd` is a line of an htpasswd file (bcrypt); with it the registry wants a login.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{free.getsockname()[1]}"
+    ports = claim_ports()
+    address = f"127.0.0.1:{ports.numbers[0]}"
     lines = ["version: 0.1", "log: {level: error}", "storage:"]
     lines += [f"  filesystem: {{rootdirectory: {json.dumps(str(folder / 'data'))}}}"]
     lines += [f"http: {{addr: {address}}}"]
@@ -229,7 +230,7 @@ def start_registry(folder: Path, *, htpasswd: str = "") -> Iterator[str]:
     (folder / "config.yml").write_text("\n".join(lines) + "\n")
     log = (folder / "log").open("wb")
     argv = ["docker-registry", "serve", str(folder / "config.yml")]
-    with log, subprocess.Popen(argv, stdout=log, stderr=log) as running:
+    with ports.claim, log, subprocess.Popen(argv, stdout=log, stderr=log) as running:
         try:
             _wait_for(address, running)
             yield address
@@ -239,7 +240,7 @@ def start_registry(folder: Path, *, htpasswd: str = "") -> Iterator[str]:
 
 def _wait_for(address: str, running: subprocess.Popen[bytes]) -> None:
     host, _, port = address.partition(":")
-    for _ in range(200):
+    for _ in range(1200):
         with socket.socket() as probe:
             if probe.connect_ex((host, int(port))) == 0:
                 return

@@ -8,7 +8,8 @@ from contextlib import closing
 import pytest
 
 from tests import cluster as clusters
-from tests.cluster import Ports, claim_ports, missing_programs, start_cluster
+from tests.cluster import missing_programs, start_cluster
+from tests.ports import Ports, claim_ports
 
 pytestmark = [
     pytest.mark.real,
@@ -19,7 +20,7 @@ pytestmark = [
 
 def test_a_claimed_port_is_nobody_elses() -> None:
     claims = [claim_ports() for _ in range(20)]
-    ports = [port for one in claims for port in (one.controller, *one.nodes)]
+    ports = [port for one in claims for port in one.numbers]
     for one in claims:
         one.claim.close()
     assert len(set(ports)) == len(ports)
@@ -34,8 +35,8 @@ def test_a_port_that_was_taken_meanwhile(daemon: str, monkeypatch: pytest.Monkey
         def claim() -> Ports:
             claimed.append(claim_ports())
             if len(claimed) == 1:
-                found = claimed[0]
-                program.bind(("", found.controller if daemon == "slurmctld" else found.nodes[2]))
+                place = 0 if daemon == "slurmctld" else 3
+                program.bind(("", claimed[0].numbers[place]))
                 program.listen()
             return claimed[-1]
 

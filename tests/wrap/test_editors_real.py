@@ -18,6 +18,7 @@ import pytest
 import uv
 
 from tests.conftest import SharedOnce
+from tests.ports import claim_ports
 from tests.wrap.conftest import SCRIPTS, Person, build, write_wheel
 
 pytestmark = [pytest.mark.real, pytest.mark.xdist_group("wrap")]
@@ -141,7 +142,7 @@ class Debugger:
     """A client of the Debug Adapter Protocol."""
 
     def __init__(self, port: int) -> None:
-        self._stream = socket.create_connection(("127.0.0.1", port), 30).makefile("rwb")
+        self._stream = socket.create_connection(("127.0.0.1", port), 120).makefile("rwb")
         self._number = 0
 
     def ask(self, command: str, **arguments: object) -> None:
@@ -179,9 +180,8 @@ def connected(port: int, running: subprocess.Popen[str]) -> Debugger:
 @contextlib.contextmanager
 def debugged(engines: Path, envs: Path, person: Person, program: Path) -> Iterator[Debugger]:
     """The program, started as an editor's debugger starts it, with a client."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    ports = claim_ports()
+    port = ports.numbers[0]
     words: list[str | Path] = [
         envs / "bin/python",
         engines / "debugpy",
@@ -202,7 +202,8 @@ def debugged(engines: Path, envs: Path, person: Person, program: Path) -> Iterat
         yield connected(port, running)
     finally:
         running.terminate()
-        running.communicate(timeout=30)
+        running.communicate(timeout=60)
+        ports.claim.close()
 
 
 def test_a_debugger_stops_where_it_is_told_to(envs: Path, engines: Path, person: Person) -> None:
