@@ -84,7 +84,7 @@ class User:
     cache: Path
 
     def run(
-        self, *words: str | Path, env: dict[str, str] | None = None, timeout_s: float = 60
+        self, *words: str | Path, env: dict[str, str] | None = None, timeout_s: float = 300
     ) -> subprocess.CompletedProcess[str]:
         return self.cluster.run(
             *words, env={**self.env, **(env or {})}, cwd=self.home, timeout_s=timeout_s

@@ -141,11 +141,16 @@ def test_killed_in_the_middle_nothing_has_the_copys_name(
 ) -> None:
     slow = user.home / "bin/sbcast"
     slow.parent.mkdir()
-    slow.write_text('#!/bin/sh\neval dest=\\${$#}\necho half >"$dest"\nsleep 30\n')
+    end = user.home / "end"
+    waits = f"for i in $(seq 600); do [ -e '{end}' ] && break; sleep 0.1; done"
+    slow.write_text(f'#!/bin/sh\neval dest=\\${{$#}}\necho half >"$dest"\n{waits}\n')
     slow.chmod(0o755)
     text = f"""PATH='{slow.parent}':$PATH
-limpet stage '{images.mpi}' & sleep 2; kill -TERM $!; wait
+{" ".join(LIMPET)} stage '{images.mpi}' &
+for i in $(seq 600); do [ -s $SLURM_TMPDIR/limpet-job-*/*.part-* ] && break; sleep 0.1; done
+kill -KILL $!; wait
 ls $SLURM_TMPDIR/limpet-job-*
+touch '{end}'
 """
     _, said = user.job(text, "-N1")
     assert re.search(r"(?m)\.sif\.part-\w+$", said), said
