@@ -27,9 +27,9 @@ def dead_folder(tmp_path: Path) -> Iterator[Path]:
     running = subprocess.Popen([program, "-f", folder])
     mounts = Path("/proc/self/mountinfo")
     try:
-        for _ in range(200):
-            if f" {folder} " in mounts.read_text():
-                break
+        deadline_s = time.monotonic() + 60
+        while f" {folder} " not in mounts.read_text():
+            assert time.monotonic() < deadline_s
             time.sleep(0.02)
         yield folder
     finally:
