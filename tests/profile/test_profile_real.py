@@ -75,7 +75,10 @@ def paths_of(order: Path) -> list[str]:
 
 def test_the_recipes_own_imports_serve_and_the_order_is_kept(workshop: Workshop) -> None:
     workshop.add_wheel("tree", TREE)
-    recipe = workshop.require("tree")
+    workshop.require("tree")
+    # The account's order is that of every recipe that asks for a `tree`: another test's, too.
+    workshop = with_empty_pool(workshop)
+    recipe = workshop.folder / "requirements.in"
     first = workshop.build(recipe, "--profile", "auto").read_bytes()
     assert is_hot(workshop.image, USED) and not is_hot(workshop.image, IDLE)
     assert workshop.python(workshop.image, "import tree; print(tree.used.answer)") == "42"
@@ -233,7 +236,7 @@ def test_a_profile_that_hangs_is_stopped_and_counts(
     from limpet.actions import profile as runs
     from limpet.actions.build import build
 
-    monkeypatch.setattr(profile, "LIMIT_S", 4)
+    monkeypatch.setattr(profile, "LIMIT_S", 10)  # it has to come to its reading
     monkeypatch.setattr(runs, "LOOK_EVERY_S", 0.5)
     workshop.add_wheel("tree", {**TREE, "tree/data.bin": TEXT})
     mark = f"limpet-hang-{time.time_ns()}"
@@ -247,10 +250,12 @@ def test_a_profile_that_hangs_is_stopped_and_counts(
         cache_dir=str(workshop.cache),
     )
     build(request, lambda event: said.append(event.message))
-    assert any("stopped after 4 s" in message for message in said)
+    assert any("stopped after 10 s" in message for message in said)
     assert is_hot(workshop.image, USED)
-    left = subprocess.run(["pgrep", "-f", mark], capture_output=True, text=True, check=False)
-    assert left.stdout == ""
+    deadline_s = time.monotonic() + 30  # what was killed may still be ending
+    while subprocess.run(["pgrep", "-f", mark], capture_output=True, check=False).stdout:
+        assert time.monotonic() < deadline_s
+        time.sleep(0.1)
     read = read_of_data(workshop)
     assert 16 in read and 4 not in read and 30 not in read
 
@@ -362,7 +367,7 @@ def test_a_slow_uncached_image_is_read_ahead(
         before = view.counted()
         run()
         wanted_bytes = hot(workshop.image).size_bytes
-        deadline_s = time.monotonic() + 20
+        deadline_s = time.monotonic() + 60
         while view.counted().read_bytes < wanted_bytes and time.monotonic() < deadline_s:
             time.sleep(0.1)
         # More than a start of `true` reads, and all of it once.
@@ -413,7 +418,7 @@ def test_what_is_detached_holds_nothing(tmp_path: Path) -> None:
     )
     begun_s = time.monotonic()
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=True
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=180, check=True
     )
     assert done.stdout == "said\n"
     assert not (tmp_path / "done").exists() or time.monotonic() - begun_s > 1
