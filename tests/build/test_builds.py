@@ -13,6 +13,7 @@ import tempfile
 import threading
 import time
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -187,7 +188,7 @@ def test_interrupted_leaves_nothing(
     fresh: Workshop, key: str, stage: str, told: signal.Signals, code: int
 ) -> None:
     """Ctrl-C reaches limpet and all that it has started; what `kill` sends, limpet alone."""
-    nap = f"sleep {20 + os.getpid() / 10**8}"  # known by its words
+    nap = f"sleep {120 + os.getpid() / 10**8}"  # known by its words
     recipe = fresh.describe(
         f"[warm]\n{key} = {[nap] if key == 'commands' else repr(nap)}\n", "tiny"
     )
@@ -204,13 +205,24 @@ def test_interrupted_leaves_nothing(
     with unchanged(fresh.folder):
         while json.loads(running.stdout.readline())["stage"] != stage:
             pass
-        time.sleep(0.5)
+        _wait_for(lambda: bool(_processes(nap)))
         (os.killpg if told == signal.SIGINT else os.kill)(running.pid, told)
-        _, said = running.communicate(timeout=15)
+        _, said = running.communicate(timeout=60)
     assert running.returncode == code, said
-    assert not [path for path in Path("/proc").glob("[0-9]*/cmdline") if _words(path) == nap]
+    _wait_for(lambda: not _processes(nap))
     assert "Traceback" not in said
     assert find_leftovers(fresh.cache) == []
+
+
+def _wait_for(holds: Callable[[], bool]) -> None:
+    deadline_s = time.monotonic() + 60
+    while not holds():
+        assert time.monotonic() < deadline_s
+        time.sleep(0.05)
+
+
+def _processes(words: str) -> list[Path]:
+    return [path for path in Path("/proc").glob("[0-9]*/cmdline") if _words(path) == words]
 
 
 def _words(path: Path) -> str:
@@ -236,7 +248,7 @@ def test_two_builds_at_once(fresh: Workshop) -> None:
     recipe = fresh.require("tiny")
     builds = [fresh.start_build(recipe, "--force") for _ in range(3)]
     for build in builds:
-        _, said = build.communicate(timeout=60)
+        _, said = build.communicate(timeout=300)
         assert build.returncode == 0, said
     assert fresh.python(fresh.image, ANSWER) == "42"
     assert [path.name for path in fresh.out.iterdir()] == ["image.sif"]
@@ -245,7 +257,7 @@ def test_two_builds_at_once(fresh: Workshop) -> None:
     builds = [fresh.start_build(recipe) for _ in range(3)]
     codes = []
     for build in builds:
-        build.communicate(timeout=60)
+        build.communicate(timeout=300)
         codes.append(build.returncode)
     assert sorted(set(codes)) in ([0, 11], [0]) and codes.count(0) == 1
     assert fresh.python(fresh.image, ANSWER) == "42"
