@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -135,21 +136,33 @@ def test_a_folder_that_was_moved_still_works(say_image: Path, person: Person) ->
     assert person.run("./limpet-leave", "5", cwd=leave.parent).returncode == 5
 
 
-def test_nothing_is_forked_before_the_runtime(envs: Path, person: Person) -> None:
+def test_nothing_is_forked_before_the_runtime(say_image: Path, person: Person) -> None:
+    """The runtime stands for itself only: traced, the real one may stop for good."""
     strace = shutil.which("strace")
     if strace is None or subprocess.run([strace, "true"], capture_output=True).returncode:
         pytest.skip("strace cannot trace here")
-    assert person.run(envs / "bin/limpet-leave", "0").returncode == 0  # makes the state's folders
+    person.wrap(say_image, person.home / "env", "--only", "limpet-leave")
+    launcher, runtime = person.home / "env/bin/limpet-leave", person.home / "apptainer"
+    assert person.run(launcher, "0").returncode == 0  # makes the state's folders
+    text, count = re.subn(
+        "(?m)^_limpet_runtime=.*", f"_limpet_runtime='{runtime}'", launcher.read_text()
+    )
+    assert count == 1
+    launcher.write_text(text)
+    runtime.write_text("#!/bin/sh\n")
+    runtime.chmod(0o755)
     for shell, most in (("bash", 0), ("dash", 1)):
         log = person.home / "trace"
         calls = "-etrace=clone,clone3,fork,vfork,execve"
-        words = (strace, "-f", calls, "-o", log, shell, envs / "bin/limpet-leave", "0")
+        words = (strace, "-f", "-s", "4096", calls, "-o", log, shell, launcher, "0")
         assert person.run(*words).returncode == 0
         before: list[str] = []
         for line in log.read_text().splitlines():
             if "execve(" in line and "/apptainer" in line:
                 break
             before.append(line)
+        else:
+            pytest.fail(f"no runtime was started: {before}")
         forks = [line for line in before if "fork(" in line or "clone" in line]
         assert len([line for line in forks if "resumed" not in line]) <= most, before
         assert sum("execve(" in line for line in before) == 1, before  # the shell itself
@@ -340,7 +353,7 @@ try:
         pass
     manager.interrupt_kernel()
     while True:
-        reply = client.get_shell_msg(timeout=30)
+        reply = client.get_shell_msg(timeout=60)
         if reply["parent_header"]["msg_id"] == waits:
             break
     print(reply["content"]["ename"])
