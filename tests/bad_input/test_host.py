@@ -34,7 +34,7 @@ def small_disk(folder: Path, *, megabytes: int, inodes: int = 0) -> Iterator[Pat
     try:
         yield place
     finally:
-        for _ in range(50):  # the kernel may still be letting go of files
+        for _ in range(300):  # the kernel may still be letting go of files
             done = subprocess.run(["fusermount3", "-u", place], capture_output=True, check=False)
             if not done.returncode:
                 break

@@ -33,7 +33,7 @@ def start_where(
         cwd=person.home,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=180,
     )
 
 

@@ -187,7 +187,7 @@ def test_what_is_seen(
         argv = [sys.executable, "-P", "-c", program, *words]
         environment = person.environment()
     done = subprocess.run(
-        argv, env=environment, cwd=person.home, capture_output=True, text=True, timeout=60
+        argv, env=environment, cwd=person.home, capture_output=True, text=True, timeout=180
     )
     assert done.returncode == 0, done.stderr
     seen = json.loads(done.stdout)
@@ -218,7 +218,7 @@ def test_the_probe_sees_what_is_let_in(person: Person, base_image: Path, tmp_pat
             cwd=person.home,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=180,
         )
 
     done = start(*(name for name in session if name not in ("PYTHONHOME", "PYTHONUSERBASE")))

@@ -33,7 +33,7 @@ def start_with_links(
         cwd="/",
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=180,
     )
 
 
@@ -130,7 +130,7 @@ def test_a_working_folder_below_a_personal_one(
             return person.limpet(*words, cwd=person.home / place)
         argv = [str(word) for word in words]
         env, cwd = person.environment(), person.home / place
-        return subprocess.run(argv, env=env, cwd=cwd, capture_output=True, text=True, timeout=60)
+        return subprocess.run(argv, env=env, cwd=cwd, capture_output=True, text=True, timeout=180)
 
     for place in STANDS:
         done = stand_in(place)

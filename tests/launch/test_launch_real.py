@@ -47,7 +47,7 @@ def test_a_closed_pipe_ends_the_program(person: Person, foreign_sif: Path) -> No
         env={**os.environ, "HOME": str(person.home), "PYTHONPATH": str(SOURCE)},
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=180,
         cwd=person.home,
     )
     assert (done.stdout, "Broken pipe" in done.stderr) == ("y\n", False)

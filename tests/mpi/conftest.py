@@ -117,7 +117,7 @@ class Worker:
         return [sys.executable, "-P", "-m", "limpet", *map(str, words)]
 
     def run(
-        self, *argv: str | Path, env: dict[str, str] | None = None, timeout_s: float = 90
+        self, *argv: str | Path, env: dict[str, str] | None = None, timeout_s: float = 300
     ) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [*map(str, argv)],
@@ -131,7 +131,7 @@ class Worker:
         )
 
     def said(
-        self, *argv: str | Path, env: dict[str, str] | None = None, timeout_s: float = 90
+        self, *argv: str | Path, env: dict[str, str] | None = None, timeout_s: float = 300
     ) -> str:
         done = self.run(*argv, env=env, timeout_s=timeout_s)
         assert done.returncode == 0, done.stdout + done.stderr

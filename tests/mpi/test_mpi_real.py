@@ -99,7 +99,7 @@ def test_ranks_of_a_hosts_mpiexec_that_hear_a_signal_end_as_they_say(
     assert running.stdout
     assert [running.stdout.readline() for _ in range(3)] == ["ready\n"] * 3
     running.send_signal(signal.SIGUSR1)
-    out, err = running.communicate(timeout=30)
+    out, err = running.communicate(timeout=90)
     assert running.returncode == 7, err
     assert out.count("told") >= 3
 

@@ -105,7 +105,7 @@ def test_two_versions_of_one_framework_side_by_side(user: User, images: dict[str
         )
         for name, plugin in (("one", "pluginone"), ("two", "plugintwo"))
     ]
-    said = [process.communicate(timeout=60)[0] for process in running]
+    said = [process.communicate(timeout=180)[0] for process in running]
     assert said == ["at 1.0 1.0\n", "at 2.0 2.0\n"]
 
 

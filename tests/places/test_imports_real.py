@@ -30,7 +30,7 @@ def check(
 
 
 def test_what_imports_do(limpet: Limpet, image: Path, tmp_path: Path) -> None:
-    found = check(limpet, image, "--timeout", "3", LIMPET_CACHE_DIR=str(tmp_path))
+    found = check(limpet, image, "--timeout", "8", LIMPET_CACHE_DIR=str(tmp_path))
     codes = {name.removeprefix("hypothetical_"): f["code"] for name, f in found.items()}
     assert codes == {
         "gpu_lib": "LMP801",

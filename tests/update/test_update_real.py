@@ -59,7 +59,7 @@ def test_the_image_alone_is_enough(user: User, image: Path) -> None:
     assert sorted(user.folder.iterdir()) == before
     assert user.said("run", image, "plain") == "plain 1.0\n"
     # What runs has the file that it started from.
-    assert "framework" in running.communicate("\n", timeout=60)[0]
+    assert "framework" in running.communicate("\n", timeout=180)[0]
     assert running.returncode == 0
 
     said = user.said("update", image, "--remove", "framework")

@@ -144,7 +144,7 @@ class Person:
             input=stdin,
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=300,
         )
 
     def limpet(
