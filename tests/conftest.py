@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from limpet.core.facts import BaseFacts, Interpreter
 from limpet.core.lock import LockedBase
@@ -30,6 +31,10 @@ if TYPE_CHECKING:
     from tests.cluster import Cluster
 
 SOURCE = Path(__file__).parents[1] / "src"
+
+# How long an example takes, or is looked for, says something of the machine.
+settings.register_profile("limpet", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("limpet")
 
 # Settings that would change what limpet does. How this machine reaches the package index stays.
 FORGOTTEN = ("LIMPET_", "APPTAINER_", "APPTAINERENV_", "SINGULARITY_", "SINGULARITYENV_", "UV_")
