@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +16,7 @@ from limpet.core.mounts import Mount
 from limpet.core.personal import HOOK_TEXT, KIT, PACKAGES, PipSeen, plan_personal
 from limpet.core.recipe import HomePolicy
 from limpet.core.state import PersonalPackage, Record, parse_age
-from limpet.tools import states
+from limpet.tools import personal, states
 from limpet.tools.host import make_private
 from limpet.tools.recipe_edit import change_recipe_text
 
@@ -203,6 +204,15 @@ def test_a_state_folder_is_the_users_alone(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(tmp_path)
     with pytest.raises(HostError, match="someone else"):
         make_private([str(tmp_path / "link/a")], str(tmp_path / "link"))
+
+
+def test_an_old_kit_that_another_start_removes_is_in_nobodys_way(tmp_path: Path) -> None:
+    (tmp_path / "old").mkdir()
+    os.utime(tmp_path / "old", (0, 0))
+    (tmp_path / "gone").symlink_to("nowhere")  # listed, and not there any more
+    personal.make_kit(tmp_path / "kit", inside=KIT)
+    assert (tmp_path / "kit/pip.zip").exists()
+    assert not (tmp_path / "old").exists()
 
 
 def test_a_full_state_folder_says_where_else(

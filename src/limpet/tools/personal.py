@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import io
 import os
@@ -81,8 +82,9 @@ def make_kit(folder: Path, *, inside: str) -> None:
     # Last: it says that the rest is there.
     _place(folder / "pip.zip", _zipped_pip())
     for other in folder.parent.iterdir():
-        if time.time() - other.stat().st_mtime > _UNUSED_AGE_S:
-            shutil.rmtree(other, ignore_errors=True)
+        with contextlib.suppress(OSError):  # another first start may just have removed it
+            if time.time() - other.stat().st_mtime > _UNUSED_AGE_S:
+                shutil.rmtree(other, ignore_errors=True)
 
 
 def _place(path: Path, data: bytes, *, executable: bool = False) -> None:
