@@ -12,6 +12,8 @@ import pytest
 
 from limpet.core.errors import HostError, UsageError
 from limpet.core.keep import (
+    APART,
+    NEVER,
     Kept,
     key_of,
     parse_lifetime,
@@ -54,6 +56,12 @@ def test_another_file_or_another_mount_is_another_instance() -> None:
     assert key == key_of(LAUNCH, (1, 2, 3, 4))
     assert key != key_of(LAUNCH, (1, 2, 3, 5))
     assert key != key_of(LAUNCH, (1, 2, 3, 4), ["another job"])
+
+
+def test_what_limits_one_start_is_its_own() -> None:
+    for name in ("APPTAINER_MEMORY", "SINGULARITY_CPUS", "APPTAINER_APPLY_CGROUPS"):
+        assert name in NEVER
+        assert name not in APART
 
 
 def test_what_a_start_may_leave_something_in() -> None:
@@ -115,10 +123,10 @@ def test_an_instance_without_its_keeper_is_ended(
 ) -> None:
     monkeypatch.setattr("limpet.tools.instances.KEEPER_S", 0.1)
     runtime = tmp_path / "runtime"
-    listed = json.dumps({"instances": [{"pid": os.getpid()}]})
+    folder = prepare(tmp_path, "k", render_keeper())
+    listed = json.dumps({"instances": [{"instance": folder.name, "pid": os.getpid()}]})
     runtime.write_text(f"#!/bin/sh\necho \"$*\" >>{tmp_path}/told\necho '{listed}'\n")
     runtime.chmod(0o755)
-    folder = prepare(tmp_path, "k", render_keeper())
     with pytest.raises(HostError, match="its keeper does not run"):
         start(folder, (str(runtime), "instance", "start"), {}, Kept(name=folder.name, image="/x"))
     told = (tmp_path / "told").read_text().splitlines()

@@ -12,7 +12,7 @@ import msgspec
 from limpet.core.errors import HostError, UsageError
 from limpet.core.keep import (
     APART,
-    NAMESPACE,
+    NAMESPACES,
     NEVER,
     VARIABLE,
     Kept,
@@ -24,7 +24,6 @@ from limpet.core.keep import (
     render_keeper,
     sources,
     writes,
-    writes_overlay,
 )
 from limpet.core.launch import Launch
 from limpet.core.share import SHARENS, SWITCH
@@ -48,8 +47,12 @@ def keep(launch: Launch, lifetime_s: int) -> Launch:
 
     Where that cannot be, the launch as it was, and a note. The launch's folders must be there.
     """
-    if writes_overlay(launch):
-        raise UsageError("--keep and a writable --overlay exclude each other.")
+    if writes(launch):
+        raise UsageError(
+            "--keep excludes --writable-tmpfs and a writable --overlay.",
+            why="What one start wrote the others would see.",
+            now="Leave one of them out, or end the overlay's name with :ro.",
+        )
     try:
         kept = _find(launch, lifetime_s)
     except HostError as error:
@@ -74,7 +77,7 @@ def _key(launch: Launch) -> str:
     try:
         over = [instances.image_state(Path(path)) for path in overlays(launch)]
         mounted = [
-            instances.place_state(path) for path in (*sources(launch, os.environ), NAMESPACE)
+            instances.place_state(path) for path in (*sources(launch, os.environ), *NAMESPACES)
         ]
         state = instances.session_state()
     except OSError as error:

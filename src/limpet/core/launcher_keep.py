@@ -16,12 +16,13 @@ from limpet.core.keep import (
     ALIVE,
     APART,
     BINDS,
+    BUS,
     DEFAULT_LIFETIME_S,
     INSIDE,
     KEEPER,
     LAST,
     MARK,
-    NAMESPACE,
+    NAMESPACES,
     NEVER,
     STARTED_BY,
     overlays,
@@ -67,8 +68,8 @@ _limpet_look() {
     for _limpet_folder in "$_limpet_kept"/limpet-@KEY@-*; do
         _limpet_known || continue
         [ "$_limpet_was" = "$_limpet_now" ] || continue
-        { echo >"$_limpet_folder/@LAST@"; } 2>/dev/null
-        if [ -e "$_limpet_folder/@ALIVE@" ] && _limpet_lives "$_limpet_maker"; then
+        { echo >|"$_limpet_folder/@LAST@"; } 2>/dev/null
+        if [ -s "$_limpet_folder/@ALIVE@" ] && _limpet_lives "$_limpet_maker"; then
             set -f
             return 0
         fi
@@ -121,7 +122,7 @@ _limpet_compare() {
     if [ -e "$_limpet_kept" ] && ! [ -O "$_limpet_kept" ]; then return 1; fi
     _limpet_list_sources
     _limpet_states=$(TZ=UTC0 stat -Lc '%d:%i %s %y' -- "$_limpet_image" "$_limpet_runtime" \
-        @OVERLAYS@ @NAMESPACE@ $_limpet_sources 2>/dev/null) || return
+        @OVERLAYS@ @NAMESPACES@ $_limpet_sources 2>/dev/null) || return
     _limpet_files=@FILES@ _limpet_now=''
     for _limpet_to in $_limpet_states; do
         case $_limpet_files in
@@ -290,16 +291,23 @@ _limpet_instance_start() (
     _limpet_mount "$_limpet_folder" @KEEP_INSIDE@
     set -- "$@" $_limpet_mounts "$_limpet_image" "$_limpet_instance" "$_limpet_lifetime"
     exec </dev/null >"$_limpet_folder/said" 2>&1
-    unset BASH_ENV
+    unset BASH_ENV @BUS@
     if command -v bash >/dev/null; then exec bash -c @CLOSING@ limpet "$@"; fi
     exec 3>&- 4>&- 5>&- 6>&- 7>&- 8>&- 9>&-
     exec "$@"
 )
-_limpet_pid() { # the instance's process
-    _limpet_to=$("$_limpet_runtime" instance list --json "$_limpet_instance" 2>/dev/null)
+# The instance's process. Of others that have ended the runtime forgets what it lists; what an
+# instance says is nothing, in files that would stay.
+_limpet_pid() {
+    _limpet_to=$("$_limpet_runtime" instance list --json 'limpet-*' 2>/dev/null)
+    _limpet_to=${_limpet_to#*"\"$_limpet_instance\""}
     _limpet_to=${_limpet_to#*'"pid":'}
     _limpet_to=${_limpet_to# }
-    _limpet_began "${_limpet_to%%[!0-9]*}"
+    _limpet_began "${_limpet_to%%[!0-9]*}" || return
+    for _limpet_to in 1 2; do
+        _limpet_to=$(readlink "/proc/${_limpet_process% *}/fd/$_limpet_to")
+        case $_limpet_to in */"$_limpet_instance".*) rm -f -- "$_limpet_to" ;; esac
+    done
 }
 _limpet_note_down() {
     _limpet_seldom _limpet_replace "$_limpet_image" "\\" "\\\\"
@@ -334,7 +342,8 @@ def keep_parts(
         "NEVER": "".join(f"${{{name}-}}" for name in NEVER),
         "OVERLAYS": " ".join(map(quoted, read)),
         "FILES": str(2 + len(read)),
-        "NAMESPACE": NAMESPACE,
+        "NAMESPACES": " ".join(NAMESPACES),
+        "BUS": " ".join(BUS),
         "MARK": MARK,
         "KEY": hashlib.sha256(json.dumps(told).encode()).hexdigest()[:16],
         "START_IN": " ".join(map(quoted, start_in[1 : start_in.index("--pwd")])),

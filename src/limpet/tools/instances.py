@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import signal
 import socket
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,7 +15,7 @@ from typing import Any
 import msgspec
 
 from limpet.core.errors import HostError
-from limpet.core.keep import ALIVE, KEEPER, LAST, MARK, Kept
+from limpet.core.keep import ALIVE, BUS, KEEPER, LAST, MARK, Kept
 from limpet.tools import process
 from limpet.tools.files import make_folder, written_beside
 
@@ -53,8 +54,9 @@ def find_alive(root: Path, key: str) -> Kept | None:
         folder = root / kept.name
         if kept.name.startswith(f"limpet-{key}-"):
             _touch(folder / LAST)
-            if (folder / ALIVE).exists():
-                return kept
+            with contextlib.suppress(OSError):
+                if (folder / ALIVE).stat().st_size:
+                    return kept
     return None
 
 
@@ -83,13 +85,14 @@ def prepare(root: Path, key: str, keeper: str) -> Path:
     if not os.access(folder / KEEPER, os.X_OK):
         shutil.rmtree(folder, ignore_errors=True)
         raise HostError(f"The image cannot be kept mounted: nothing can be executed in {root}.")
-    for name in (ALIVE, LAST):
-        _touch(folder / name)
+    _touch(folder / LAST)
+    (folder / ALIVE).write_text("\n", "ascii")
     return folder
 
 
 def start(folder: Path, argv: Sequence[str], env: Mapping[str, str], kept: Kept) -> Kept:
     """Start the instance and note it down; HostError where the runtime cannot."""
+    env = {name: value for name, value in env.items() if name not in BUS}
     done = process.run(argv, env=env, timeout_s=START_S)
     pid = 0 if done.code else _pid_of(argv[0], kept.name, env)
     if not (pid and _is_kept(folder, pid)):
@@ -121,6 +124,10 @@ def _is_kept(folder: Path, pid: int) -> bool:
 def end(root: Path, kept: Kept, runtime: str) -> None:
     """Stop an instance, with what runs in it."""
     process.run([runtime, "instance", "stop", kept.name], timeout_s=START_S)
+    # The runtime may have noted it down elsewhere, for another session.
+    if _begun(kept.pid) == kept.begun:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(kept.pid, signal.SIGKILL)
     shutil.rmtree(root / kept.name, ignore_errors=True)
 
 
@@ -131,11 +138,18 @@ def let_go(root: Path, kept: Kept) -> None:
 
 
 def _pid_of(runtime: str, name: str, env: Mapping[str, str]) -> int:
-    done = process.run([runtime, "instance", "list", "--json", name], env=env, timeout_s=START_S)
+    # Of others that have ended the runtime forgets what it lists.
+    words = (runtime, "instance", "list", "--json", "limpet-*")
+    done = process.run(words, env=env, timeout_s=START_S)
     try:
-        found: dict[str, Any] = msgspec.json.decode(done.stdout)
-        return int(found["instances"][0]["pid"])
-    except (msgspec.DecodeError, KeyError, IndexError, ValueError):
+        listed: dict[str, Any] = msgspec.json.decode(done.stdout)
+        (found,) = (one for one in listed["instances"] if one["instance"] == name)
+        # An instance says nothing, in files that would stay.
+        for said in (found.get("logErrPath"), found.get("logOutPath")):
+            if said:
+                Path(said).unlink(missing_ok=True)
+        return int(found["pid"])
+    except (msgspec.DecodeError, KeyError, ValueError, TypeError):
         return 0
 
 
