@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import pty
 import shutil
 import signal
 import subprocess
@@ -365,6 +366,47 @@ def test_limpet_run_hears_the_same_word(user: User, kept_image: Path) -> None:
         assert "LIMPET_KEEP=soon: it must be" in done.stderr
     finally:
         end_all(user)
+
+
+def on_terminal(argv: list[str], env: dict[str, str], cwd: Path) -> str:
+    """What a program says that is started on a terminal, as a job of its own."""
+    pid, terminal = pty.fork()
+    if not pid:
+        os.chdir(cwd)
+        os.execve(argv[0], argv, env)
+    said = b""
+    with contextlib.suppress(OSError):  # it has ended
+        while more := os.read(terminal, 1024):
+            said += more
+    os.close(terminal)
+    os.waitpid(pid, 0)
+    return said.decode().replace("\r\n", "\n")
+
+
+def test_what_is_started_by_hand_is_not_kept(launchers: Launchers) -> None:
+    user = launchers.user
+    env = user.env(LIMPET_KEEP="1")
+    starts = (launchers.argv(*WHERE), user.argv("run", "own image.sif", *WHERE))
+    for argv in starts:
+        assert on_terminal(argv, env, user.folder).startswith("pid:")
+        assert records(user) == []
+    for count, argv in enumerate(starts, 1):
+        said = on_terminal(["/bin/sh", "-c", '"$@"; "$@"', "sh", *argv], env, user.folder)
+        assert len(set(said.split())) == 1
+        assert len(records(user)) == count
+
+
+def test_a_kernel_is_not_kept(launchers: Launchers) -> None:
+    user = launchers.user
+    connection = user.folder / "runtime" / "kernel-1.json"
+    connection.parent.mkdir()
+    connection.touch()
+    code = "import sys; print(sys.argv[1:])"
+    launched = ("python", "-c", code, "-m", "ipykernel_launcher", "-f", connection)
+    launchers.start("python", "-m", "ipykernel_launcher", "-f", connection)
+    assert records(user) == []
+    user.limpet("run", "own image.sif", *launched, env={"LIMPET_KEEP": "1"})
+    assert records(user) == []
 
 
 def test_a_server_that_was_killed(launchers: Launchers, kept_image: Path) -> None:

@@ -27,7 +27,7 @@ from limpet.core.keep import (
 )
 from limpet.core.launch import Launch
 from limpet.core.share import SHARENS, SWITCH
-from limpet.tools import apptainer, files, host, instances, slurm
+from limpet.tools import apptainer, files, host, instances, process, slurm
 from limpet.tools.config import read_config
 
 
@@ -35,11 +35,15 @@ def wished_lifetime(launch: Launch) -> int:
     """How long the session wants it kept, in seconds; 0: not at all, or not such a start.
 
     Ranks share without it, and a task of a step is one start: what it leaves ends with the step.
+    By hand, and in a kernel for notebooks, an interrupt would kill the runtime's process, which
+    only waits, and so the program.
     """
     lifetime_s = parse_session(os.environ.get(VARIABLE, ""))
     shares = SHARENS in launch.options or (os.environ.get(SWITCH) or "0") != "0"
     lays = any(os.environ.get(name) for name in NEVER)
-    return 0 if shares or lays or writes(launch) or slurm.is_task() else lifetime_s
+    interrupted = process.is_by_hand() or any("ipykernel" in word for word in launch.inside)
+    apart = shares or lays or writes(launch) or slurm.is_task() or interrupted
+    return 0 if apart else lifetime_s
 
 
 def keep(launch: Launch, lifetime_s: int) -> Launch:
