@@ -233,8 +233,15 @@ def test_where_it_cannot_be_kept_it_runs_all_the_same(user: User, kept_image: Pa
         "run", "--keep", kept_image, "framework", env={"APPTAINER_CONFIGDIR": str(closed)}
     )
     assert done.stdout == "framework 1.0\n", done.stderr
-    assert "cannot be kept mounted" in done.stderr
+    assert "cannot be kept mounted: the runtime started no instance." in done.stderr
     assert kept(user) == []
+    (folder,) = (user.state / ".kept").iterdir()
+    (folder / ".lock").unlink()
+    folder.chmod(0o500)
+    done = user.limpet("run", "--keep", kept_image, "framework")
+    folder.chmod(0o700)
+    assert done.stdout == "framework 1.0\n", done.stderr
+    assert f"cannot be kept mounted: The folder {folder} cannot be written." in done.stderr
 
 
 def test_what_is_refused(user: User, kept_image: Path) -> None:

@@ -9,20 +9,20 @@ from pathlib import Path
 
 import msgspec
 
-from limpet.core.errors import HostError, UsageError
+from limpet.core.errors import HostError, SpaceError, UsageError
 from limpet.core.keep import (
     APART,
     NAMESPACES,
     NEVER,
     VARIABLE,
     Kept,
-    key_of,
     overlays,
     parse_session,
     plan_instance,
     plan_start_in,
     render_keeper,
     sources,
+    tell_apart,
     writes,
 )
 from limpet.core.launch import Launch
@@ -59,44 +59,41 @@ def keep(launch: Launch, lifetime_s: int) -> Launch:
         )
     try:
         kept = _find(launch, lifetime_s)
-    except HostError as error:
-        note = " ".join(filter(None, (error.what, error.why)))
-        return msgspec.structs.replace(launch, notes=(*launch.notes, note))
-    return plan_start_in(launch, kept.name)
+    except OSError as error:
+        why = f"{error.filename}: {error.strerror}."
+    except (HostError, SpaceError) as error:
+        why = " ".join(filter(None, (error.what, error.why)))
+    else:
+        return plan_start_in(launch, kept.name)
+    note = f"The image cannot be kept mounted: {why}"
+    return msgspec.structs.replace(launch, notes=(*launch.notes, note))
 
 
 def _find(launch: Launch, lifetime_s: int) -> Kept:
     """The instance, which may have to be started first."""
     if found := [name for name in NEVER if os.environ.get(name)]:
-        raise HostError(f"The image cannot be kept mounted: {found[0]} is set.")
+        raise HostError(f"{found[0]} is set.")
     root = instances.kept_folder(Path(launch.state))
     host.make_private([str(root)], launch.state)
-    key = _key(launch)
-    return instances.find_alive(root, key) or _start(launch, root, key, lifetime_s)
+    same = _same(launch)
+    return instances.find_alive(root, same) or _start(launch, root, same, lifetime_s)
 
 
-def _key(launch: Launch) -> str:
+def _same(launch: Launch) -> bytes:
     session = [os.environ.get(name, "") for name in APART]
     image = instances.image_state(Path(launch.image.path))
-    try:
-        over = [instances.image_state(Path(path)) for path in overlays(launch)]
-        mounted = [
-            instances.place_state(path) for path in (*sources(launch, os.environ), *NAMESPACES)
-        ]
-        state = instances.session_state()
-    except OSError as error:
-        raise HostError(
-            f"The image cannot be kept mounted: {error.filename}: {error.strerror}."
-        ) from error
-    return key_of(launch, image, (session, over, mounted, state))
+    over = [instances.image_state(Path(path)) for path in overlays(launch)]
+    places = (*sources(launch, os.environ), *NAMESPACES)
+    mounted = [instances.place_state(path) for path in places]
+    return tell_apart(launch, image, (session, over, mounted, instances.session_state()))
 
 
-def _start(launch: Launch, root: Path, key: str, lifetime_s: int) -> Kept:
+def _start(launch: Launch, root: Path, same: bytes, lifetime_s: int) -> Kept:
     with files.held(root / ".lock"):
         # Another start may have been first.
-        if kept := instances.find_alive(root, key):
+        if kept := instances.find_alive(root, same):
             return kept
-        folder = instances.prepare(root, key, render_keeper())
+        folder = instances.prepare(root, same, render_keeper())
         argv = plan_instance(launch, folder.name, str(folder), lifetime_s)
         kept = Kept(name=folder.name, image=launch.image.path, lifetime_s=lifetime_s)
         return instances.start(folder, argv, launch.env, kept)

@@ -6,9 +6,9 @@ is a keeper that counts the processes beside it.
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import re
+import zlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -27,6 +27,7 @@ KEEPER = "keeper"
 ALIVE = "alive"
 LAST = "last"
 MARK = "mark"
+SAME = "same.json"
 DEFAULT_LIFETIME_S = 900
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _STEP_S = 5
@@ -119,14 +120,18 @@ def _values(launch: Launch, option: str) -> list[str]:
     return [word for flag, word in itertools.pairwise(launch.options) if flag == option]
 
 
-def key_of(launch: Launch, image_state: Sequence[Any], session: Sequence[Any] = ()) -> str:
-    """Names what is mounted and how; `image_state` is that of the file (place, inode, size, time),
+def tell_apart(launch: Launch, image_state: Sequence[Any], session: Sequence[Any] = ()) -> bytes:
+    """What is mounted and how; `image_state` is that of the file (place, inode, size, time),
     `session` what else keeps instances apart: of it, and of what is mounted at these paths now.
 
     Not the path as it was typed: starts from several folders name one image in several ways.
     """
-    told = [launch.runtime, launch.options, image_state, session]
-    return hashlib.sha256(msgspec.json.encode(told)).hexdigest()[:16]
+    return msgspec.json.encode([launch.runtime, launch.options, image_state, session])
+
+
+def key_of(same: bytes) -> str:
+    """A short name for that; starts compare the whole, since hashlib takes long to import."""
+    return f"{zlib.crc32(same):08x}"
 
 
 def plan_instance(launch: Launch, name: str, folder: str, lifetime_s: int) -> tuple[str, ...]:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import signal
-import socket
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -15,7 +13,7 @@ from typing import Any
 import msgspec
 
 from limpet.core.errors import HostError
-from limpet.core.keep import ALIVE, BUS, KEEPER, LAST, MARK, Kept
+from limpet.core.keep import ALIVE, BUS, KEEPER, LAST, MARK, SAME, Kept, key_of
 from limpet.tools import process
 from limpet.tools.files import make_folder, written_beside
 
@@ -26,7 +24,7 @@ KEEPER_S = 5.0
 
 def kept_folder(state: Path) -> Path:
     """Where this node's are noted down; homes are shared between nodes."""
-    return state / ".kept" / socket.gethostname()
+    return state / ".kept" / os.uname().nodename
 
 
 def image_state(image: Path) -> tuple[str | int, ...]:
@@ -48,13 +46,12 @@ def session_state() -> tuple[int | str, ...]:
     return (os.getegid(), ascii(Path("/proc/self/cgroup").read_bytes()))
 
 
-def find_alive(root: Path, key: str) -> Kept | None:
-    """An instance of that key that takes programs; it is told first that one comes."""
-    for kept in list_kept(root):
-        folder = root / kept.name
-        if kept.name.startswith(f"limpet-{key}-"):
-            _touch(folder / LAST)
-            with contextlib.suppress(OSError):
+def find_alive(root: Path, same: bytes) -> Kept | None:
+    """An instance of the same that takes programs; it is told first that one comes."""
+    for folder in sorted(root.glob(f"limpet-{key_of(same)}-*")):
+        with contextlib.suppress(OSError):
+            if (folder / SAME).read_bytes() == same and (kept := _read(folder)):
+                _touch(folder / LAST)
                 if (folder / ALIVE).stat().st_size:
                     return kept
     return None
@@ -73,20 +70,21 @@ def _read(folder: Path) -> Kept | None:
     return kept if _begun(kept.pid) == kept.begun else None
 
 
-def prepare(root: Path, key: str, keeper: str) -> Path:
+def prepare(root: Path, same: bytes, keeper: str) -> Path:
     """A folder for an instance to be; its name is the instance's. To be called under a lock."""
     for folder in root.glob("limpet-*"):
         if _read(folder) is None:
-            shutil.rmtree(folder, ignore_errors=True)  # of one that has ended
+            _remove(folder)  # of one that has ended
     # Of its maker's own name: the runtime may still have what a maker left that was killed.
-    folder = make_folder(root / f"limpet-{key}-{os.getpid()}-{_begun(os.getpid())}")
+    folder = make_folder(root / f"limpet-{key_of(same)}-{os.getpid()}-{_begun(os.getpid())}")
     (folder / KEEPER).write_text(keeper, "utf-8")
     (folder / KEEPER).chmod(0o700)
     if not os.access(folder / KEEPER, os.X_OK):
-        shutil.rmtree(folder, ignore_errors=True)
-        raise HostError(f"The image cannot be kept mounted: nothing can be executed in {root}.")
+        _remove(folder)
+        raise HostError(f"nothing can be executed in {root}.")
     _touch(folder / LAST)
     (folder / ALIVE).write_text("\n", "ascii")
+    (folder / SAME).write_bytes(same)
     return folder
 
 
@@ -98,11 +96,10 @@ def start(folder: Path, argv: Sequence[str], env: Mapping[str, str], kept: Kept)
     if not (pid and _is_kept(folder, pid)):
         if pid:
             process.run([argv[0], "instance", "stop", kept.name], env=env, timeout_s=START_S)
-        shutil.rmtree(folder, ignore_errors=True)
+        _remove(folder)
         said = done.stderr.strip().rpartition("\n")[2]
         raise HostError(
-            "The image cannot be kept mounted: "
-            + ("its keeper does not run." if pid else "the runtime started no instance."),
+            "its keeper does not run." if pid else "the runtime started no instance.",
             why="" if pid else said,
         )
     kept = msgspec.structs.replace(kept, pid=pid, begun=_begun(pid))
@@ -128,7 +125,7 @@ def end(root: Path, kept: Kept, runtime: str) -> None:
     if _begun(kept.pid) == kept.begun:
         with contextlib.suppress(ProcessLookupError):
             os.kill(kept.pid, signal.SIGKILL)
-    shutil.rmtree(root / kept.name, ignore_errors=True)
+    _remove(root / kept.name)
 
 
 def let_go(root: Path, kept: Kept) -> None:
@@ -160,6 +157,12 @@ def _begun(pid: int) -> int:
     except OSError:
         return -1
     return int(text.rpartition(")")[2].split()[19])
+
+
+def _remove(folder: Path) -> None:
+    import shutil
+
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _touch(path: Path) -> None:
