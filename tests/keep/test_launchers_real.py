@@ -513,3 +513,14 @@ def test_a_shell_that_writes_over_nothing(launchers: Launchers) -> None:
         os.utime(last, (0, 0))
         launchers.said(*WHERE, shell=(*shell, "-C"))
         assert last.stat().st_mtime > 0
+
+
+def test_programs_write_nothing_that_is_read_outside(launchers: Launchers) -> None:
+    user = launchers.user
+    inside = "/.limpet/keep"
+    code = f"for f in {inside} {inside}/*; do if [ -w $f ]; then echo $f; fi; done"
+    said = launchers.said("sh", "-c", code)
+    assert said == f"{inside}/keepers\n"
+    done = user.limpet("run", "own image.sif", "sh", "-c", code, env={"LIMPET_KEEP": "1"})
+    assert (done.stdout, done.stderr) == (said, "")
+    assert len(records(user)) == 2

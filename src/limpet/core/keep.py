@@ -24,9 +24,12 @@ from limpet.core.slurm import JOB_VARIABLES
 INSIDE = "/.limpet/keep"
 STARTED_BY = "/.singularity.d/startscript"  # what `instance start` runs
 KEEPER = "keeper"
-ALIVE = "alive"
+# Of an instance's folder programs in it may write to the keeper's part alone: what lies beside is
+# read as code outside, and written to.
+KEEPERS = "keepers"
+ALIVE = f"{KEEPERS}/alive"
+MARK = f"{KEEPERS}/mark"
 LAST = "last"
-MARK = "mark"
 SAME = "same.json"
 DEFAULT_LIFETIME_S = 900
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -137,7 +140,8 @@ def key_of(same: bytes) -> str:
 def plan_instance(launch: Launch, name: str, folder: str, lifetime_s: int) -> tuple[str, ...]:
     """The command that starts the instance, with its `folder` on the host for keeper and marks."""
     mounts = (
-        Mount(source=folder, target=INSIDE),
+        Mount(source=folder, target=INSIDE, writable=False),
+        Mount(source=f"{folder}/{KEEPERS}", target=f"{INSIDE}/{KEEPERS}"),
         Mount(source=f"{folder}/{KEEPER}", target=STARTED_BY, writable=False),
     )
     own = [word for mount in mounts for word in render_mount(mount)]

@@ -20,6 +20,7 @@ from limpet.core.keep import (
     DEFAULT_LIFETIME_S,
     INSIDE,
     KEEPER,
+    KEEPERS,
     LAST,
     MARK,
     NAMESPACES,
@@ -283,7 +284,7 @@ _limpet_kept_alive() {
     done
 }
 _limpet_prepare() {
-    mkdir -m 700 -- "$_limpet_folder" &&
+    mkdir -m 700 -- "$_limpet_folder" "$_limpet_folder/@KEEPERS@" &&
         cp -- "$_limpet_root/@VERSION_FOLDER@/keeper.sh" "$_limpet_folder/@KEEPER@" &&
         chmod 700 "$_limpet_folder/@KEEPER@" && [ -x "$_limpet_folder/@KEEPER@" ] &&
         echo >"$_limpet_folder/@ALIVE@" && echo >"$_limpet_folder/@LAST@" &&
@@ -295,7 +296,8 @@ _limpet_instance_start() (
         $_limpet_mounts $_limpet_mounts_2 $_limpet_mounts_1
     _limpet_mounts=''
     _limpet_mount "$_limpet_folder/@KEEPER@" @STARTED_BY@ ro
-    _limpet_mount "$_limpet_folder" @KEEP_INSIDE@
+    _limpet_mount "$_limpet_folder/@KEEPERS@" @KEEP_INSIDE@/@KEEPERS@
+    _limpet_mount "$_limpet_folder" @KEEP_INSIDE@ ro
     set -- "$@" $_limpet_mounts "$_limpet_image" "$_limpet_instance" "$_limpet_lifetime"
     exec </dev/null >"$_limpet_folder/said" 2>&1
     unset BASH_ENV @BUS@
@@ -357,6 +359,7 @@ def keep_parts(
         "LAST": LAST,
         "ALIVE": ALIVE,
         "KEEPER": KEEPER,
+        "KEEPERS": KEEPERS,
         "KEEP_INSIDE": INSIDE,
         "STARTED_BY": STARTED_BY,
         "DEFAULT": str(DEFAULT_LIFETIME_S),

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from limpet.core.errors import HostError
-from limpet.core.keep import ALIVE, BUS, KEEPER, LAST, MARK, SAME, Kept, key_of
+from limpet.core.keep import ALIVE, BUS, KEEPER, KEEPERS, LAST, MARK, SAME, Kept, key_of
 from limpet.tools import process
 from limpet.tools.files import make_folder, written_beside
 
@@ -83,6 +83,7 @@ def prepare(root: Path, same: bytes, keeper: str) -> Path:
         _remove(folder)
         raise HostError(f"nothing can be executed in {root}.")
     _touch(folder / LAST)
+    make_folder(folder / KEEPERS)
     (folder / ALIVE).write_text("\n", "ascii")
     (folder / SAME).write_bytes(same)
     return folder
