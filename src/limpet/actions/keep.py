@@ -93,6 +93,7 @@ def _start(launch: Launch, root: Path, same: bytes, lifetime_s: int) -> Kept:
         # Another start may have been first.
         if kept := instances.find_alive(root, same):
             return kept
+        instances.clear_up(root, launch.argv[0])
         folder = instances.prepare(root, same, render_keeper())
         argv = plan_instance(launch, folder.name, str(folder), lifetime_s)
         kept = Kept(name=folder.name, image=launch.image.path, lifetime_s=lifetime_s)

@@ -229,10 +229,11 @@ _limpet_make_kept() {
 }
 # What has ended: instances, and what starts have left that were killed while they made one.
 _limpet_clear_up() {
+    _limpet_dead=''
     set +f
     for _limpet_folder in "$_limpet_kept"/limpet-*; do
         _limpet_known || continue
-        _limpet_lives "$_limpet_maker" || rm -rf -- "$_limpet_folder"
+        _limpet_lives "$_limpet_maker" || { rm -rf -- "$_limpet_folder" && _limpet_dead=1; }
     done
     for _limpet_folder in "$_limpet_kept"/.limpet-*; do
         if [ -L "$_limpet_folder" ]; then
@@ -243,6 +244,9 @@ _limpet_clear_up() {
         fi
     done
     set -f
+    # The runtime forgets what has ended when it lists it.
+    case $_limpet_dead in ?*) "$_limpet_runtime" instance list 'limpet-*' >/dev/null 2>&1 ;; esac
+    return 0
 }
 _limpet_make_instance() {
     _limpet_clear_up
@@ -305,11 +309,9 @@ _limpet_instance_start() (
     exec 3>&- 4>&- 5>&- 6>&- 7>&- 8>&- 9>&-
     exec "$@"
 )
-# The instance's process. Of others that have ended the runtime forgets what it lists; what an
-# instance says is nothing, in files that would stay.
+# The instance's process; what it says is nothing, in files that would stay.
 _limpet_pid() {
-    _limpet_to=$("$_limpet_runtime" instance list --json 'limpet-*' 2>/dev/null)
-    _limpet_to=${_limpet_to#*"\"$_limpet_instance\""}
+    _limpet_to=$("$_limpet_runtime" instance list --json "$_limpet_instance" 2>/dev/null)
     _limpet_to=${_limpet_to#*'"pid":'}
     _limpet_to=${_limpet_to# }
     _limpet_began "${_limpet_to%%[!0-9]*}" || return

@@ -70,11 +70,17 @@ def _read(folder: Path) -> Kept | None:
     return kept if _begun(kept.pid) == kept.begun else None
 
 
+def clear_up(root: Path, runtime: str) -> None:
+    """Remove what is left of those that have ended. To be called under a lock."""
+    ended = [folder for folder in root.glob("limpet-*") if _read(folder) is None]
+    for folder in ended:
+        _remove(folder)
+    if ended:  # the runtime forgets them when it lists them
+        process.run([runtime, "instance", "list", "limpet-*"], timeout_s=START_S)
+
+
 def prepare(root: Path, same: bytes, keeper: str) -> Path:
-    """A folder for an instance to be; its name is the instance's. To be called under a lock."""
-    for folder in root.glob("limpet-*"):
-        if _read(folder) is None:
-            _remove(folder)  # of one that has ended
+    """A folder for an instance to be; its name is the instance's."""
     # Of its maker's own name: the runtime may still have what a maker left that was killed.
     folder = make_folder(root / f"limpet-{key_of(same)}-{os.getpid()}-{_begun(os.getpid())}")
     (folder / KEEPER).write_text(keeper, "utf-8")
@@ -136,12 +142,10 @@ def let_go(root: Path, kept: Kept) -> None:
 
 
 def _pid_of(runtime: str, name: str, env: Mapping[str, str]) -> int:
-    # Of others that have ended the runtime forgets what it lists.
-    words = (runtime, "instance", "list", "--json", "limpet-*")
-    done = process.run(words, env=env, timeout_s=START_S)
+    done = process.run([runtime, "instance", "list", "--json", name], env=env, timeout_s=START_S)
     try:
         listed: dict[str, Any] = msgspec.json.decode(done.stdout)
-        (found,) = (one for one in listed["instances"] if one["instance"] == name)
+        (found,) = listed["instances"]
         # An instance says nothing, in files that would stay.
         for said in (found.get("logErrPath"), found.get("logOutPath")):
             if said:
