@@ -486,7 +486,7 @@ def test_no_instance_is_moved_to_another_control_group(launchers: Launchers) -> 
     assert all(line.endswith(":") for line in started)
 
 
-def test_nothing_is_left_of_what_was_killed(launchers: Launchers) -> None:
+def test_nothing_is_left_of_what_was_killed(launchers: Launchers, kept_image: Path) -> None:
     user = launchers.user
     for argv in (launchers.argv(*WHERE), user.argv("run", "own image.sif", *WHERE)):
         for _ in range(2):
@@ -496,7 +496,8 @@ def test_nothing_is_left_of_what_was_killed(launchers: Launchers) -> None:
             parent = int(
                 Path(f"/proc/{record['pid']}/stat").read_text().rpartition(")")[2].split()[1]
             )
-            for pid in (parent, record["pid"]):  # as with a control group that is killed
+            # As with a control group that is killed.
+            for pid in (parent, record["pid"], *servers_of(kept_image)):
                 os.kill(pid, signal.SIGKILL)
             while Path(f"/proc/{record['pid']}").exists():
                 time.sleep(0.05)
