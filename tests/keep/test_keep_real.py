@@ -34,15 +34,21 @@ def kept(user: User) -> list[str]:
 
 def mounts_of(image: Path) -> int:
     """How many processes of this machine serve an image over FUSE."""
-    count = 0
+    return len(servers_of(image))
+
+
+def servers_of(image: Path) -> list[int]:
+    """Those processes."""
+    found = []
     for folder in Path("/proc").glob("[0-9]*"):
         try:
             words = (folder / "cmdline").read_bytes().decode(errors="replace")
             held = any(os.path.realpath(fd) == str(image) for fd in folder.glob("fd/*"))
         except OSError:
             continue  # it has ended meanwhile
-        count += "squashfuse" in words and (str(image) in words or held)
-    return count
+        if "squashfuse" in words and (str(image) in words or held):
+            found.append(int(folder.name))
+    return found
 
 
 def wait_until_gone(image: Path) -> None:
@@ -227,8 +233,15 @@ def test_where_it_cannot_be_kept_it_runs_all_the_same(user: User, kept_image: Pa
         "run", "--keep", kept_image, "framework", env={"APPTAINER_CONFIGDIR": str(closed)}
     )
     assert done.stdout == "framework 1.0\n", done.stderr
-    assert "cannot be kept mounted" in done.stderr
+    assert "cannot be kept mounted: the runtime started no instance." in done.stderr
     assert kept(user) == []
+    (folder,) = (user.state / ".kept").iterdir()
+    (folder / ".lock").unlink()
+    folder.chmod(0o500)
+    done = user.limpet("run", "--keep", kept_image, "framework")
+    folder.chmod(0o700)
+    assert done.stdout == "framework 1.0\n", done.stderr
+    assert f"cannot be kept mounted: The folder {folder} cannot be written." in done.stderr
 
 
 def test_what_is_refused(user: User, kept_image: Path) -> None:
@@ -237,3 +250,5 @@ def test_what_is_refused(user: User, kept_image: Path) -> None:
     user.said("overlay", "create", kept_image, "layer2", "--dir")
     done = user.limpet("run", "--keep", "--overlay", "layer2", kept_image, "true")
     assert done.returncode == 125 and "--overlay" in done.stderr
+    done = user.limpet("run", "--keep", "--writable-tmpfs", kept_image, "true")
+    assert done.returncode == 125 and "--writable-tmpfs" in done.stderr

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import pty
 import shutil
 import signal
 import subprocess
@@ -17,7 +18,13 @@ from typing import Any
 
 import pytest
 
-from tests.keep.test_keep_real import WHERE, check_made_anew, kept, wait_until_gone
+from tests.keep.test_keep_real import (
+    WHERE,
+    check_made_anew,
+    kept,
+    servers_of,
+    wait_until_gone,
+)
 from tests.personal.conftest import User
 
 pytestmark = pytest.mark.real
@@ -359,3 +366,162 @@ def test_limpet_run_hears_the_same_word(user: User, kept_image: Path) -> None:
         assert "LIMPET_KEEP=soon: it must be" in done.stderr
     finally:
         end_all(user)
+
+
+def on_terminal(argv: list[str], env: dict[str, str], cwd: Path) -> str:
+    """What a program says that is started on a terminal, as a job of its own."""
+    pid, terminal = pty.fork()
+    if not pid:
+        os.chdir(cwd)
+        os.execve(argv[0], argv, env)
+    said = b""
+    with contextlib.suppress(OSError):  # it has ended
+        while more := os.read(terminal, 1024):
+            said += more
+    os.close(terminal)
+    os.waitpid(pid, 0)
+    return said.decode().replace("\r\n", "\n")
+
+
+def test_what_is_started_by_hand_is_not_kept(launchers: Launchers) -> None:
+    user = launchers.user
+    env = user.env(LIMPET_KEEP="1")
+    starts = (launchers.argv(*WHERE), user.argv("run", "own image.sif", *WHERE))
+    for argv in starts:
+        assert on_terminal(argv, env, user.folder).startswith("pid:")
+        assert records(user) == []
+    for count, argv in enumerate(starts, 1):
+        said = on_terminal(["/bin/sh", "-c", '"$@"; "$@"', "sh", *argv], env, user.folder)
+        assert len(set(said.split())) == 1
+        assert len(records(user)) == count
+
+
+def test_a_kernel_is_not_kept(launchers: Launchers) -> None:
+    user = launchers.user
+    connection = user.folder / "runtime" / "kernel-1.json"
+    connection.parent.mkdir()
+    connection.touch()
+    code = "import sys; print(sys.argv[1:])"
+    launched = ("python", "-c", code, "-m", "ipykernel_launcher", "-f", connection)
+    launchers.start("python", "-m", "ipykernel_launcher", "-f", connection)
+    assert records(user) == []
+    user.limpet("run", "own image.sif", *launched, env={"LIMPET_KEEP": "1"})
+    assert records(user) == []
+
+
+def test_a_server_that_was_killed(launchers: Launchers, kept_image: Path) -> None:
+    user = launchers.user
+    for argv in (launchers.argv(*WHERE), user.argv("run", kept_image, *WHERE)):
+
+        def start(argv: list[str] = argv) -> str:
+            env = user.env(LIMPET_KEEP="10s")
+            done = subprocess.run(argv, env=env, cwd=user.folder, capture_output=True, text=True)
+            return done.stdout
+
+        first = start()
+        for pid in servers_of(kept_image):
+            os.kill(pid, signal.SIGKILL)
+        end = time.monotonic() + 30
+        while not (said := start()) and time.monotonic() < end:
+            time.sleep(0.2)
+        assert said not in ("", first)
+        assert user.said("kept", "end")
+        assert records(user) == []
+
+
+def test_what_the_runtime_notes_down_elsewhere(launchers: Launchers, kept_image: Path) -> None:
+    user = launchers.user
+    elsewhere = {"SINGULARITY_CONFIGDIR": str(user.folder / "elsewhere")}
+    first = launchers.said(*WHERE)
+    assert launchers.start(*WHERE, env=elsewhere).stdout not in ("", first)
+    argv = launchers.argv("sh", "-c", "echo ready; exec sleep 60")
+    running = subprocess.Popen(
+        argv,
+        env=user.env(LIMPET_KEEP="1", **elsewhere),
+        cwd=user.folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    assert running.stdout and running.stdout.readline() == "ready\n"
+    user.said("kept", "end")
+    assert running.wait(20) != 0
+    launchers.wrap(kept_image, "--home", "none")
+    other = user.folder / "other home"
+    other.mkdir()
+    state = str(user.folder / "state")
+    for home in (user.home, other):
+        assert launchers.said(*WHERE, LIMPET_STATE_DIR=state, HOME=str(home))
+    user.limpet("kept", "end", env={"LIMPET_STATE_DIR": state})
+
+
+def test_another_user_namespace(launchers: Launchers) -> None:
+    first = launchers.said(*WHERE)
+    inside = ["unshare", "--user", "--map-current-user"]
+    for argv in (launchers.argv(*WHERE), launchers.user.argv("run", "own image.sif", *WHERE)):
+        env = launchers.user.env(LIMPET_KEEP="1")
+        said = subprocess.check_output([*inside, *argv], env=env, cwd=launchers.user.folder)
+        assert said.decode() not in ("", first)
+
+
+def test_no_instance_is_moved_to_another_control_group(launchers: Launchers) -> None:
+    """The runtime would do so over the session's bus."""
+    user = launchers.user
+    text = f'echo "$*:$DBUS_SESSION_BUS_ADDRESS" >>"$0.told"\nexec {shutil.which("apptainer")} "$@"'
+    env = user.env(
+        DBUS_SESSION_BUS_ADDRESS="unix:path=/nowhere",
+        PATH=shim(user, "apptainer", text),
+        LIMPET_KEEP="1",
+    )
+    passed = ("--env", "DBUS_SESSION_BUS_ADDRESS")
+    for argv in (
+        user.argv("wrap", *passed, "own image.sif", launchers.folder, "--folder", "/usr/bin"),
+        launchers.argv(*WHERE),
+        user.argv("run", *passed, "own image.sif", *WHERE),
+    ):
+        subprocess.run(argv, env=env, cwd=user.folder, check=True)
+    lines = (user.folder / "shims" / "apptainer.told").read_text().splitlines()
+    started = [line for line in lines if line.startswith("instance start ")]
+    assert len(started) == 2
+    assert all(line.endswith(":") for line in started)
+
+
+def test_nothing_is_left_of_what_was_killed(launchers: Launchers, kept_image: Path) -> None:
+    user = launchers.user
+    for argv in (launchers.argv(*WHERE), user.argv("run", "own image.sif", *WHERE)):
+        for _ in range(2):
+            env = user.env(LIMPET_KEEP="1")
+            subprocess.run(argv, env=env, cwd=user.folder, check=True)
+            (record,) = records(user)
+            parent = int(
+                Path(f"/proc/{record['pid']}/stat").read_text().rpartition(")")[2].split()[1]
+            )
+            # As with a control group that is killed.
+            for pid in (parent, record["pid"], *servers_of(kept_image)):
+                os.kill(pid, signal.SIGKILL)
+            while Path(f"/proc/{record['pid']}").exists():
+                time.sleep(0.05)
+        left = [path for path in (user.home / ".apptainer").rglob("limpet-*") if path.is_file()]
+        assert [path.suffix for path in left] == [".json"]
+        shutil.rmtree(folder_of(user))
+
+
+def test_a_shell_that_writes_over_nothing(launchers: Launchers) -> None:
+    launchers.said(*WHERE)
+    (record,) = records(launchers.user)
+    last = folder_of(launchers.user) / record["name"] / "last"
+    for shell in SHELLS:
+        os.utime(last, (0, 0))
+        launchers.said(*WHERE, shell=(*shell, "-C"))
+        assert last.stat().st_mtime > 0
+
+
+def test_programs_write_nothing_that_is_read_outside(launchers: Launchers) -> None:
+    user = launchers.user
+    inside = "/.limpet/keep"
+    code = f"for f in {inside} {inside}/*; do if [ -w $f ]; then echo $f; fi; done"
+    said = launchers.said("sh", "-c", code)
+    assert said == f"{inside}/keepers\n"
+    done = user.limpet("run", "own image.sif", "sh", "-c", code, env={"LIMPET_KEEP": "1"})
+    assert (done.stdout, done.stderr) == (said, "")
+    assert len(records(user)) == 2

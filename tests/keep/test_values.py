@@ -12,18 +12,20 @@ import pytest
 
 from limpet.core.errors import HostError, UsageError
 from limpet.core.keep import (
+    APART,
+    NEVER,
     Kept,
-    key_of,
     parse_lifetime,
     parse_session,
     plan_instance,
     plan_start_in,
     render_keeper,
+    tell_apart,
     writes,
 )
 from limpet.core.launch import Launch
 from limpet.core.seen import ImageSeen
-from limpet.tools.instances import image_state, prepare, session_state, start
+from limpet.tools.instances import find_alive, image_state, prepare, session_state, start
 
 LAUNCH = Launch(
     argv=("/usr/bin/apptainer", "--quiet", "exec", "-B", "/a", "--pwd", "/w", "/x.sif", "true"),
@@ -50,10 +52,28 @@ def test_the_same_mounts_and_another_start() -> None:
 
 
 def test_another_file_or_another_mount_is_another_instance() -> None:
-    key = key_of(LAUNCH, (1, 2, 3, 4))
-    assert key == key_of(LAUNCH, (1, 2, 3, 4))
-    assert key != key_of(LAUNCH, (1, 2, 3, 5))
-    assert key != key_of(LAUNCH, (1, 2, 3, 4), ["another job"])
+    told = tell_apart(LAUNCH, (1, 2, 3, 4))
+    assert told == tell_apart(LAUNCH, (1, 2, 3, 4))
+    assert told != tell_apart(LAUNCH, (1, 2, 3, 5))
+    assert told != tell_apart(LAUNCH, (1, 2, 3, 4), ["another job"])
+
+
+def test_what_has_the_same_short_name_is_apart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("limpet.tools.instances.key_of", lambda same: "k")
+    folder = prepare(tmp_path, b"one", render_keeper())
+    begun = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])
+    kept = Kept(name=folder.name, image="/x", pid=os.getpid(), begun=begun)
+    (folder / "kept.json").write_bytes(msgspec.json.encode(kept))
+    assert find_alive(tmp_path, b"one") == kept
+    assert find_alive(tmp_path, b"two") is None
+
+
+def test_what_limits_one_start_is_its_own() -> None:
+    for name in ("APPTAINER_MEMORY", "SINGULARITY_CPUS", "APPTAINER_APPLY_CGROUPS"):
+        assert name in NEVER
+        assert name not in APART
 
 
 def test_what_a_start_may_leave_something_in() -> None:
@@ -77,7 +97,7 @@ def test_one_image_by_several_names(tmp_path: Path) -> None:
         msgspec.structs.replace(LAUNCH, image=msgspec.structs.replace(LAUNCH.image, path=name))
         for name in names
     ]
-    keys = {key_of(one, image_state(Path(one.image.path))) for one in launches}
+    keys = {tell_apart(one, image_state(Path(one.image.path))) for one in launches}
     assert len(keys) == 1
 
 
@@ -115,10 +135,10 @@ def test_an_instance_without_its_keeper_is_ended(
 ) -> None:
     monkeypatch.setattr("limpet.tools.instances.KEEPER_S", 0.1)
     runtime = tmp_path / "runtime"
-    listed = json.dumps({"instances": [{"pid": os.getpid()}]})
+    folder = prepare(tmp_path, b"k", render_keeper())
+    listed = json.dumps({"instances": [{"instance": folder.name, "pid": os.getpid()}]})
     runtime.write_text(f"#!/bin/sh\necho \"$*\" >>{tmp_path}/told\necho '{listed}'\n")
     runtime.chmod(0o755)
-    folder = prepare(tmp_path, "k", render_keeper())
     with pytest.raises(HostError, match="its keeper does not run"):
         start(folder, (str(runtime), "instance", "start"), {}, Kept(name=folder.name, image="/x"))
     told = (tmp_path / "told").read_text().splitlines()
@@ -126,7 +146,7 @@ def test_an_instance_without_its_keeper_is_ended(
     assert not folder.exists()
     monkeypatch.setattr("os.access", lambda path, mode: "keeper" not in str(path))
     with pytest.raises(HostError, match="nothing can be executed"):
-        prepare(tmp_path, "k", render_keeper())
+        prepare(tmp_path, b"k", render_keeper())
 
 
 @pytest.mark.real

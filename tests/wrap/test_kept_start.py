@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from limpet.core.keep import plan_instance, plan_start_in
+from limpet.core.keep import MARK, plan_instance, plan_start_in
 from limpet.core.launch import plan_launch
 from limpet.core.launcher import render_beside
 from limpet.core.seen import Request
@@ -40,7 +40,7 @@ def write_runtime(stage: Stage) -> None:
         "with open(place, 'w') as file:\n"
         "    json.dump([sys.argv, dict(pair.split('=', 1) for pair in pairs)], file)\n"
         f"for folder in glob.glob({str(stage.top)!r} + '/*/.kept/*/' + words[-2]):\n"
-        "    open(folder + '/mark', 'w')\n"
+        f"    open(folder + '/{MARK}', 'w')\n"
     )
 
 
@@ -107,6 +107,7 @@ def test_the_same_command_as_run_keeps_with(
         ("bash", {"APPTAINER_OVERLAY": "/o"}),
         ("bash", {"SINGULARITY_WRITABLE_TMPFS": "1"}),
         ("bash", {"APPTAINER_SCRATCH": "/s"}),
+        ("bash", {"APPTAINER_MEMORY": "1G"}),
     ],
 )
 def test_tasks_of_a_step_are_not_kept(

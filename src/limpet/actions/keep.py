@@ -9,26 +9,25 @@ from pathlib import Path
 
 import msgspec
 
-from limpet.core.errors import HostError, UsageError
+from limpet.core.errors import HostError, SpaceError, UsageError
 from limpet.core.keep import (
     APART,
-    NAMESPACE,
+    NAMESPACES,
     NEVER,
     VARIABLE,
     Kept,
-    key_of,
     overlays,
     parse_session,
     plan_instance,
     plan_start_in,
     render_keeper,
     sources,
+    tell_apart,
     writes,
-    writes_overlay,
 )
 from limpet.core.launch import Launch
 from limpet.core.share import SHARENS, SWITCH
-from limpet.tools import apptainer, files, host, instances, slurm
+from limpet.tools import apptainer, files, host, instances, process, slurm
 from limpet.tools.config import read_config
 
 
@@ -36,11 +35,15 @@ def wished_lifetime(launch: Launch) -> int:
     """How long the session wants it kept, in seconds; 0: not at all, or not such a start.
 
     Ranks share without it, and a task of a step is one start: what it leaves ends with the step.
+    By hand, and in a kernel for notebooks, an interrupt would kill the runtime's process, which
+    only waits, and so the program.
     """
     lifetime_s = parse_session(os.environ.get(VARIABLE, ""))
     shares = SHARENS in launch.options or (os.environ.get(SWITCH) or "0") != "0"
     lays = any(os.environ.get(name) for name in NEVER)
-    return 0 if shares or lays or writes(launch) or slurm.is_task() else lifetime_s
+    interrupted = process.is_by_hand() or any("ipykernel" in word for word in launch.inside)
+    apart = shares or lays or writes(launch) or slurm.is_task() or interrupted
+    return 0 if apart else lifetime_s
 
 
 def keep(launch: Launch, lifetime_s: int) -> Launch:
@@ -48,48 +51,50 @@ def keep(launch: Launch, lifetime_s: int) -> Launch:
 
     Where that cannot be, the launch as it was, and a note. The launch's folders must be there.
     """
-    if writes_overlay(launch):
-        raise UsageError("--keep and a writable --overlay exclude each other.")
+    if writes(launch):
+        raise UsageError(
+            "--keep excludes --writable-tmpfs and a writable --overlay.",
+            why="What one start wrote the others would see.",
+            now="Leave one of them out, or end the overlay's name with :ro.",
+        )
     try:
         kept = _find(launch, lifetime_s)
-    except HostError as error:
-        note = " ".join(filter(None, (error.what, error.why)))
-        return msgspec.structs.replace(launch, notes=(*launch.notes, note))
-    return plan_start_in(launch, kept.name)
+    except OSError as error:
+        why = f"{error.filename}: {error.strerror}."
+    except (HostError, SpaceError) as error:
+        why = " ".join(filter(None, (error.what, error.why)))
+    else:
+        return plan_start_in(launch, kept.name)
+    note = f"The image cannot be kept mounted: {why}"
+    return msgspec.structs.replace(launch, notes=(*launch.notes, note))
 
 
 def _find(launch: Launch, lifetime_s: int) -> Kept:
     """The instance, which may have to be started first."""
     if found := [name for name in NEVER if os.environ.get(name)]:
-        raise HostError(f"The image cannot be kept mounted: {found[0]} is set.")
+        raise HostError(f"{found[0]} is set.")
     root = instances.kept_folder(Path(launch.state))
     host.make_private([str(root)], launch.state)
-    key = _key(launch)
-    return instances.find_alive(root, key) or _start(launch, root, key, lifetime_s)
+    same = _same(launch)
+    return instances.find_alive(root, same) or _start(launch, root, same, lifetime_s)
 
 
-def _key(launch: Launch) -> str:
+def _same(launch: Launch) -> bytes:
     session = [os.environ.get(name, "") for name in APART]
     image = instances.image_state(Path(launch.image.path))
-    try:
-        over = [instances.image_state(Path(path)) for path in overlays(launch)]
-        mounted = [
-            instances.place_state(path) for path in (*sources(launch, os.environ), NAMESPACE)
-        ]
-        state = instances.session_state()
-    except OSError as error:
-        raise HostError(
-            f"The image cannot be kept mounted: {error.filename}: {error.strerror}."
-        ) from error
-    return key_of(launch, image, (session, over, mounted, state))
+    over = [instances.image_state(Path(path)) for path in overlays(launch)]
+    places = (*sources(launch, os.environ), *NAMESPACES)
+    mounted = [instances.place_state(path) for path in places]
+    return tell_apart(launch, image, (session, over, mounted, instances.session_state()))
 
 
-def _start(launch: Launch, root: Path, key: str, lifetime_s: int) -> Kept:
+def _start(launch: Launch, root: Path, same: bytes, lifetime_s: int) -> Kept:
     with files.held(root / ".lock"):
         # Another start may have been first.
-        if kept := instances.find_alive(root, key):
+        if kept := instances.find_alive(root, same):
             return kept
-        folder = instances.prepare(root, key, render_keeper())
+        instances.clear_up(root, launch.argv[0])
+        folder = instances.prepare(root, same, render_keeper())
         argv = plan_instance(launch, folder.name, str(folder), lifetime_s)
         kept = Kept(name=folder.name, image=launch.image.path, lifetime_s=lifetime_s)
         return instances.start(folder, argv, launch.env, kept)

@@ -6,9 +6,9 @@ is a keeper that counts the processes beside it.
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import re
+import zlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -24,9 +24,13 @@ from limpet.core.slurm import JOB_VARIABLES
 INSIDE = "/.limpet/keep"
 STARTED_BY = "/.singularity.d/startscript"  # what `instance start` runs
 KEEPER = "keeper"
-ALIVE = "alive"
+# Of an instance's folder programs in it may write to the keeper's part alone: what lies beside is
+# read as code outside, and written to.
+KEEPERS = "keepers"
+ALIVE = f"{KEEPERS}/alive"
+MARK = f"{KEEPERS}/mark"
 LAST = "last"
-MARK = "mark"
+SAME = "same.json"
 DEFAULT_LIFETIME_S = 900
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _STEP_S = 5
@@ -35,28 +39,36 @@ VARIABLE = "LIMPET_KEEP"
 _NOT, _DEFAULT = ("", "0", "no"), ("1", "yes")
 # What the session tells the runtime by variables (Apptainer 1.4, cmd/internal/cli/action_flags.go).
 _SETTINGS = """
-HOME WORKDIR HOSTNAME NETWORK NETWORK_ARGS DNS SECURITY APPLY_CGROUPS CONTAINLIBS FAKEROOT CLEANENV
-CONTAIN CONTAINALL NV NVCCLI NV_OFF NO_NV ROCM ROCM_OFF NO_ROCM NO_HOME NO_MOUNT NOSHIMINIT
+HOME WORKDIR HOSTNAME NETWORK NETWORK_ARGS DNS SECURITY CONTAINLIBS FAKEROOT CLEANENV CONTAIN
+CONTAINALL NV NVCCLI NV_OFF NO_NV ROCM ROCM_OFF NO_ROCM NO_HOME NO_MOUNT NOSHIMINIT
 PID UNSHARE_PID IPC UNSHARE_IPC NET UNSHARE_NET UTS UNSHARE_UTS USERNS UNSHARE_USERNS
-KEEP_PRIVS NO_PRIVS ADD_CAPS DROP_CAPS ALLOW_SETUID NO_UMASK BLKIO_WEIGHT BLKIO_WEIGHT_DEVICE
-CPU_SHARES CPUSET_CPUS CPUSET_MEMS MEMORY MEMORY_RESERVATION MEMORY_SWAP OOM_KILL_DISABLE PIDS_LIMIT
+KEEP_PRIVS NO_PRIVS ADD_CAPS DROP_CAPS ALLOW_SETUID NO_UMASK
 UNSQUASH IGNORE_SUBUID IGNORE_FAKEROOT_COMMAND IGNORE_USERNS UNDERLAY
 """
+# What limits one start.
+_LIMITS = """
+APPLY_CGROUPS BLKIO_WEIGHT BLKIO_WEIGHT_DEVICE CPUS CPU_SHARES CPUSET_CPUS CPUSET_MEMS
+MEMORY MEMORY_RESERVATION MEMORY_SWAP OOM_KILL_DISABLE PIDS_LIMIT
+"""
 BINDS = tuple(name for name in MOUNT_VARIABLES if "_BIND" in name)
-# By these it has something laid over the image, or mounted, that is one start's own.
+# By these it has something laid over the image, mounted, or limited that is one start's own.
 NEVER = (
     *LAYER_VARIABLES,
     *(name for name in MOUNT_VARIABLES if name not in BINDS),
-    *(f"{runtime}_{name}" for name in ("COMPAT", "BOOT") for runtime in RUNTIMES),
+    *(f"{runtime}_{name}" for name in ("COMPAT", "BOOT", *_LIMITS.split()) for runtime in RUNTIMES),
 )
 # What of a session keeps instances apart: what the runtime does by itself, where it notes them
 # down, and the job and step that take them along when they end.
 APART = (
-    *(*JOB_VARIABLES, "SLURM_STEP_ID", *BINDS, RECORDS),
+    *(*JOB_VARIABLES, "SLURM_STEP_ID", *BINDS, RECORDS, "SINGULARITY_CONFIGDIR", "HOME"),
     *(f"{runtime}_{name}" for name in _SETTINGS.split() for runtime in RUNTIMES),
 )
-# What is mounted of the host before limpet mounts anything.
-NAMESPACE = "/proc/self/ns/mnt"
+# What is mounted of the host before limpet mounts anything; and from one user namespace there is no
+# way into what another one has made.
+NAMESPACES = ("/proc/self/ns/mnt", "/proc/self/ns/user", "/proc/self/ns/pid")
+# With these, where they pass, the runtime moves the instance, and who starts in it, out of the
+# session's or job's control group, with its limits and its end, into one of systemd's for the user.
+BUS = ("DBUS_SESSION_BUS_ADDRESS", "XDG_RUNTIME_DIR")
 
 
 class Kept(msgspec.Struct, frozen=True, kw_only=True):
@@ -86,12 +98,9 @@ def parse_session(text: str) -> int:
 
 def writes(launch: Launch) -> bool:
     """Whether a start may leave something in what is mounted."""
-    return "--writable-tmpfs" in launch.options or writes_overlay(launch)
-
-
-def writes_overlay(launch: Launch) -> bool:
-    """Whether an overlay is to be written to."""
-    return any(not word.endswith(":ro") for word in _values(launch, "--overlay"))
+    return "--writable-tmpfs" in launch.options or any(
+        not word.endswith(":ro") for word in _values(launch, "--overlay")
+    )
 
 
 def overlays(launch: Launch) -> tuple[str, ...]:
@@ -114,20 +123,25 @@ def _values(launch: Launch, option: str) -> list[str]:
     return [word for flag, word in itertools.pairwise(launch.options) if flag == option]
 
 
-def key_of(launch: Launch, image_state: Sequence[Any], session: Sequence[Any] = ()) -> str:
-    """Names what is mounted and how; `image_state` is that of the file (place, inode, size, time),
+def tell_apart(launch: Launch, image_state: Sequence[Any], session: Sequence[Any] = ()) -> bytes:
+    """What is mounted and how; `image_state` is that of the file (place, inode, size, time),
     `session` what else keeps instances apart: of it, and of what is mounted at these paths now.
 
     Not the path as it was typed: starts from several folders name one image in several ways.
     """
-    told = [launch.runtime, launch.options, image_state, session]
-    return hashlib.sha256(msgspec.json.encode(told)).hexdigest()[:16]
+    return msgspec.json.encode([launch.runtime, launch.options, image_state, session])
+
+
+def key_of(same: bytes) -> str:
+    """A short name for that; starts compare the whole, since hashlib takes long to import."""
+    return f"{zlib.crc32(same):08x}"
 
 
 def plan_instance(launch: Launch, name: str, folder: str, lifetime_s: int) -> tuple[str, ...]:
     """The command that starts the instance, with its `folder` on the host for keeper and marks."""
     mounts = (
-        Mount(source=folder, target=INSIDE),
+        Mount(source=folder, target=INSIDE, writable=False),
+        Mount(source=f"{folder}/{KEEPERS}", target=f"{INSIDE}/{KEEPERS}"),
         Mount(source=f"{folder}/{KEEPER}", target=STARTED_BY, writable=False),
     )
     own = [word for mount in mounts for word in render_mount(mount)]
@@ -148,7 +162,8 @@ def render_keeper() -> str:
     An instance outlives this program: the runtime's process 1 passes a signal on to this program's
     process group, and ends itself only if it finds nobody there (Apptainer,
     engine/apptainer/process_linux.go). So somebody outside the group sends one until it is heard.
-    Whoever starts something touches `last` first and then looks for `alive`.
+    Whoever starts something touches `last` first and then looks into `alive`, which is empty from
+    the end on: the image may have gone (its server was killed), and with it all programs but this.
     """
     return f"""\
 #!/bin/sh
@@ -168,7 +183,7 @@ lifetime=$1 step=$(($1 / 10))
 cd {INSIDE} || end
 echo >{MARK}
 idle=0
-while [ "$idle" -lt "$lifetime" ] && [ -e {ALIVE} ]; do
+while [ "$idle" -lt "$lifetime" ] && [ -s {ALIVE} ]; do
     sleep "$step" || break
     set -- /proc/[0-9]*
     if [ $# -gt 2 ] || [ {LAST} -nt {MARK} ]; then
@@ -178,9 +193,9 @@ while [ "$idle" -lt "$lifetime" ] && [ -e {ALIVE} ]; do
         idle=$((idle + step))
     fi
 done
-rm -f {ALIVE}
+{{ true >|{ALIVE}; }} 2>/dev/null
 # Who saw it alive a moment ago is still let in.
 sleep 2
-while set -- /proc/[0-9]*; [ $# -gt 2 ]; do sleep "$step"; done
+while set -- /proc/[0-9]*; [ $# -gt 2 ]; do sleep "$step" || break; done
 end
 """

@@ -16,12 +16,14 @@ from limpet.core.keep import (
     ALIVE,
     APART,
     BINDS,
+    BUS,
     DEFAULT_LIFETIME_S,
     INSIDE,
     KEEPER,
+    KEEPERS,
     LAST,
     MARK,
-    NAMESPACE,
+    NAMESPACES,
     NEVER,
     STARTED_BY,
     overlays,
@@ -58,7 +60,7 @@ _limpet_began() { # of a process: its number, and when it began, in clock ticks
     set -- "$1" ${_limpet_to##*) }
     IFS='
 '
-    _limpet_process="$1 ${21}"
+    _limpet_process="$1 ${21}" _limpet_group=$4
 }
 _limpet_lives() { _limpet_began "${1%% *}" && [ "$_limpet_process" = "$1" ]; }
 # An instance that takes programs; it is told first that one comes.
@@ -67,8 +69,8 @@ _limpet_look() {
     for _limpet_folder in "$_limpet_kept"/limpet-@KEY@-*; do
         _limpet_known || continue
         [ "$_limpet_was" = "$_limpet_now" ] || continue
-        { echo >"$_limpet_folder/@LAST@"; } 2>/dev/null
-        if [ -e "$_limpet_folder/@ALIVE@" ] && _limpet_lives "$_limpet_maker"; then
+        { echo >|"$_limpet_folder/@LAST@"; } 2>/dev/null
+        if [ -s "$_limpet_folder/@ALIVE@" ] && _limpet_lives "$_limpet_maker"; then
             set -f
             return 0
         fi
@@ -121,7 +123,7 @@ _limpet_compare() {
     if [ -e "$_limpet_kept" ] && ! [ -O "$_limpet_kept" ]; then return 1; fi
     _limpet_list_sources
     _limpet_states=$(TZ=UTC0 stat -Lc '%d:%i %s %y' -- "$_limpet_image" "$_limpet_runtime" \
-        @OVERLAYS@ @NAMESPACE@ $_limpet_sources 2>/dev/null) || return
+        @OVERLAYS@ @NAMESPACES@ $_limpet_sources 2>/dev/null) || return
     _limpet_files=@FILES@ _limpet_now=''
     for _limpet_to in $_limpet_states; do
         case $_limpet_files in
@@ -140,7 +142,14 @@ _limpet_compare() {
         done </proc/self/cgroup
     } 2>/dev/null
 }
+# By hand, on a terminal, or a kernel for notebooks: Ctrl-C, or an interrupt, would kill the
+# runtime's process, which only waits, and so the program.
+_limpet_by_hand() {
+    case $_limpet_connection in ?*) return 0 ;; esac
+    [ -t 0 ] && _limpet_began $$ && [ "$_limpet_group" = $$ ]
+}
 _limpet_keep() {
+    if _limpet_by_hand; then return 0; fi
     # Of a home that cannot be, these are not the words; the path goes into a JSON text.
     case ${_limpet_home:-:}$_limpet_own in *:*) return 0 ;; esac
     case $_limpet_image in *[[:cntrl:]]*) return 0 ;; esac
@@ -220,10 +229,11 @@ _limpet_make_kept() {
 }
 # What has ended: instances, and what starts have left that were killed while they made one.
 _limpet_clear_up() {
+    _limpet_dead=''
     set +f
     for _limpet_folder in "$_limpet_kept"/limpet-*; do
         _limpet_known || continue
-        _limpet_lives "$_limpet_maker" || rm -rf -- "$_limpet_folder"
+        _limpet_lives "$_limpet_maker" || { rm -rf -- "$_limpet_folder" && _limpet_dead=1; }
     done
     for _limpet_folder in "$_limpet_kept"/.limpet-*; do
         if [ -L "$_limpet_folder" ]; then
@@ -234,6 +244,9 @@ _limpet_clear_up() {
         fi
     done
     set -f
+    # The runtime forgets what has ended when it lists it.
+    case $_limpet_dead in ?*) "$_limpet_runtime" instance list 'limpet-*' >/dev/null 2>&1 ;; esac
+    return 0
 }
 _limpet_make_instance() {
     _limpet_clear_up
@@ -275,7 +288,7 @@ _limpet_kept_alive() {
     done
 }
 _limpet_prepare() {
-    mkdir -m 700 -- "$_limpet_folder" &&
+    mkdir -m 700 -- "$_limpet_folder" "$_limpet_folder/@KEEPERS@" &&
         cp -- "$_limpet_root/@VERSION_FOLDER@/keeper.sh" "$_limpet_folder/@KEEPER@" &&
         chmod 700 "$_limpet_folder/@KEEPER@" && [ -x "$_limpet_folder/@KEEPER@" ] &&
         echo >"$_limpet_folder/@ALIVE@" && echo >"$_limpet_folder/@LAST@" &&
@@ -287,19 +300,25 @@ _limpet_instance_start() (
         $_limpet_mounts $_limpet_mounts_2 $_limpet_mounts_1
     _limpet_mounts=''
     _limpet_mount "$_limpet_folder/@KEEPER@" @STARTED_BY@ ro
-    _limpet_mount "$_limpet_folder" @KEEP_INSIDE@
+    _limpet_mount "$_limpet_folder/@KEEPERS@" @KEEP_INSIDE@/@KEEPERS@
+    _limpet_mount "$_limpet_folder" @KEEP_INSIDE@ ro
     set -- "$@" $_limpet_mounts "$_limpet_image" "$_limpet_instance" "$_limpet_lifetime"
     exec </dev/null >"$_limpet_folder/said" 2>&1
-    unset BASH_ENV
+    unset BASH_ENV @BUS@
     if command -v bash >/dev/null; then exec bash -c @CLOSING@ limpet "$@"; fi
     exec 3>&- 4>&- 5>&- 6>&- 7>&- 8>&- 9>&-
     exec "$@"
 )
-_limpet_pid() { # the instance's process
+# The instance's process; what it says is nothing, in files that would stay.
+_limpet_pid() {
     _limpet_to=$("$_limpet_runtime" instance list --json "$_limpet_instance" 2>/dev/null)
     _limpet_to=${_limpet_to#*'"pid":'}
     _limpet_to=${_limpet_to# }
-    _limpet_began "${_limpet_to%%[!0-9]*}"
+    _limpet_began "${_limpet_to%%[!0-9]*}" || return
+    for _limpet_to in 1 2; do
+        _limpet_to=$(readlink "/proc/${_limpet_process% *}/fd/$_limpet_to")
+        case $_limpet_to in */"$_limpet_instance".*) rm -f -- "$_limpet_to" ;; esac
+    done
 }
 _limpet_note_down() {
     _limpet_seldom _limpet_replace "$_limpet_image" "\\" "\\\\"
@@ -334,13 +353,15 @@ def keep_parts(
         "NEVER": "".join(f"${{{name}-}}" for name in NEVER),
         "OVERLAYS": " ".join(map(quoted, read)),
         "FILES": str(2 + len(read)),
-        "NAMESPACE": NAMESPACE,
+        "NAMESPACES": " ".join(NAMESPACES),
+        "BUS": " ".join(BUS),
         "MARK": MARK,
         "KEY": hashlib.sha256(json.dumps(told).encode()).hexdigest()[:16],
         "START_IN": " ".join(map(quoted, start_in[1 : start_in.index("--pwd")])),
         "LAST": LAST,
         "ALIVE": ALIVE,
         "KEEPER": KEEPER,
+        "KEEPERS": KEEPERS,
         "KEEP_INSIDE": INSIDE,
         "STARTED_BY": STARTED_BY,
         "DEFAULT": str(DEFAULT_LIFETIME_S),

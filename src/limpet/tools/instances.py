@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
-import socket
+import signal
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import Any
 import msgspec
 
 from limpet.core.errors import HostError
-from limpet.core.keep import ALIVE, KEEPER, LAST, MARK, Kept
+from limpet.core.keep import ALIVE, BUS, KEEPER, KEEPERS, LAST, MARK, SAME, Kept, key_of
 from limpet.tools import process
 from limpet.tools.files import make_folder, written_beside
 
@@ -25,7 +24,7 @@ KEEPER_S = 5.0
 
 def kept_folder(state: Path) -> Path:
     """Where this node's are noted down; homes are shared between nodes."""
-    return state / ".kept" / socket.gethostname()
+    return state / ".kept" / os.uname().nodename
 
 
 def image_state(image: Path) -> tuple[str | int, ...]:
@@ -47,14 +46,14 @@ def session_state() -> tuple[int | str, ...]:
     return (os.getegid(), ascii(Path("/proc/self/cgroup").read_bytes()))
 
 
-def find_alive(root: Path, key: str) -> Kept | None:
-    """An instance of that key that takes programs; it is told first that one comes."""
-    for kept in list_kept(root):
-        folder = root / kept.name
-        if kept.name.startswith(f"limpet-{key}-"):
-            _touch(folder / LAST)
-            if (folder / ALIVE).exists():
-                return kept
+def find_alive(root: Path, same: bytes) -> Kept | None:
+    """An instance of the same that takes programs; it is told first that one comes."""
+    for folder in sorted(root.glob(f"limpet-{key_of(same)}-*")):
+        with contextlib.suppress(OSError):
+            if (folder / SAME).read_bytes() == same and (kept := _read(folder)):
+                _touch(folder / LAST)
+                if (folder / ALIVE).stat().st_size:
+                    return kept
     return None
 
 
@@ -71,35 +70,43 @@ def _read(folder: Path) -> Kept | None:
     return kept if _begun(kept.pid) == kept.begun else None
 
 
-def prepare(root: Path, key: str, keeper: str) -> Path:
-    """A folder for an instance to be; its name is the instance's. To be called under a lock."""
-    for folder in root.glob("limpet-*"):
-        if _read(folder) is None:
-            shutil.rmtree(folder, ignore_errors=True)  # of one that has ended
+def clear_up(root: Path, runtime: str) -> None:
+    """Remove what is left of those that have ended. To be called under a lock."""
+    ended = [folder for folder in root.glob("limpet-*") if _read(folder) is None]
+    for folder in ended:
+        _remove(folder)
+    if ended:  # the runtime forgets them when it lists them
+        process.run([runtime, "instance", "list", "limpet-*"], timeout_s=START_S)
+
+
+def prepare(root: Path, same: bytes, keeper: str) -> Path:
+    """A folder for an instance to be; its name is the instance's."""
     # Of its maker's own name: the runtime may still have what a maker left that was killed.
-    folder = make_folder(root / f"limpet-{key}-{os.getpid()}-{_begun(os.getpid())}")
+    folder = make_folder(root / f"limpet-{key_of(same)}-{os.getpid()}-{_begun(os.getpid())}")
     (folder / KEEPER).write_text(keeper, "utf-8")
     (folder / KEEPER).chmod(0o700)
     if not os.access(folder / KEEPER, os.X_OK):
-        shutil.rmtree(folder, ignore_errors=True)
-        raise HostError(f"The image cannot be kept mounted: nothing can be executed in {root}.")
-    for name in (ALIVE, LAST):
-        _touch(folder / name)
+        _remove(folder)
+        raise HostError(f"nothing can be executed in {root}.")
+    _touch(folder / LAST)
+    make_folder(folder / KEEPERS)
+    (folder / ALIVE).write_text("\n", "ascii")
+    (folder / SAME).write_bytes(same)
     return folder
 
 
 def start(folder: Path, argv: Sequence[str], env: Mapping[str, str], kept: Kept) -> Kept:
     """Start the instance and note it down; HostError where the runtime cannot."""
+    env = {name: value for name, value in env.items() if name not in BUS}
     done = process.run(argv, env=env, timeout_s=START_S)
     pid = 0 if done.code else _pid_of(argv[0], kept.name, env)
     if not (pid and _is_kept(folder, pid)):
         if pid:
             process.run([argv[0], "instance", "stop", kept.name], env=env, timeout_s=START_S)
-        shutil.rmtree(folder, ignore_errors=True)
+        _remove(folder)
         said = done.stderr.strip().rpartition("\n")[2]
         raise HostError(
-            "The image cannot be kept mounted: "
-            + ("its keeper does not run." if pid else "the runtime started no instance."),
+            "its keeper does not run." if pid else "the runtime started no instance.",
             why="" if pid else said,
         )
     kept = msgspec.structs.replace(kept, pid=pid, begun=_begun(pid))
@@ -121,7 +128,11 @@ def _is_kept(folder: Path, pid: int) -> bool:
 def end(root: Path, kept: Kept, runtime: str) -> None:
     """Stop an instance, with what runs in it."""
     process.run([runtime, "instance", "stop", kept.name], timeout_s=START_S)
-    shutil.rmtree(root / kept.name, ignore_errors=True)
+    # The runtime may have noted it down elsewhere, for another session.
+    if _begun(kept.pid) == kept.begun:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(kept.pid, signal.SIGKILL)
+    _remove(root / kept.name)
 
 
 def let_go(root: Path, kept: Kept) -> None:
@@ -133,9 +144,14 @@ def let_go(root: Path, kept: Kept) -> None:
 def _pid_of(runtime: str, name: str, env: Mapping[str, str]) -> int:
     done = process.run([runtime, "instance", "list", "--json", name], env=env, timeout_s=START_S)
     try:
-        found: dict[str, Any] = msgspec.json.decode(done.stdout)
-        return int(found["instances"][0]["pid"])
-    except (msgspec.DecodeError, KeyError, IndexError, ValueError):
+        listed: dict[str, Any] = msgspec.json.decode(done.stdout)
+        (found,) = listed["instances"]
+        # An instance says nothing, in files that would stay.
+        for said in (found.get("logErrPath"), found.get("logOutPath")):
+            if said:
+                Path(said).unlink(missing_ok=True)
+        return int(found["pid"])
+    except (msgspec.DecodeError, KeyError, ValueError, TypeError):
         return 0
 
 
@@ -146,6 +162,12 @@ def _begun(pid: int) -> int:
     except OSError:
         return -1
     return int(text.rpartition(")")[2].split()[19])
+
+
+def _remove(folder: Path) -> None:
+    import shutil
+
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _touch(path: Path) -> None:

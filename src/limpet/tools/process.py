@@ -171,6 +171,13 @@ def replace_by(argv: Sequence[str | Path], env: Mapping[str, str]) -> NoReturn:
     os.execve(words[0], words, dict(env))
 
 
+def is_by_hand() -> bool:
+    """Whether somebody has started this on a terminal, and no script did."""
+    with contextlib.suppress(OSError):
+        return os.isatty(0) and os.getpgrp() == os.getpid()
+    return False
+
+
 def detached(work: Callable[[], object]) -> None:
     """Do something beside all else, also after this process has become another program.
 
