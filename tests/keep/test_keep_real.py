@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 import tempfile
@@ -43,12 +42,21 @@ def servers_of(image: Path) -> list[int]:
     for folder in Path("/proc").glob("[0-9]*"):
         try:
             words = (folder / "cmdline").read_bytes().decode(errors="replace")
-            held = any(os.path.realpath(fd) == str(image) for fd in folder.glob("fd/*"))
+            # Not followed: it may lead into a file system of another test's that does not answer.
+            held = any(str(fd.readlink()) == str(image) for fd in folder.glob("fd/*"))
         except OSError:
             continue  # it has ended meanwhile
         if "squashfuse" in words and (str(image) in words or held):
             found.append(int(folder.name))
     return found
+
+
+def wait_for_end(pid: int) -> None:
+    """Of a process that was killed."""
+    deadline_s = time.monotonic() + 60
+    while Path(f"/proc/{pid}").exists():
+        assert time.monotonic() < deadline_s
+        time.sleep(0.05)
 
 
 def wait_until_gone(image: Path) -> None:
@@ -74,7 +82,7 @@ def test_many_starts_share_one_mount(user: User, kept_image: Path) -> None:
         for _ in range(8)
     ]
     assert mounts_of(kept_image) == 1
-    said = [process.communicate("in", timeout=60)[0] for process in running]
+    said = [process.communicate("in", timeout=300)[0] for process in running]
     assert set(said) == {f"{first}in"}
     assert len(kept(user)) == 1
     # Without --keep, nothing is shared.
@@ -110,7 +118,7 @@ def test_two_first_starts_at_once_make_one(user: User, kept_image: Path) -> None
         subprocess.Popen(argv, env=user.env(), cwd=user.folder, stdout=subprocess.PIPE, text=True)
         for _ in range(3)
     ]
-    assert len({process.communicate(timeout=60)[0] for process in both}) == 1
+    assert len({process.communicate(timeout=300)[0] for process in both}) == 1
     assert len(kept(user)) == 1
 
 
@@ -219,7 +227,7 @@ def test_it_is_ended_when_asked(user: User, kept_image: Path) -> None:
     other = user.said("kept", "end", user.folder / "other.sif")
     assert other == "There was nothing to end.\n"
     assert user.said("kept", "end", kept_image) == f"Ended: {kept_image}\n"
-    assert running.wait(20) != 0
+    assert running.wait(60) != 0
     wait_until_gone(kept_image)
     assert kept(user) == []
     user.said("run", "--keep", kept_image, "true")
