@@ -25,7 +25,14 @@ from limpet.core.keep import (
 )
 from limpet.core.launch import Launch
 from limpet.core.seen import ImageSeen
-from limpet.tools.instances import find_alive, image_state, prepare, session_state, start
+from limpet.tools.instances import (
+    find_alive,
+    image_state,
+    list_kept,
+    prepare,
+    session_state,
+    start,
+)
 
 LAUNCH = Launch(
     argv=("/usr/bin/apptainer", "--quiet", "exec", "-B", "/a", "--pwd", "/w", "/x.sif", "true"),
@@ -156,3 +163,14 @@ def test_the_keeper_is_plain_shell(tmp_path: Path, shell: str) -> None:
     path.write_text(render_keeper())
     words = [shell, "sh"] if shell == "busybox" else [shell]
     assert subprocess.run([*words, "-n", path], check=False).returncode == 0
+
+
+def test_what_has_no_process_does_not_live(tmp_path: Path) -> None:
+    """Of an instance that ended while it was noted down, there is no time when it began."""
+    folder = prepare(tmp_path, b"one", render_keeper())
+    with subprocess.Popen(["true"]) as ended:
+        ended.wait()
+    kept = Kept(name=folder.name, image="/x", pid=ended.pid, begun=-1)
+    (folder / "kept.json").write_bytes(msgspec.json.encode(kept))
+    assert find_alive(tmp_path, b"one") is None
+    assert list(list_kept(tmp_path)) == []

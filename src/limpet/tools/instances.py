@@ -15,7 +15,7 @@ import msgspec
 from limpet.core.errors import HostError
 from limpet.core.keep import ALIVE, BUS, KEEPER, KEEPERS, LAST, MARK, SAME, Kept, key_of
 from limpet.tools import process
-from limpet.tools.files import make_folder, written_beside
+from limpet.tools.files import make_folder, remove_tree, written_beside
 
 RECORD = "kept.json"
 START_S = 60.0
@@ -67,14 +67,14 @@ def _read(folder: Path) -> Kept | None:
         kept = msgspec.json.decode((folder / RECORD).read_bytes(), type=Kept)
     except (OSError, msgspec.DecodeError):
         return None
-    return kept if _begun(kept.pid) == kept.begun else None
+    return kept if _begun(kept.pid) == kept.begun >= 0 else None
 
 
 def clear_up(root: Path, runtime: str) -> None:
     """Remove what is left of those that have ended. To be called under a lock."""
     ended = [folder for folder in root.glob("limpet-*") if _read(folder) is None]
     for folder in ended:
-        _remove(folder)
+        remove_tree(folder)
     if ended:  # the runtime forgets them when it lists them
         process.run([runtime, "instance", "list", "limpet-*"], timeout_s=START_S)
 
@@ -86,7 +86,7 @@ def prepare(root: Path, same: bytes, keeper: str) -> Path:
     (folder / KEEPER).write_text(keeper, "utf-8")
     (folder / KEEPER).chmod(0o700)
     if not os.access(folder / KEEPER, os.X_OK):
-        _remove(folder)
+        remove_tree(folder)
         raise HostError(f"nothing can be executed in {root}.")
     _touch(folder / LAST)
     make_folder(folder / KEEPERS)
@@ -103,7 +103,7 @@ def start(folder: Path, argv: Sequence[str], env: Mapping[str, str], kept: Kept)
     if not (pid and _is_kept(folder, pid)):
         if pid:
             process.run([argv[0], "instance", "stop", kept.name], env=env, timeout_s=START_S)
-        _remove(folder)
+        remove_tree(folder)
         said = done.stderr.strip().rpartition("\n")[2]
         raise HostError(
             "its keeper does not run." if pid else "the runtime started no instance.",
@@ -127,12 +127,15 @@ def _is_kept(folder: Path, pid: int) -> bool:
 
 def end(root: Path, kept: Kept, runtime: str) -> None:
     """Stop an instance, with what runs in it."""
+    kept = _read(root / kept.name) or kept  # it may have been in the making when it was listed
     process.run([runtime, "instance", "stop", kept.name], timeout_s=START_S)
-    # The runtime may have noted it down elsewhere, for another session.
-    if _begun(kept.pid) == kept.begun:
-        with contextlib.suppress(ProcessLookupError):
+    # The runtime may have noted it down elsewhere, for another session. While a launcher makes an
+    # instance, its record names the launcher, as its name does: that goes on without.
+    in_making = kept.name.endswith(f"-{kept.pid}-{kept.begun}")
+    if not in_making and _begun(kept.pid) == kept.begun:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
             os.kill(kept.pid, signal.SIGKILL)
-    _remove(root / kept.name)
+    remove_tree(root / kept.name)
 
 
 def let_go(root: Path, kept: Kept) -> None:
@@ -162,12 +165,6 @@ def _begun(pid: int) -> int:
     except OSError:
         return -1
     return int(text.rpartition(")")[2].split()[19])
-
-
-def _remove(folder: Path) -> None:
-    import shutil
-
-    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _touch(path: Path) -> None:

@@ -1,0 +1,52 @@
+"""Kept images: what happens beside them, on the real thing."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.keep.test_keep_real import WHERE
+from tests.keep.test_launchers_real import Launchers, launchers, shim
+from tests.personal.conftest import User
+
+__all__ = ["launchers"]
+
+pytestmark = pytest.mark.real
+
+
+def test_who_makes_an_instance_is_not_killed_with_it(
+    launchers: Launchers, kept_image: Path
+) -> None:
+    """It is noted down in the instance's place meanwhile, and its own program is yet to come."""
+    user = launchers.user
+    gate, slow = user.folder / "gate", user.folder / "slow"
+    text = (
+        f'case "$*" in "instance start "*) touch \'{slow}\'; '
+        f"while ! [ -e '{gate}' ]; do sleep 0.1; done ;; esac\n"
+        f'exec {shutil.which("apptainer")} "$@"'
+    )
+    env = user.env(PATH=shim(user, "apptainer", text), LIMPET_KEEP="1")
+    argv = user.argv("wrap", kept_image, launchers.folder, "--folder", "/usr/bin")
+    subprocess.run(argv, env=env, cwd=user.folder, check=True)
+    running = subprocess.Popen(
+        launchers.argv(*WHERE), env=env, cwd=user.folder, stdout=subprocess.PIPE, text=True
+    )
+    end = time.monotonic() + 60
+    while not slow.exists():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    user.said("kept", "end")
+    gate.touch()
+    said, _ = running.communicate(timeout=60)
+    assert (running.returncode, said[:4]) == (0, "pid:")
+
+
+def test_what_programs_have_closed_is_removed(user: User, kept_image: Path) -> None:
+    code = "cd /.limpet/keep/keepers && mkdir -p closed/below && chmod 0 closed"
+    user.said("run", "--keep", kept_image, "sh", "-c", code)
+    user.said("kept", "end")
+    assert list(user.state.glob(".kept/*/limpet-*")) == []
