@@ -45,6 +45,40 @@ def test_who_makes_an_instance_is_not_killed_with_it(
     assert (running.returncode, said[:4]) == (0, "pid:")
 
 
+def test_a_program_that_kills_what_waits_ends_no_other(user: User, kept_image: Path) -> None:
+    words = ("run", "--keep-for", "100s", kept_image)
+    argv = user.argv(*words, "python", "-c", "print('ready', flush=True); input()")
+    running = subprocess.Popen(
+        argv,
+        env=user.env(),
+        cwd=user.folder,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert running.stdout and running.stdout.readline() == "ready\n"
+    code = """
+import os, pathlib, signal, time
+end = time.monotonic() + 60
+for signum in (signal.SIGTERM, signal.SIGKILL, signal.SIGHUP):
+    found = None
+    while not found:
+        assert time.monotonic() < end
+        for comm in pathlib.Path("/proc").glob("[0-9]*/comm"):
+            if comm.read_text() == "sleep\\n":
+                found = comm.parent.name
+    os.kill(int(found), signum)
+    while pathlib.Path("/proc", found).exists():
+        time.sleep(0.1)
+time.sleep(3)
+print("done")
+"""
+    assert user.said(*words, "python", "-c", code) == "done\n"
+    assert user.said(*words, *WHERE)
+    running.communicate("\n", timeout=60)
+    assert running.returncode == 0
+
+
 def test_what_programs_have_closed_is_removed(user: User, kept_image: Path) -> None:
     code = "cd /.limpet/keep/keepers && mkdir -p closed/below && chmod 0 closed"
     user.said("run", "--keep", kept_image, "sh", "-c", code)

@@ -177,6 +177,12 @@ end() {{
     fi
     exit
 }}
+# A program may kill what waits (pkill sleep), and no other is to end by that; where it cannot be
+# started, the image has gone.
+nap() {{
+    sleep "$step"
+    case $? in 0 | 129 | 130 | 137 | 143) ;; *) false ;; esac
+}}
 lifetime=$1 step=$(($1 / 10))
 [ "$step" -le {_STEP_S} ] || step={_STEP_S}
 [ "$step" -gt 0 ] || step=1
@@ -184,7 +190,7 @@ cd {INSIDE} || end
 echo >{MARK}
 idle=0
 while [ "$idle" -lt "$lifetime" ] && [ -s {ALIVE} ]; do
-    sleep "$step" || break
+    nap || break
     set -- /proc/[0-9]*
     if [ $# -gt 2 ] || [ {LAST} -nt {MARK} ]; then
         idle=0
@@ -196,6 +202,6 @@ done
 {{ true >|{ALIVE}; }} 2>/dev/null
 # Who saw it alive a moment ago is still let in.
 sleep 2
-while set -- /proc/[0-9]*; [ $# -gt 2 ]; do sleep "$step" || break; done
+while set -- /proc/[0-9]*; [ $# -gt 2 ]; do nap || break; done
 end
 """
