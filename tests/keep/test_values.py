@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
@@ -10,6 +11,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from limpet.actions.keep import keep
 from limpet.core.errors import HostError, UsageError
 from limpet.core.keep import (
     APART,
@@ -174,3 +176,13 @@ def test_what_has_no_process_does_not_live(tmp_path: Path) -> None:
     (folder / "kept.json").write_bytes(msgspec.json.encode(kept))
     assert find_alive(tmp_path, b"one") is None
     assert list(list_kept(tmp_path)) == []
+
+
+def test_a_full_state_folder_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def fail(*_: object) -> bytes:
+        raise OSError(errno.ENOSPC, "No space left on device")  # as write() has no file name
+
+    monkeypatch.setattr("limpet.actions.keep._same", fail)
+    launch = msgspec.structs.replace(LAUNCH, state=str(tmp_path))
+    (note,) = keep(launch, 90).notes
+    assert note == f"The image cannot be kept mounted: {tmp_path}: No space left on device."

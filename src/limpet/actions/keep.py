@@ -60,7 +60,7 @@ def keep(launch: Launch, lifetime_s: int) -> Launch:
     try:
         kept = _find(launch, lifetime_s)
     except OSError as error:
-        why = f"{error.filename}: {error.strerror}."
+        why = f"{error.filename or launch.state}: {error.strerror}."
     except (HostError, SpaceError) as error:
         why = " ".join(filter(None, (error.what, error.why)))
     else:
