@@ -36,6 +36,8 @@ def test_what_is_typed_in_place_of_a_recipe(workshop: Workshop, typed: str, said
     workshop.require("tiny")
     workshop.write("out/old.sif", b"\x7fSIF_MAGIC\xff")
     workshop.write("uv.lock", "version = 1\n")
+    for name in ("poetry.lock", "Pipfile.lock", "work/gpu.def", "Dockerfile"):
+        workshop.write(name, "")
     with unchanged(workshop.folder):
         done = workshop.try_build(typed)
     check_refused(done, 3, said)

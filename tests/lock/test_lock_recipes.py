@@ -163,6 +163,22 @@ def test_a_folder_is_no_recipe(tmp_path: Path) -> None:
         read_recipe([tmp_path])
 
 
+def test_files_of_other_tools(tmp_path: Path) -> None:
+    """Also those that a limpet.toml names; not those that only begin like one."""
+    for name in ("poetry.lock", "Pipfile", "Dockerfile.gpu", "gpu.def"):
+        (tmp_path / name).write_text("[[package]]\n", "utf-8")
+        told = tmp_path / "limpet.toml"
+        told.write_text(f"[packages]\nfiles = ['{name}']\n", "utf-8")
+        for path in (tmp_path / name, told):
+            with pytest.raises(RecipeError, match=f"{name} is another tool's"):
+                read_recipe([path])
+    for name in ("dockerfile-requirements.txt", "pipfile.in", "Dockerfile.toml"):
+        (tmp_path / name).write_text("# nothing\n", "utf-8")
+        read_recipe([tmp_path / name])
+    with pytest.raises(RecipeError, match=r"There is no recipe .*other\.def"):
+        read_recipe([tmp_path / "other.def"])
+
+
 def test_an_unknown_extra_is_named(tmp_path: Path) -> None:
     path = tmp_path / "pyproject.toml"
     path.write_text("[project]\nname='p'\nversion='1'\n[dependency-groups]\ndev=[]\n")

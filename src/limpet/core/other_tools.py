@@ -17,9 +17,13 @@ _ADVICE = (
     ("containerfile*", _LIMPET_TOML),
     ("*.ipynb", "Name its packages: --pip NAME for each, or a requirements.in."),
 )
+# However they begin, files that end so are people's own descriptions: dockerfile-requirements.txt.
+_DESCRIPTIONS = (".txt", ".in", ".toml", ".yml", ".yaml")
 
 
 def advise(name: str) -> str:
     """What to do with a file of this name, as a sentence; empty where it may be a description."""
     lower = name.lower()
+    if lower.endswith(_DESCRIPTIONS):
+        return ""
     return next((advice for pattern, advice in _ADVICE if fnmatchcase(lower, pattern)), "")

@@ -145,8 +145,6 @@ def _check_typed(typed: Path, place: Path) -> None:
         usual = [name for name in _USUAL if (place / name).exists()]
         now = f"Name the file: {typed / usual[0]}" if usual else "Name a file."
         raise RecipeError(f"{place} is a folder, not a recipe.", now=now)
-    if advice := other_tools.advise(place.name):
-        raise RecipeError(f"{place} is another tool's, and no recipe for limpet.", now=advice)
     if not os.path.lexists(place):
         import difflib
 
@@ -173,6 +171,9 @@ def _unfolded(recipe: Recipe, folder: Path, environment: str) -> Recipe:
     A pyproject.toml with a pixi workspace is both.
     """
     named = recipe.packages.files
+    for place in (folder / name for name in named):
+        if advice := other_tools.advise(place.name):
+            raise RecipeError(f"{place} is another tool's, and no recipe for limpet.", now=advice)
     kinds = {name: kind_of(folder / name) for name in named}
     kept = tuple(name for name in named if kinds[name] not in _RECIPES)
     foreign = [
