@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.keep.test_keep_real import WHERE
-from tests.keep.test_launchers_real import Launchers, launchers, shim
+from tests.keep.test_launchers_real import Launchers, launchers, on_terminal, records, shim
 from tests.personal.conftest import User
 
 __all__ = ["launchers"]
@@ -84,3 +84,18 @@ def test_what_programs_have_closed_is_removed(user: User, kept_image: Path) -> N
     user.said("run", "--keep", kept_image, "sh", "-c", code)
     user.said("kept", "end")
     assert list(user.state.glob(".kept/*/limpet-*")) == []
+
+
+def test_by_hand_whatever_it_reads_and_in_the_background(launchers: Launchers) -> None:
+    """Ctrl-C reaches what is in the foreground, also with its input from a file."""
+    user = launchers.user
+    env = user.env(LIMPET_KEEP="1")
+    starts = (launchers.argv(*WHERE), user.argv("run", "own image.sif", *WHERE))
+    for argv in starts:
+        code = 'exec "$@" </dev/null 2>/dev/null'
+        on_terminal(["/bin/sh", "-c", code, "sh", *argv], env, user.folder)
+        assert records(user) == []
+    for count, argv in enumerate(starts, 1):
+        code = 'set -m; "$@" & wait'
+        on_terminal(["/bin/sh", "-c", code, "sh", *argv], env, user.folder)
+        assert len(records(user)) == count

@@ -60,7 +60,7 @@ _limpet_began() { # of a process: its number, and when it began, in clock ticks
     set -- "$1" ${_limpet_to##*) }
     IFS='
 '
-    _limpet_process="$1 ${21}" _limpet_group=$4
+    _limpet_process="$1 ${21}" _limpet_hand="$4 $7"
 }
 _limpet_lives() { _limpet_began "${1%% *}" && [ "$_limpet_process" = "$1" ]; }
 # An instance that takes programs; it is told first that one comes.
@@ -142,11 +142,11 @@ _limpet_compare() {
         done </proc/self/cgroup
     } 2>/dev/null
 }
-# By hand, on a terminal, or a kernel for notebooks: Ctrl-C, or an interrupt, would kill the
-# runtime's process, which only waits, and so the program.
+# By hand, a group of its own in the foreground of its terminal, or a kernel for notebooks: Ctrl-C,
+# or an interrupt, would kill the runtime's process, which only waits, and so the program.
 _limpet_by_hand() {
     case $_limpet_connection in ?*) return 0 ;; esac
-    [ -t 0 ] && _limpet_began $$ && [ "$_limpet_group" = $$ ]
+    _limpet_began $$ && [ "$_limpet_hand" = "$$ $$" ]
 }
 _limpet_keep() {
     if _limpet_by_hand; then return 0; fi

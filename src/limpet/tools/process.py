@@ -172,9 +172,11 @@ def replace_by(argv: Sequence[str | Path], env: Mapping[str, str]) -> NoReturn:
 
 
 def is_by_hand() -> bool:
-    """Whether somebody has started this on a terminal, and no script did."""
+    """Whether somebody has started this in the foreground of a terminal, and no script did."""
+    own = str(os.getpid())
     with contextlib.suppress(OSError):
-        return os.isatty(0) and os.getpgrp() == os.getpid()
+        said = Path("/proc/self/stat").read_text("utf-8", "replace").rpartition(")")[2].split()
+        return said[2] == said[5] == own  # its group, and that in the terminal's foreground
     return False
 
 
