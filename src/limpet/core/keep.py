@@ -24,8 +24,8 @@ from limpet.core.slurm import JOB_VARIABLES
 INSIDE = "/.limpet/keep"
 STARTED_BY = "/.singularity.d/startscript"  # what `instance start` runs
 KEEPER = "keeper"
-# Of an instance's folder programs in it may write to the keeper's part alone: what lies beside is
-# read as code outside, and written to.
+# Of the mounted folder programs may write to the keeper's part alone: what lies beside is read as
+# code outside, and written to, and they may have no home that they could write code to anyway.
 KEEPERS = "keepers"
 ALIVE = f"{KEEPERS}/alive"
 MARK = f"{KEEPERS}/mark"
