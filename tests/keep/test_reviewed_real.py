@@ -86,6 +86,17 @@ def test_what_programs_have_closed_is_removed(user: User, kept_image: Path) -> N
     assert list(user.state.glob(".kept/*/limpet-*")) == []
 
 
+def test_kernels_of_other_languages_are_not_kept(launchers: Launchers) -> None:
+    """They are known by their connection file: R -e IRkernel::main() --args FILE."""
+    user = launchers.user
+    for word in ("/run/user/1/jupyter/kernel-5a1f.json", "--f=/a b/kernel-v2-1.json"):
+        launchers.start("sh", "-c", "exit", "--args", word)
+        user.limpet("run", "own image.sif", "true", word, env={"LIMPET_KEEP": "1"})
+        assert records(user) == []
+    launchers.start("sh", "-c", "exit", "kernel-5a1f.json.txt")
+    assert len(records(user)) == 1
+
+
 def test_by_hand_whatever_it_reads_and_in_the_background(launchers: Launchers) -> None:
     """Ctrl-C reaches what is in the foreground, also with its input from a file."""
     user = launchers.user

@@ -16,6 +16,7 @@ from limpet.core.keep import (
     NEVER,
     VARIABLE,
     Kept,
+    is_kernel,
     overlays,
     parse_session,
     plan_instance,
@@ -41,7 +42,7 @@ def wished_lifetime(launch: Launch) -> int:
     lifetime_s = parse_session(os.environ.get(VARIABLE, ""))
     shares = SHARENS in launch.options or (os.environ.get(SWITCH) or "0") != "0"
     lays = any(os.environ.get(name) for name in NEVER)
-    interrupted = process.is_by_hand() or any("ipykernel" in word for word in launch.inside)
+    interrupted = process.is_by_hand() or is_kernel(launch.inside)
     apart = shares or lays or writes(launch) or slurm.is_task() or interrupted
     return 0 if apart else lifetime_s
 

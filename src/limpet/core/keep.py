@@ -10,6 +10,7 @@ import itertools
 import re
 import zlib
 from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase
 from typing import Any
 
 import msgspec
@@ -69,6 +70,13 @@ NAMESPACES = ("/proc/self/ns/mnt", "/proc/self/ns/user", "/proc/self/ns/pid")
 # With these, where they pass, the runtime moves the instance, and who starts in it, out of the
 # session's or job's control group, with its limits and its end, into one of systemd's for the user.
 BUS = ("DBUS_SESSION_BUS_ADDRESS", "XDG_RUNTIME_DIR")
+# How a kernel for notebooks, in any language, is told where to listen: its name in a command.
+CONNECTION = "kernel-*.json"
+
+
+def is_kernel(words: Sequence[str]) -> bool:
+    """Whether a command starts a kernel for notebooks."""
+    return any("ipykernel" in word or fnmatchcase(word, f"*/{CONNECTION}") for word in words)
 
 
 class Kept(msgspec.Struct, frozen=True, kw_only=True):

@@ -17,6 +17,7 @@ from limpet.core.keep import (
     APART,
     BINDS,
     BUS,
+    CONNECTION,
     DEFAULT_LIFETIME_S,
     INSIDE,
     KEEPER,
@@ -146,10 +147,13 @@ _limpet_compare() {
 # or an interrupt, would kill the runtime's process, which only waits, and so the program.
 _limpet_by_hand() {
     case $_limpet_connection in ?*) return 0 ;; esac
+    for _limpet_to; do
+        case $_limpet_to in */@CONNECTION@) return 0 ;; esac
+    done
     _limpet_began $$ && [ "$_limpet_hand" = "$$ $$" ]
 }
 _limpet_keep() {
-    if _limpet_by_hand; then return 0; fi
+    if _limpet_by_hand "$@"; then return 0; fi
     # Of a home that cannot be, these are not the words; the path goes into a JSON text.
     case ${_limpet_home:-:}$_limpet_own in *:*) return 0 ;; esac
     case $_limpet_image in *[[:cntrl:]]*) return 0 ;; esac
@@ -355,6 +359,7 @@ def keep_parts(
         "FILES": str(2 + len(read)),
         "NAMESPACES": " ".join(NAMESPACES),
         "BUS": " ".join(BUS),
+        "CONNECTION": CONNECTION,
         "MARK": MARK,
         "KEY": hashlib.sha256(json.dumps(told).encode()).hexdigest()[:16],
         "START_IN": " ".join(map(quoted, start_in[1 : start_in.index("--pwd")])),
