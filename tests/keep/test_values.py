@@ -28,6 +28,7 @@ from limpet.core.keep import (
 from limpet.core.launch import Launch
 from limpet.core.seen import ImageSeen
 from limpet.tools.instances import (
+    clear_up,
     find_alive,
     image_state,
     list_kept,
@@ -176,6 +177,20 @@ def test_what_has_no_process_does_not_live(tmp_path: Path) -> None:
     (folder / "kept.json").write_bytes(msgspec.json.encode(kept))
     assert find_alive(tmp_path, b"one") is None
     assert list(list_kept(tmp_path)) == []
+
+
+@pytest.mark.real
+def test_what_another_start_makes_is_left_to_it(tmp_path: Path) -> None:
+    """Where there are no locks, as on some shared file systems, starts meet in the making."""
+    making = prepare(tmp_path, b"one", render_keeper())
+    dead = tmp_path / "limpet-1-2-3"
+    odd = tmp_path / "limpet-odd"
+    ended = tmp_path / f"limpet-4-{'-'.join(making.name.split('-')[-2:])}"
+    for folder in (dead, odd, ended):
+        folder.mkdir()
+    (ended / "kept.json").write_bytes(msgspec.json.encode(Kept(name=ended.name, image="/x")))
+    clear_up(tmp_path, "true")
+    assert list(tmp_path.iterdir()) == [making]
 
 
 def test_a_full_state_folder_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -71,12 +71,21 @@ def _read(folder: Path) -> Kept | None:
 
 
 def clear_up(root: Path, runtime: str) -> None:
-    """Remove what is left of those that have ended. To be called under a lock."""
-    ended = [folder for folder in root.glob("limpet-*") if _read(folder) is None]
+    """Remove what is left of those that have ended. To be called under a lock, if there are any."""
+    ended = [folder for folder in root.glob("limpet-*") if _has_ended(folder)]
     for folder in ended:
         remove_tree(folder)
     if ended:  # the runtime forgets them when it lists them
         process.run([runtime, "instance", "list", "limpet-*"], timeout_s=START_S)
+
+
+def _has_ended(folder: Path) -> bool:
+    """Whether its instance has, or before it is noted down, who makes it and is in its name."""
+    if (folder / RECORD).exists():
+        return _read(folder) is None
+    maker, _, begun = folder.name.rpartition("-")
+    pid = maker.rpartition("-")[2]
+    return not (pid.isdecimal() and str(_begun(int(pid))) == begun)
 
 
 def prepare(root: Path, same: bytes, keeper: str) -> Path:
