@@ -297,8 +297,8 @@ def _below(pid: int) -> set[int]:
     parents: dict[int, int] = {}
     for folder in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError, ValueError, IndexError):
-            fields = (folder / "stat").read_text(errors="replace").rpartition(")")[2].split()
-            parents[int(folder.name)] = int(fields[1])
+            one = int(folder.name)
+            parents[one] = int(process.read_status(one)[1])
     found = {pid}
     while more := {child for child, parent in parents.items() if parent in found} - found:
         found |= more

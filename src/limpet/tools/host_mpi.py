@@ -66,11 +66,9 @@ def _descends_from(task: str) -> bool:
         if process_id == int(task):
             return True
         try:
-            status = Path(f"/proc/{process_id}/stat").read_text("utf-8", "replace")
+            process_id = int(process.read_status(process_id)[1])
         except OSError:
             return False
-        # The program's name, in parentheses, may hold anything.
-        process_id = int(status.rpartition(")")[2].split()[1])
     return False
 
 

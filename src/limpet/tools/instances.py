@@ -170,10 +170,9 @@ def _pid_of(runtime: str, name: str, env: Mapping[str, str]) -> int:
 def _begun(pid: int) -> int:
     """When a process began, in clock ticks since the boot; -1 where it is gone."""
     try:
-        text = Path("/proc", str(pid), "stat").read_text("utf-8", "replace")
+        return int(process.read_status(pid)[19])
     except OSError:
         return -1
-    return int(text.rpartition(")")[2].split()[19])
 
 
 def _touch(path: Path) -> None:

@@ -171,12 +171,21 @@ def replace_by(argv: Sequence[str | Path], env: Mapping[str, str]) -> NoReturn:
     os.execve(words[0], words, dict(env))
 
 
+def read_status(pid: int) -> list[str]:
+    """A process's /proc/PID/stat from its state on (proc(5), there field 3); OSError if it is gone.
+
+    The program's name stands before, in parentheses, and may hold anything.
+    """
+    text = Path(f"/proc/{pid}/stat").read_text("utf-8", "replace")
+    return text.rpartition(")")[2].split()
+
+
 def is_by_hand() -> bool:
     """Whether somebody has started this in the foreground of a terminal, and no script did."""
-    own = str(os.getpid())
+    own = os.getpid()
     with contextlib.suppress(OSError):
-        said = Path("/proc/self/stat").read_text("utf-8", "replace").rpartition(")")[2].split()
-        return said[2] == said[5] == own  # its group, and that in the terminal's foreground
+        status = read_status(own)
+        return status[2] == status[5] == str(own)  # its group, and that in the foreground
     return False
 
 
