@@ -23,13 +23,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.ports import Ports, claim_ports
+from tests.waiting import PATIENCE_S, wait_until
 
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "sbcast", "unshare", "setpriv", "gcc")
 PATH = f"{os.environ['PATH']}:/usr/sbin:/sbin"
 NODES = ("n1", "n2", "n3", "n4")
 RANKS_PER_NODE = 16
-# What takes a second on a quiet machine; a busy one is no fault of what is tested.
-PATIENCE_S = 60.0
 PARTS = ("key", "pid", "log", "seed")
 # What sharing a container puts into /dev/shm.
 SHARED = re.compile(r"sharens_instance_|limpet\.")
@@ -287,7 +286,7 @@ class Cluster:
         with self.mounted(node, aside, folder):
             running = subprocess.Popen(words)
             try:
-                wait_for(seen)
+                wait_until(seen.exists)
                 yield read
             finally:
                 self._mount(node, "umount", "", str(folder), "", "")
@@ -462,7 +461,7 @@ def _running(libpmix: Path | None, *, tasks_only: bool) -> Iterator[Cluster]:
         for name in ("munged", "slurmctld", *NODES):
             cluster.start(name)
             if name == "munged":
-                wait_for(folder / "munge")
+                wait_until((folder / "munge").exists)
         cluster.wait_until_idle()
         yield cluster
     finally:
@@ -478,11 +477,3 @@ def _running(libpmix: Path | None, *, tasks_only: bool) -> Iterator[Cluster]:
 
 def missing_programs() -> list[str]:
     return [name for name in PROGRAMS if not shutil.which(name, path=PATH)]
-
-
-def wait_for(path: Path, timeout_s: float = PATIENCE_S) -> None:
-    for _ in range(int(timeout_s * 20)):
-        if path.exists():
-            return
-        time.sleep(0.05)
-    raise AssertionError(f"{path} did not appear")

@@ -13,7 +13,6 @@ import tempfile
 import threading
 import time
 import zipfile
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -22,6 +21,7 @@ from tests.build.conftest import copy_workshop
 from tests.build.loopback import add_simple_index, served
 from tests.build.workshop import Workshop, check_refused, find_leftovers, read_tree, unchanged
 from tests.conftest import Base
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.real
 
@@ -205,20 +205,13 @@ def test_interrupted_leaves_nothing(
     with unchanged(fresh.folder):
         while json.loads(running.stdout.readline())["stage"] != stage:
             pass
-        _wait_for(lambda: bool(_processes(nap)))
+        wait_until(lambda: _processes(nap))
         (os.killpg if told == signal.SIGINT else os.kill)(running.pid, told)
         _, said = running.communicate(timeout=60)
     assert running.returncode == code, said
-    _wait_for(lambda: not _processes(nap))
+    wait_until(lambda: not _processes(nap))
     assert "Traceback" not in said
     assert find_leftovers(fresh.cache) == []
-
-
-def _wait_for(holds: Callable[[], bool]) -> None:
-    deadline_s = time.monotonic() + 60
-    while not holds():
-        assert time.monotonic() < deadline_s
-        time.sleep(0.05)
 
 
 def _processes(words: str) -> list[Path]:

@@ -6,11 +6,12 @@ import contextlib
 import os
 import shutil
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from tests.waiting import wait_until
 
 
 @pytest.fixture
@@ -27,10 +28,7 @@ def dead_folder(tmp_path: Path) -> Iterator[Path]:
     running = subprocess.Popen([program, "-f", folder])
     mounts = Path("/proc/self/mountinfo")
     try:
-        deadline_s = time.monotonic() + 60
-        while f" {folder} " not in mounts.read_text():
-            assert time.monotonic() < deadline_s
-            time.sleep(0.02)
+        wait_until(lambda: f" {folder} " in mounts.read_text())
         yield folder
     finally:
         running.kill()  # lets go of all that hang

@@ -16,6 +16,7 @@ from limpet.core.machine import Trouble
 from limpet.tools import bounded
 from tests.cluster import Cluster
 from tests.conftest import Limpet
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.real
 
@@ -93,10 +94,8 @@ def test_commands_that_hang_or_fail(limpet: Limpet, tmp_path: Path) -> None:
     subjects = {trouble["subject"]: trouble for trouble in report["machine"]["troubles"]}
     assert set(subjects) == {"The quota"}
     assert "quota did not end within" in subjects["The quota"]["why"]
-    deadline_s = time.monotonic() + 30
-    while _sleepers(str(programs)):  # what a look started dies with it
-        assert time.monotonic() < deadline_s
-        time.sleep(0.1)
+    # What a look started dies with it.
+    wait_until(lambda: not _sleepers(str(programs)), timeout_s=30)
 
 
 def _sleepers(place: str) -> list[str]:

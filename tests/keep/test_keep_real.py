@@ -6,13 +6,13 @@ import json
 import shutil
 import subprocess
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.personal.conftest import User
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.real
 
@@ -53,34 +53,17 @@ def servers_of(image: Path) -> list[int]:
 
 def wait_for_end(pid: int) -> None:
     """Of a process that was killed."""
-    deadline_s = time.monotonic() + 60
-    while Path(f"/proc/{pid}").exists():
-        assert time.monotonic() < deadline_s
-        time.sleep(0.05)
+    wait_until(lambda: not Path(f"/proc/{pid}").exists())
 
 
 def wait_until_gone(image: Path) -> None:
-    for _ in range(600):
-        if not mounts_of(image):
-            return
-        time.sleep(0.1)
-    raise AssertionError(f"{image} is still mounted")
+    wait_until(lambda: not mounts_of(image))
 
 
 def test_many_starts_share_one_mount(user: User, kept_image: Path) -> None:
     first = user.said("run", "--keep", kept_image, *WHERE)
-    argv = user.argv("run", "--keep", kept_image, "sh", "-c", "readlink /proc/self/ns/pid; cat")
-    running = [
-        subprocess.Popen(
-            argv,
-            env=user.env(),
-            cwd=user.folder,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        for _ in range(8)
-    ]
+    words = ("run", "--keep", kept_image, "sh", "-c", "readlink /proc/self/ns/pid; cat")
+    running = [user.start(*words) for _ in range(8)]
     assert mounts_of(kept_image) == 1
     said = [process.communicate("in", timeout=300)[0] for process in running]
     assert set(said) == {f"{first}in"}
@@ -113,11 +96,7 @@ def test_a_start_in_it_is_like_any_other(user: User, kept_image: Path) -> None:
 
 
 def test_two_first_starts_at_once_make_one(user: User, kept_image: Path) -> None:
-    argv = user.argv("run", "--keep", kept_image, *WHERE)
-    both = [
-        subprocess.Popen(argv, env=user.env(), cwd=user.folder, stdout=subprocess.PIPE, text=True)
-        for _ in range(3)
-    ]
+    both = [user.start("run", "--keep", kept_image, *WHERE) for _ in range(3)]
     assert len({process.communicate(timeout=300)[0] for process in both}) == 1
     assert len(kept(user)) == 1
 
@@ -215,13 +194,7 @@ def test_the_sessions_own_settings(user: User, kept_image: Path) -> None:
 
 
 def test_it_is_ended_when_asked(user: User, kept_image: Path) -> None:
-    running = subprocess.Popen(
-        user.argv("run", "--keep", kept_image, "sh", "-c", "echo ready; exec sleep 60"),
-        env=user.env(),
-        cwd=user.folder,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
+    running = user.start("run", "--keep", kept_image, "sh", "-c", "echo ready; exec sleep 60")
     assert running.stdout and running.stdout.readline() == "ready\n"
     assert str(kept_image) in user.said("kept", "list")
     other = user.said("kept", "end", user.folder / "other.sif")

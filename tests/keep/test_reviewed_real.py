@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
@@ -12,6 +11,7 @@ import pytest
 from tests.keep.test_keep_real import WHERE
 from tests.keep.test_launchers_real import Launchers, launchers, on_terminal, records, shim
 from tests.personal.conftest import User
+from tests.waiting import wait_until
 
 __all__ = ["launchers"]
 
@@ -35,10 +35,7 @@ def test_who_makes_an_instance_is_not_killed_with_it(
     running = subprocess.Popen(
         launchers.argv(*WHERE), env=env, cwd=user.folder, stdout=subprocess.PIPE, text=True
     )
-    end = time.monotonic() + 60
-    while not slow.exists():
-        assert time.monotonic() < end
-        time.sleep(0.05)
+    wait_until(slow.exists)
     user.said("kept", "end")
     gate.touch()
     said, _ = running.communicate(timeout=60)
@@ -47,15 +44,7 @@ def test_who_makes_an_instance_is_not_killed_with_it(
 
 def test_a_program_that_kills_what_waits_ends_no_other(user: User, kept_image: Path) -> None:
     words = ("run", "--keep-for", "100s", kept_image)
-    argv = user.argv(*words, "python", "-c", "print('ready', flush=True); input()")
-    running = subprocess.Popen(
-        argv,
-        env=user.env(),
-        cwd=user.folder,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
+    running = user.start(*words, "python", "-c", "print('ready', flush=True); input()")
     assert running.stdout and running.stdout.readline() == "ready\n"
     code = """
 import os, pathlib, signal, time

@@ -64,6 +64,17 @@ class User:
     def argv(self, *words: str | Path) -> list[str]:
         return [sys.executable, "-P", "-m", "limpet", *map(str, words)]
 
+    def start(self, *words: str | Path) -> subprocess.Popen[str]:
+        """limpet, to be spoken with while it runs."""
+        return subprocess.Popen(
+            self.argv(*words),
+            env=self.env(),
+            cwd=self.folder,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
     def limpet(
         self, *words: str | Path, stdin: str = "", env: dict[str, str] | None = None
     ) -> subprocess.CompletedProcess[str]:

@@ -26,6 +26,7 @@ from limpet.tools import process
 from limpet.tools.images import read_named
 from tests.build.conftest import copy_workshop
 from tests.build.workshop import Workshop, check_refused
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.real
 
@@ -252,10 +253,10 @@ def test_a_profile_that_hangs_is_stopped_and_counts(
     build(request, lambda event: said.append(event.message))
     assert any("stopped after 10 s" in message for message in said)
     assert is_hot(workshop.image, USED)
-    deadline_s = time.monotonic() + 30  # what was killed may still be ending
-    while subprocess.run(["pgrep", "-f", mark], capture_output=True, check=False).stdout:
-        assert time.monotonic() < deadline_s
-        time.sleep(0.1)
+    looks = ["pgrep", "-f", mark]  # what was killed may still be ending
+    wait_until(
+        lambda: not subprocess.run(looks, capture_output=True, check=False).stdout, timeout_s=30
+    )
     read = read_of_data(workshop)
     assert 16 in read and 4 not in read and 30 not in read
 
@@ -367,9 +368,7 @@ def test_a_slow_uncached_image_is_read_ahead(
         before = view.counted()
         run()
         wanted_bytes = hot(workshop.image).size_bytes
-        deadline_s = time.monotonic() + 60
-        while view.counted().read_bytes < wanted_bytes and time.monotonic() < deadline_s:
-            time.sleep(0.1)
+        wait_until(lambda: view.counted().read_bytes >= wanted_bytes)
         # More than a start of `true` reads, and all of it once.
         assert view.counted().read_bytes >= wanted_bytes > before.read_bytes
         assert "came at once" in run("--explain")
@@ -422,7 +421,4 @@ def test_what_is_detached_holds_nothing(tmp_path: Path) -> None:
     )
     assert done.stdout == "said\n"
     assert not (tmp_path / "done").exists() or time.monotonic() - begun_s > 1
-    deadline_s = time.monotonic() + 20
-    while not (tmp_path / "done").exists():
-        assert time.monotonic() < deadline_s
-        time.sleep(0.05)
+    wait_until((tmp_path / "done").exists, timeout_s=20)

@@ -15,6 +15,7 @@ from bench.slowfs import build_slowfs
 from limpet.tools.images import read_image
 from tests.cluster import Counts
 from tests.slurm.conftest import LIMPET, User
+from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.real, pytest.mark.xdist_group("slurm")]
 
@@ -99,13 +100,6 @@ def shared(user: User, profiled_image: Path) -> Shared:
     with shared.cold("n1"):
         user.said("srun", "-w", "n1", *LIMPET, "-q", "wrap", profiled_image, user.home / "env")
     return shared
-
-
-def wait_until(holds: Callable[[], bool]) -> None:
-    deadline_s = time.monotonic() + 60
-    while not holds():
-        assert time.monotonic() < deadline_s
-        time.sleep(0.1)
 
 
 ENDS = "import os, sys; print('rank', os.environ['SLURM_PROCID']); sys.exit(7)"

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import importlib
 import re
-import time
 from pathlib import Path
 
 import pytest
 
 from tests.cluster import Cluster
 from tests.slurm.conftest import LIMPET, Images, User
+from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.real, pytest.mark.xdist_group("slurm")]
 
@@ -63,10 +63,10 @@ def test_ranks_of_staged_launchers_touch_nothing_that_is_shared(
     ):
         words = ("-w", "n1,n2", "--ntasks-per-node=4", "-o", out, script)
         job = user.said("sbatch", "--parsable", *words).strip()
-        wait_for(user.home / "staged")
+        wait_until((user.home / "staged").exists)
         before = [first(), second()]
         (user.home / "go").touch()
-        wait_for(user.home / "started")
+        wait_until((user.home / "started").exists)
         after = [first(), second()]
         (user.home / "end").touch()
         assert cluster.wait_for_job(job) == "COMPLETED", out.read_text()
@@ -75,14 +75,6 @@ def test_ranks_of_staged_launchers_touch_nothing_that_is_shared(
     said = out.read_text().splitlines()
     assert sum(line.startswith(f"from {cluster.local}/") for line in said) == 8, said
     cluster.wait_until_clean()
-
-
-def wait_for(path: Path) -> None:
-    for _ in range(600):
-        if path.exists():
-            return
-        time.sleep(0.1)
-    raise AssertionError(f"{path} did not appear")
 
 
 def test_a_full_disk_on_one_node(user: User, images: Images, cluster: Cluster) -> None:

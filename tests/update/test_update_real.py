@@ -38,14 +38,7 @@ def image(user: User) -> Path:
 def test_the_image_alone_is_enough(user: User, image: Path) -> None:
     recipe = image.with_suffix(".in")
     recipe.unlink()
-    running = subprocess.Popen(
-        user.argv("run", image, "python", "-c", LATER),
-        env=user.env(),
-        cwd=user.folder,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
+    running = user.start("run", image, "python", "-c", LATER)
     assert running.stdout and running.stdout.readline() == "ready\n"
     before, was = sorted(user.folder.iterdir()), digest(image)
     user.said("-q", "update", image, "--add", "plain==1.0", "--dry-run")

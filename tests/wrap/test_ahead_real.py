@@ -7,7 +7,7 @@ import re
 import shutil
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +15,7 @@ import pytest
 
 from bench.slowfs import SlowView, build_slowfs, slow_view
 from limpet.tools.images import read_image
+from tests.waiting import wait_until
 from tests.wrap.conftest import Person
 
 pytestmark = [pytest.mark.real, pytest.mark.xdist_group("wrap")]
@@ -86,13 +87,6 @@ def starter(person: Person, shell: list[str]) -> Starter:
     return Starter(person=person, shell=shell)
 
 
-def wait_until(holds: Callable[[], bool]) -> bool:
-    deadline_s = time.monotonic() + 60
-    while not holds() and time.monotonic() < deadline_s:
-        time.sleep(0.1)
-    return holds()
-
-
 @in_all_shells
 def test_the_first_start_in_a_job_reads_ahead(
     profiled_image: Path, slow_image: SlowView, starter: Starter
@@ -103,14 +97,14 @@ def test_the_first_start_in_a_job_reads_ahead(
     starter.start("1")
     text = (starter.launchers / ".limpet/current/ahead.sh").read_text()
     parts = {int(at): int(length) for at, length in re.findall(r"(\d+):(\d+)", text)}
-    assert wait_until(lambda: starter.ranges() == parts)
+    wait_until(lambda: starter.ranges() == parts)
     read = starter.ranges()
     assert all(any(a <= at < a + n for a, n in read.items()) for at in wanted)
-    assert wait_until(lambda: slow_image.counted().read_bytes >= sum(wanted.values()))
+    wait_until(lambda: slow_image.counted().read_bytes >= sum(wanted.values()))
     assert starter.looks() == 3
     assert starter.start("1") == []  # once for each job and node
     starter.start("2")
-    assert wait_until(lambda: starter.looks() == 6)
+    wait_until(lambda: starter.looks() == 6)
     time.sleep(1)
     assert len(starter.asked()) == 6 + len(read)  # at hand now
     assert starter.start("") == []
@@ -125,7 +119,7 @@ def test_where_dd_does_not_tell_nothing_is_read(
     starter.take('exec busybox dd "$@"')
     starter.person.wrap(slow_image.place / profiled_image.name, starter.launchers)
     starter.start("1")
-    assert wait_until(lambda: starter.looks() == 3)
+    wait_until(lambda: starter.looks() == 3)
     time.sleep(1)
     assert len(starter.asked()) == 3
 
@@ -165,8 +159,8 @@ def test_what_dd_says_of_a_page(
     def read() -> dict[str, bool]:
         return {line: "skip_bytes" in (at / "log").read_text() for line, at in folders.items()}
 
-    assert wait_until(lambda: all((at / "log").exists() for at in folders.values()))
-    assert wait_until(lambda: read() == wanted)
+    wait_until(lambda: all((at / "log").exists() for at in folders.values()))
+    wait_until(lambda: read() == wanted)
     time.sleep(1)
     assert read() == wanted
 
